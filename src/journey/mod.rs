@@ -1,0 +1,17 @@
+//! Decisions: total, pure functions, in the order of a file's journey. `now` and dice are
+//! arguments; nothing here opens, waits or asks.
+#![warn(missing_docs)]
+
+pub mod detect;
+
+pub mod ready;
+
+pub mod validate;
+
+pub mod send;
+
+pub mod settle;
+
+pub mod resume;
+
+pub mod schedule;

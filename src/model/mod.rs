@@ -1,0 +1,12 @@
+//! Words: plain data that every layer may speak of. No I/O, no clock, no async.
+#![warn(missing_docs)]
+
+pub mod command;
+pub mod exchange;
+pub mod file;
+pub mod outcome;
+pub mod route;
+pub mod secret;
+pub mod status;
+pub mod step;
+pub mod time;

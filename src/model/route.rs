@@ -1,0 +1,289 @@
+//! A route: a drop folder, the URL it stands for, and its rules. Plain data, checked by `config`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::secret::Secret;
+
+/// The name of a route: its table's name in the config, or its folder's name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteName(pub Arc<str>);
+
+impl RouteName {
+    /// Wraps a name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RouteName({})", self.0)
+    }
+}
+
+/// Everything patchdrop needs to know about one route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name; unique.
+    pub name: RouteName,
+    /// Where its files are.
+    pub folders: Folders,
+    /// Which names in the drop folder are meant.
+    pub select: Select,
+    /// What counts as evidence that a file is complete.
+    pub ready: ReadyRules,
+    /// What a file must be to be sent.
+    pub check: CheckRules,
+    /// Where and how it is sent.
+    pub deliver: Delivery,
+    /// What an answer means.
+    pub judge: JudgeRules,
+    /// What happens when the body went out and no answer came.
+    pub in_doubt: InDoubt,
+    /// When to try again, and when to give up.
+    pub retry: Backoff,
+    /// Attempts in flight at once, 1 to 1,024; the POST alone counts.
+    pub concurrency: usize,
+    /// Whether `NAME.receipt.json` is written beside each sent file.
+    pub receipts: bool,
+}
+
+/// The folders of a route, all absolute. The last three may hold `{date}`: the local date of the
+/// outcome, e.g. 2026-11-21.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folders {
+    /// Where files are dropped.
+    pub inbox: Arc<Path>,
+    /// Claimed files, `<id>~<name>`; always on the inbox's volume.
+    pub sending: Arc<Path>,
+    /// Accepted files.
+    pub sent: Arc<Path>,
+    /// Files at fault.
+    pub failed: Arc<Path>,
+    /// Files a person must decide about.
+    pub held: Arc<Path>,
+}
+
+/// Which names are candidates. Globs, case-insensitive, on the file name alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Select {
+    /// A candidate matches at least one of these.
+    pub include: Vec<String>,
+    /// And none of these.
+    pub exclude: Vec<String>,
+    /// Nor any of these: what programs call a file that they are still writing.
+    pub temp_names: Vec<String>,
+}
+
+/// What counts as evidence that a file is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyRules {
+    /// Unchanged for this long, by change time.
+    pub quiet_for: Duration,
+    /// A document that stops in the middle is not ready until this long after its last change.
+    pub truncated_after: Duration,
+    /// `{name}.done` or `{stem}.ok`: ready only when this name exists beside it.
+    pub done_marker: Option<String>,
+    /// Files older than this before the route's first sweep wait for a person; `None` takes all.
+    pub first_sweep_max_age: Option<Duration>,
+}
+
+/// What the files of a route are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON document a file.
+    Json,
+}
+
+/// The character encoding that files of a route arrive in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF-8; a BOM is dropped, UTF-16 with a BOM is converted, both on record.
+    Auto,
+    /// UTF-8 and nothing else; a BOM is a fault.
+    Utf8,
+    /// UTF-16, by BOM, else little-endian.
+    Utf16,
+    /// Windows code page 1252.
+    Windows1252,
+}
+
+/// What a file must be to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckRules {
+    /// What it is.
+    pub format: Format,
+    /// Deepest nesting of arrays and objects, 1 to 10,000.
+    pub max_depth: usize,
+    /// Whether JSON must be I-JSON (RFC 7493).
+    pub strict: bool,
+    /// The JSON Schema document, already read.
+    pub schema: Option<Arc<serde_json::Value>>,
+    /// Largest document in bytes that a schema is applied to.
+    pub schema_max_bytes: u64,
+    /// How it is encoded.
+    pub encoding: Encoding,
+    /// Largest request body in bytes; `None` for no limit.
+    pub body_max_bytes: Option<u64>,
+}
+
+/// Where and how a file is sent.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The kind, as the config names it: `inbound`, `http`.
+    pub kind: &'static str,
+    /// The URL, complete. A secret, since it may carry a signature.
+    pub url: Secret,
+    /// Host and port of the URL, for showing and for sharing a destination.
+    pub host: Arc<str>,
+    /// `POST` or `PUT`.
+    pub method: &'static str,
+    /// The value of `Content-Type`.
+    pub content_type: String,
+    /// Further headers; values may hold `{name}`, `{id}`, `{sha256}`.
+    pub headers: Vec<(String, Secret)>,
+    /// Header that carries the idempotency key; `None` turns it off.
+    pub idempotency_header: Option<String>,
+    /// The credential, by name.
+    pub credential: Option<Arc<str>>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// No progress for this long, in either direction, ends an attempt.
+    pub timeout: Duration,
+}
+
+impl Delivery {
+    /// Routes with an equal destination share pauses and `Retry-After`.
+    #[must_use]
+    pub fn destination(&self) -> Destination {
+        Destination { host: Arc::clone(&self.host), credential: self.credential.clone() }
+    }
+}
+
+/// A host together with the credential used there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// Host and port.
+    pub host: Arc<str>,
+    /// The credential, by name.
+    pub credential: Option<Arc<str>>,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.credential {
+            Some(credential) => write!(f, "{} as {credential}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// What an answer means on this route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgeRules {
+    /// Statuses that mean accepted.
+    pub success: BTreeSet<u16>,
+    /// A field of the answer's JSON, dotted (`data.state`), and the value it must have.
+    pub success_when: Option<(String, serde_json::Value)>,
+    /// Whether an HTML page with a success status is believed (`success_type = "any"`).
+    pub html_is_success: bool,
+    /// Statuses that are the file's own fault.
+    pub file_faults: BTreeSet<u16>,
+    /// Answers of a gateway that may hide an acceptance.
+    pub doubtful: BTreeSet<u16>,
+}
+
+/// What happens when the body went out and no answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDoubt {
+    /// To `held/`; a person decides.
+    Hold,
+    /// Sent again under the same idempotency key.
+    Resend,
+}
+
+/// Waiting times between attempts: full jitter below `first * factor^n`, at most `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// Upper bound of the first wait.
+    pub first: Duration,
+    /// Growth from one wait to the next, 1.0 to 100.
+    pub factor: f64,
+    /// Upper bound of every wait.
+    pub max: Duration,
+    /// After this long (paused time not counted) the file goes to `failed/`.
+    pub give_up_after: Duration,
+}
+
+/// How patchdrop lets itself in somewhere.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// OAuth2 client credentials, the only kind so far.
+    pub oauth2: OAuth2,
+    /// Ask anew this long before the token's end.
+    pub refresh_before: Duration,
+    /// The token's life where the answer has no `expires_in`.
+    pub lifetime: Duration,
+    /// Whether the token is kept in `state_dir`.
+    pub keep_token: bool,
+    /// Hosts (with port where it is not the default) that it may go to, in lower case.
+    pub hosts: BTreeSet<String>,
+}
+
+/// OAuth2 client credentials.
+#[derive(Clone, Debug)]
+pub struct OAuth2 {
+    /// Where the token is asked for.
+    pub token_url: String,
+    /// How it is asked for.
+    pub method: TokenMethod,
+    /// Where id and secret go; `None`: as the method has it (GET: Basic, POST: form).
+    pub credentials_in: Option<CredentialsIn>,
+    /// The client's id.
+    pub client_id: String,
+    /// The client's secret.
+    pub client_secret: Secret,
+    /// Scope asked for; `None` asks for none.
+    pub scope: Option<String>,
+    /// Further parameters.
+    pub extra: BTreeMap<String, String>,
+    /// Field of the answer that holds the token.
+    pub token_field: String,
+}
+
+/// How a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenMethod {
+    /// GET with Basic, then POST form, then POST JSON; what worked is remembered.
+    Auto,
+    /// As Patchworks documents it.
+    Get,
+    /// As stock OAuth2 has it.
+    Post,
+}
+
+/// Where id and secret go in a token request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialsIn {
+    /// `Authorization: Basic`.
+    Basic,
+    /// A form body.
+    Form,
+    /// A JSON body.
+    Json,
+    /// The query string.
+    Query,
+}

@@ -1,0 +1,100 @@
+//! How things stand: a copy of what the loop knows, for `status` and whoever else asks.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Wall;
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// patchdrop's version.
+    pub version: String,
+    /// Process id of the service; 0 if none runs.
+    pub pid: u32,
+    /// When the service started; none if it does not run.
+    pub started_at: Option<Wall>,
+    /// When this was taken.
+    pub at: Option<Wall>,
+    /// Every route, by name.
+    pub routes: Vec<RouteStatus>,
+    /// Every destination, by host.
+    pub destinations: Vec<DestinationStatus>,
+    /// What needs a person, in sentences: ledger unavailable, folder gone, ids of unknown files.
+    pub alerts: Vec<String>,
+}
+
+/// How one route stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// Its drop folder.
+    pub folder: String,
+    /// Host and port that it sends to.
+    pub host: String,
+    /// Whether it sends, and if not, why.
+    pub pause: Option<Pause>,
+    /// Files in the drop folder that are not on their journey, by reason; what `detect` calls
+    /// them: `ready`, `not-ready`, `truncated`, `no-marker`, `paused`, `older-than-first-sweep`,
+    /// `ignored`, `temporary`, `folder`, `link`, `special`, `unreadable`, `ours`, ...
+    pub waiting: BTreeMap<String, Waiting>,
+    /// Files claimed, on their way.
+    pub sending: u64,
+    /// Files waiting for their next attempt.
+    pub deferred: u64,
+    /// When the next of them is due.
+    pub next_due_at: Option<Wall>,
+    /// Files in `held/` as the ledger has it.
+    pub held: u64,
+    /// Files in `failed/` as the ledger has it.
+    pub failed: u64,
+    /// Files accepted, as the ledger has it.
+    pub sent: u64,
+    /// When the last file was accepted.
+    pub last_sent_at: Option<Wall>,
+    /// When the folder was last listed to its end.
+    pub swept_at: Option<Wall>,
+    /// Why it can't be listed, if it can't.
+    pub folder_fault: Option<String>,
+}
+
+/// Files that wait, under one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// How many.
+    pub files: u64,
+    /// When they are looked at next.
+    pub next_look_at: Option<Wall>,
+    /// The change time of the oldest.
+    pub oldest_at: Option<Wall>,
+    /// One of them, as it may be shown.
+    pub example: String,
+}
+
+/// Why nothing is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Stable code: `paused-by-person`, `http-404`, `connect-refused`, ...
+    pub code: String,
+    /// One sentence.
+    pub text: String,
+    /// What the administrator can do.
+    pub remedy: String,
+    /// Since when.
+    pub since: Option<Wall>,
+    /// When one file probes again.
+    pub next_probe_at: Option<Wall>,
+}
+
+/// How one destination stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DestinationStatus {
+    /// Host and port.
+    pub host: String,
+    /// The credential used there.
+    pub credential: Option<String>,
+    /// Why nothing is sent there.
+    pub pause: Option<Pause>,
+}

@@ -1,0 +1,433 @@
+//! One fact (a step), a file's facts (an entry): what the ledger keeps.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::file::{Digest, FileId, Identity, Place};
+use super::outcome::{Cause, Code};
+use super::route::RouteName;
+use super::time::Wall;
+
+/// A durable fact. Steps committed together become durable together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A file is taken over. Committed before its rename into `sending/`.
+    Claimed(Box<Claim>),
+    /// An attempt is about to begin. Committed before its first byte.
+    AttemptBegun {
+        /// The file.
+        id: FileId,
+        /// 1 for the first.
+        attempt: u32,
+        /// When.
+        at: Wall,
+    },
+    /// An attempt ended without settling the file; the entry is parked until `due_at`.
+    AttemptEnded {
+        /// The file.
+        id: FileId,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        end: AttemptEnd,
+        /// When.
+        at: Wall,
+        /// When to look at it next.
+        due_at: Wall,
+        /// Time waited so far, paused time not counted.
+        waited_for: Duration,
+    },
+    /// The end is decided: `sent`, `failed` or `held`. Committed before the move.
+    Decided {
+        /// The file.
+        id: FileId,
+        /// The attempt that decided it, with its end; `None` for a file never attempted since.
+        attempt: Option<(u32, AttemptEnd)>,
+        /// What it is now.
+        state: State,
+        /// Why.
+        cause: Cause,
+        /// Where it goes.
+        target: Place,
+        /// When.
+        at: Wall,
+    },
+    /// The target was found taken; this is the new one. Committed before the second try.
+    Retargeted {
+        /// The file.
+        id: FileId,
+        /// Where it goes now.
+        target: Place,
+    },
+    /// File and sidecar are at the target, durably.
+    Settled {
+        /// The file.
+        id: FileId,
+    },
+    /// The claim came to nothing: nothing was sent, the name belongs to nobody or to a new file.
+    Cancelled {
+        /// The file.
+        id: FileId,
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Wall,
+    },
+    /// The file is nowhere.
+    Missing {
+        /// The file.
+        id: FileId,
+        /// Last seen where and when, in words.
+        cause: Cause,
+        /// When it was missed.
+        at: Wall,
+    },
+    /// A person let a held file go: same id, same key. It is to be moved from `source` into
+    /// `sending/` and attempted again.
+    Released {
+        /// The file.
+        id: FileId,
+        /// Where it lies now.
+        source: Place,
+        /// Its identity there.
+        identity: Identity,
+        /// When.
+        at: Wall,
+    },
+    /// A person said what became of it, or something else worth telling.
+    Noted {
+        /// The file.
+        id: FileId,
+        /// When.
+        at: Wall,
+        /// One sentence.
+        text: String,
+    },
+}
+
+impl Step {
+    /// The file that it is about.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        match self {
+            Self::Claimed(claim) => claim.id,
+            Self::AttemptBegun { id, .. }
+            | Self::AttemptEnded { id, .. }
+            | Self::Decided { id, .. }
+            | Self::Retargeted { id, .. }
+            | Self::Settled { id }
+            | Self::Cancelled { id, .. }
+            | Self::Missing { id, .. }
+            | Self::Released { id, .. }
+            | Self::Noted { id, .. } => *id,
+        }
+    }
+}
+
+/// What is on record before a file is touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its id.
+    pub id: FileId,
+    /// The route.
+    pub route: RouteName,
+    /// The name it was dropped under.
+    pub name: OsString,
+    /// Where it lies.
+    pub source: Place,
+    /// Its done-marker's name, which moves along.
+    pub marker: Option<OsString>,
+    /// What the file system says it is.
+    pub identity: Identity,
+    /// SHA-256 of the file; `None` for a file refused by its size alone.
+    pub digest: Option<Digest>,
+    /// What is sent; `None` for a refused file.
+    pub envelope: Option<Envelope>,
+    /// Idempotency key.
+    pub key: String,
+    /// The file that this one follows (resend, moved back by hand).
+    pub previous: Option<FileId>,
+    /// When.
+    pub at: Wall,
+    /// What comes next.
+    pub intent: Intent,
+}
+
+/// What comes after a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Attempt 1.
+    Attempt,
+    /// It is refused: straight to `failed/`.
+    Refuse {
+        /// Why.
+        cause: Cause,
+        /// Where to.
+        target: Place,
+    },
+}
+
+/// A body that passed validation: what is posted, exactly (promise P8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// SHA-256 of the body; the file's own where nothing was converted.
+    pub digest: Digest,
+    /// Length of the body in bytes.
+    pub bytes: u64,
+    /// What was done to the file's bytes, e.g. `utf-8 BOM dropped`, `utf-16le to utf-8`.
+    pub conversion: Option<Conversion>,
+    /// What a receiver may change, e.g. duplicate keys, numbers beyond a double. For the record.
+    pub remarks: Vec<String>,
+}
+
+/// A declared change between file and body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conversion {
+    /// A UTF-8 byte order mark was dropped.
+    Utf8BomDropped,
+    /// UTF-16, little-endian, to UTF-8.
+    Utf16Le,
+    /// UTF-16, big-endian, to UTF-8.
+    Utf16Be,
+    /// Windows-1252 to UTF-8.
+    Windows1252,
+}
+
+impl Conversion {
+    /// Stable name, for the ledger.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Utf8BomDropped => "utf-8-bom-dropped",
+            Self::Utf16Le => "utf-16le",
+            Self::Utf16Be => "utf-16be",
+            Self::Windows1252 => "windows-1252",
+        }
+    }
+
+    /// Reads [`Conversion::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Utf8BomDropped, Self::Utf16Le, Self::Utf16Be, Self::Windows1252]
+            .into_iter()
+            .find(|known| known.name() == name)
+    }
+}
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// `delivered`, `deferred`, `rejected`, `in-doubt`, `route-fault`, `token-refused`, `changed`,
+    /// `not-sent`.
+    pub verdict: Verdict,
+    /// Why.
+    pub code: Code,
+    /// HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The server's id of the request, where it named one.
+    pub request_id: Option<String>,
+    /// One sentence for `explain`, without content of the answer.
+    pub plain: String,
+}
+
+/// An attempt's verdict as the ledger keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Accepted.
+    Delivered,
+    /// Try again.
+    Deferred,
+    /// The file's fault.
+    Rejected,
+    /// Perhaps accepted.
+    InDoubt,
+    /// The route's fault; the file is unspent.
+    RouteFault,
+    /// The token was refused.
+    TokenRefused,
+    /// The bytes were not those on record.
+    Changed,
+    /// It never reached its first byte.
+    NotSent,
+}
+
+impl Verdict {
+    const ALL: [Self; 8] = [
+        Self::Delivered,
+        Self::Deferred,
+        Self::Rejected,
+        Self::InDoubt,
+        Self::RouteFault,
+        Self::TokenRefused,
+        Self::Changed,
+        Self::NotSent,
+    ];
+
+    /// Stable name, for the ledger.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Rejected => "rejected",
+            Self::InDoubt => "in-doubt",
+            Self::RouteFault => "route-fault",
+            Self::TokenRefused => "token-refused",
+            Self::Changed => "changed",
+            Self::NotSent => "not-sent",
+        }
+    }
+
+    /// Reads [`Verdict::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// Where a file stands, as the ledger has it. (`waiting` files are not in the ledger.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Claimed; an attempt is on record and has no end.
+    Sending,
+    /// An attempt ended, another follows.
+    Deferred,
+    /// Accepted.
+    Sent,
+    /// At fault, or given up.
+    Failed,
+    /// A person decides.
+    Held,
+    /// It is nowhere.
+    Missing,
+    /// The claim came to nothing.
+    Cancelled,
+}
+
+impl State {
+    const ALL: [Self; 7] = [
+        Self::Sending,
+        Self::Deferred,
+        Self::Sent,
+        Self::Failed,
+        Self::Held,
+        Self::Missing,
+        Self::Cancelled,
+    ];
+
+    /// Stable name, for ledger, commands and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sending => "sending",
+            Self::Deferred => "deferred",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Missing => "missing",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads [`State::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+}
+
+/// A file's facts, folded from its steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub id: FileId,
+    /// The route.
+    pub route: RouteName,
+    /// The name it was dropped under.
+    pub name: OsString,
+    /// Where it lay before it was (last) moved into `sending/`.
+    pub source: Place,
+    /// Its done-marker's name.
+    pub marker: Option<OsString>,
+    /// Its identity.
+    pub identity: Identity,
+    /// SHA-256 of the file.
+    pub digest: Option<Digest>,
+    /// What is sent.
+    pub envelope: Option<Envelope>,
+    /// Idempotency key.
+    pub key: String,
+    /// The file that this one follows.
+    pub previous: Option<FileId>,
+    /// When it was claimed.
+    pub claimed_at: Wall,
+    /// Where it stands.
+    pub state: State,
+    /// Whether file and sidecar are where `state` says, durably: nothing is left to do.
+    pub settled: bool,
+    /// Why it stands there; none while nothing has gone wrong. Read back it has no excerpt: the
+    /// ledger never keeps one (promise P11).
+    pub cause: Option<Cause>,
+    /// Where it goes or went.
+    pub target: Option<Place>,
+    /// When that was decided.
+    pub decided_at: Option<Wall>,
+    /// Number of the last attempt on record; 0 for none.
+    pub attempt: u32,
+    /// When the last attempt began, if it has no end on record.
+    pub attempt_open_since: Option<Wall>,
+    /// Verdict of the last attempt that has an end.
+    pub last_verdict: Option<Verdict>,
+    /// When the file was first refused for the route's fault (it is unspent since).
+    pub unspent_since: Option<Wall>,
+    /// When to look at it next.
+    pub due_at: Option<Wall>,
+    /// Time waited so far, paused time not counted.
+    pub waited_for: Duration,
+}
+
+/// One attempt as the ledger keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it was put on record.
+    pub begun_at: Wall,
+    /// When it ended.
+    pub ended_at: Option<Wall>,
+    /// How.
+    pub end: Option<AttemptEnd>,
+}
+
+/// Something on record about a file that is no attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// When.
+    pub at: Wall,
+    /// One sentence.
+    pub text: String,
+}
+
+/// A file's whole history, for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// How it stands.
+    pub entry: Entry,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Everything else, oldest first.
+    pub remarks: Vec<Remark>,
+}
+
+/// What the ledger knows about a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRecord {
+    /// Its name.
+    pub name: RouteName,
+    /// When its folder was first swept.
+    pub first_sweep_at: Option<Wall>,
+    /// Whether a person let the old files go (`release --route`).
+    pub released: bool,
+    /// Since when a person has paused it.
+    pub paused_at: Option<Wall>,
+}

@@ -1,0 +1,1 @@
+//! The control socket: how a command reaches the running service.

@@ -1,0 +1,199 @@
+//! Folders and files: look, open, read, move without replacing, make durable.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::model::file::{Digest, Identity, Place, Sighting};
+
+/// Why a look, a read or a write did not work. The path is in every variant.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Nothing has that name (any more).
+    #[error("{} is not there", .path.display())]
+    Gone {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// It is a link, a folder or a device: not opened.
+    #[error("{} is not a regular file", .path.display())]
+    NotAFile {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// Another program has it open for writing.
+    #[error("{} is still open in another program", .path.display())]
+    InUse {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// This account may not.
+    #[error("no permission for {}", .path.display())]
+    Denied {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The volume is full, or a quota is.
+    #[error("no space left for {}", .path.display())]
+    Full {
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("cannot {doing} {}", .path.display())]
+    Io {
+        /// The verb: open, read, list, sync, write, remove, create.
+        doing: &'static str,
+        /// Which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a move did not happen. Whatever the variant: nothing was replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// The target name is taken.
+    #[error("{} is taken", .target.display())]
+    Taken {
+        /// The target.
+        target: PathBuf,
+    },
+    /// The source is not there.
+    #[error("{} is not there", .source_path.display())]
+    Gone {
+        /// The source.
+        source_path: PathBuf,
+    },
+    /// The file that was moved is not the one that was examined. It now lies at the target.
+    #[error("{} was swapped for another file while it was claimed", .target.display())]
+    Swapped {
+        /// Where the other file lies now.
+        target: PathBuf,
+    },
+    /// Anything else. The file is still at the source.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// What the examination of a file yields.
+pub struct Examined<Grip, T> {
+    /// Keeps the file open, with a read lease where the system grants one, until it is claimed or
+    /// dropped.
+    pub grip: Grip,
+    /// Its identity, taken from the open file.
+    pub identity: Identity,
+    /// When it last changed, taken from the open file.
+    pub changed_at: crate::model::time::Wall,
+    /// Whether the system has proved that nobody has it open for writing.
+    pub lease_granted: bool,
+    /// What `read` returned.
+    pub findings: T,
+}
+
+/// Folders and files. Nothing here follows a link, and no move replaces anything.
+///
+/// A rename is durable only after `sync` of both folders.
+pub trait Disk: Send + Sync + 'static {
+    /// An open file that is being examined.
+    type Grip: Send + 'static;
+
+    /// Lists a folder in chunks of at most 256 sightings, in no order, until its end or until the
+    /// receiver is gone. Names that vanish meanwhile are left out. An unreadable folder is an
+    /// error, never an empty one.
+    fn sweep(
+        &self,
+        folder: Arc<Path>,
+        chunks: mpsc::Sender<Vec<Sighting>>,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// The names of the folders (no links) in a folder.
+    fn subfolders(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<Vec<OsString>, FolderError>> + Send;
+
+    /// Opens a regular file without following links, takes a read lease where it can, and runs
+    /// `read` over it once, on a thread that may block.
+    fn examine<T, F>(
+        &self,
+        place: Place,
+        read: F,
+    ) -> impl Future<Output = Result<Examined<Self::Grip, T>, FolderError>> + Send
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read, &Identity) -> T + Send + 'static;
+
+    /// Moves an examined file, never replacing, and checks that what was moved is what was
+    /// examined. Gives up the grip in any case.
+    fn claim(
+        &self,
+        grip: Self::Grip,
+        from: Place,
+        to: Place,
+    ) -> impl Future<Output = Result<(), MoveError>> + Send;
+
+    /// Moves, never replacing. Where the target is on another volume: copy under a temporary name,
+    /// fsync, rename, fsync the folder, then remove the source.
+    fn move_new(
+        &self,
+        from: Place,
+        to: Place,
+    ) -> impl Future<Output = Result<(), MoveError>> + Send;
+
+    /// Makes all creates, renames and unlinks in a folder durable. Concurrent calls share one
+    /// fsync. Does nothing where folders can't be fsynced (Windows).
+    fn sync(&self, folder: Arc<Path>) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// One look at one name; `None` if nothing has it.
+    fn look(
+        &self,
+        place: Place,
+    ) -> impl Future<Output = Result<Option<Sighting>, FolderError>> + Send;
+
+    /// Identity and SHA-256 of a regular file; `None` if nothing has the name.
+    fn digest(
+        &self,
+        place: Place,
+    ) -> impl Future<Output = Result<Option<(Identity, Digest)>, FolderError>> + Send;
+
+    /// Opens a regular file for reading. Called on a thread that may block.
+    ///
+    /// # Errors
+    /// [`FolderError`] as for every look.
+    fn open(&self, place: &Place) -> Result<Box<dyn Read + Send>, FolderError>;
+
+    /// Writes a small file of ours (sidecar, receipt): temporary name, fsync, rename over an older
+    /// one of the same name. Not durable before `sync`.
+    fn write(
+        &self,
+        place: Place,
+        content: Vec<u8>,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Removes a file of ours (sidecar); one that is not there is no error.
+    fn remove(&self, place: Place) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Makes a folder (and its parents below an existing one) if it is not there, owner-only where
+    /// the system knows modes, and makes that durable.
+    fn make_folder(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Whether `sync` really makes renames durable there; if not, a rename on record may be lost
+    /// in a power cut even after a later commit.
+    fn syncs_folders(&self) -> bool;
+}

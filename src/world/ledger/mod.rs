@@ -1,0 +1,128 @@
+//! The ledger: the durable record of what happened to each file.
+
+pub mod sqlite;
+
+use std::future::Future;
+use std::ops::Range;
+
+use crate::model::file::{Digest, FileId};
+use crate::model::route::RouteName;
+use crate::model::step::{Entry, History, RouteRecord, State, Step};
+use crate::model::time::Wall;
+
+/// Why the ledger cannot be used. While it can't, nothing is sent.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Full disk, read-only file system, I/O error, lock: may pass. Nothing of the refused commit
+    /// is on record.
+    #[error("the ledger cannot be written")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its content is damaged.
+    #[error("the ledger is damaged")]
+    Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The file that is open is no longer the one in `state_dir`.
+    #[error("the ledger was replaced or removed while in use")]
+    Replaced,
+    /// Written by a newer patchdrop.
+    #[error("the ledger has schema {found}, this patchdrop knows up to {known}")]
+    Newer {
+        /// Schema number found.
+        found: u32,
+        /// Newest schema number known.
+        known: u32,
+    },
+}
+
+/// Which files to list.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only this route's.
+    pub route: Option<RouteName>,
+    /// Only these states; empty: all.
+    pub states: Vec<State>,
+    /// Only with this cause code.
+    pub code: Option<String>,
+    /// Only those claimed or decided at or after this.
+    pub since: Option<Wall>,
+    /// Only those dropped under this name.
+    pub name: Option<std::ffi::OsString>,
+    /// Only files with an id below this (for paging, newest first).
+    pub before: Option<FileId>,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
+
+/// How many files stand where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// The route.
+    pub route: String,
+    /// Files per state.
+    pub states: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// The durable record.
+pub trait Ledger: Send + Sync + 'static {
+    /// Puts steps on record, all or none; durable when it returns. Concurrent commits share one
+    /// fsync.
+    fn commit(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Puts steps on record along with a later commit; nobody waits, and a power cut may forget
+    /// them. For `Settled` only.
+    fn append(&self, steps: Vec<Step>);
+
+    /// Writes down, not durably, that the first byte of an attempt is about to leave: survives the
+    /// end of this process, not of this boot.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]: then the attempt must not start.
+    fn begun(&self, id: FileId, attempt: u32) -> Result<(), LedgerError>;
+
+    /// Whether, in this same boot, an attempt of an earlier process is known not to have reached
+    /// its first byte: `Some(true)` it had begun, `Some(false)` it had not, `None` another boot.
+    fn had_begun(&self, id: FileId, attempt: u32) -> Option<bool>;
+
+    /// Reserves ids, durably (ledger first, then the marks in the roots), none below `floor`.
+    fn reserve(
+        &self,
+        floor: FileId,
+    ) -> impl Future<Output = Result<Range<u64>, LedgerError>> + Send;
+
+    /// Whether an id can have been given out by this ledger.
+    fn has_reserved(&self, id: FileId) -> bool;
+
+    /// All entries that are not settled, oldest first.
+    fn unsettled(&self) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
+
+    /// One entry.
+    fn entry(&self, id: FileId) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+
+    /// One file's whole history.
+    fn history(
+        &self,
+        id: FileId,
+    ) -> impl Future<Output = Result<Option<History>, LedgerError>> + Send;
+
+    /// Entries, newest first.
+    fn list(&self, query: Query) -> impl Future<Output = Result<Vec<Entry>, LedgerError>> + Send;
+
+    /// The newest settled entry of this route in `failed` or `held` whose file had this digest.
+    /// Cheap when there is none.
+    fn predecessor(
+        &self,
+        route: &RouteName,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+
+    /// How many files stand where, by route.
+    fn counts(&self) -> impl Future<Output = Result<Vec<Count>, LedgerError>> + Send;
+
+    /// What is on record about routes.
+    fn routes(&self) -> impl Future<Output = Result<Vec<RouteRecord>, LedgerError>> + Send;
+
+    /// Puts a route's record in place, durably.
+    fn put_route(
+        &self,
+        record: RouteRecord,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}

@@ -1,0 +1,42 @@
+//! Effects: a trait for each part of the world, and its real implementation. None of them decides
+//! anything; the tests put fakes in their place and cut the power between any two effects.
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod control;
+pub mod endpoint;
+pub mod folder;
+pub mod ledger;
+pub mod token;
+pub mod watch;
+
+use clock::Clock;
+use endpoint::Endpoint;
+use folder::Disk;
+use ledger::Ledger;
+use token::Tokens;
+
+/// Everything outside, bundled, so that what is carried names one parameter.
+pub trait World: Send + Sync + 'static {
+    /// Both clocks and waiting.
+    type Clock: Clock;
+    /// Folders and files.
+    type Disk: Disk;
+    /// The durable record.
+    type Ledger: Ledger;
+    /// The network.
+    type Endpoint: Endpoint;
+    /// Access tokens.
+    type Tokens: Tokens;
+
+    /// Both clocks and waiting.
+    fn clock(&self) -> &Self::Clock;
+    /// Folders and files.
+    fn disk(&self) -> &Self::Disk;
+    /// The durable record.
+    fn ledger(&self) -> &Self::Ledger;
+    /// The network.
+    fn endpoint(&self) -> &Self::Endpoint;
+    /// Access tokens.
+    fn tokens(&self) -> &Self::Tokens;
+}
