@@ -1,1 +1,366 @@
-//! (see the module list)
+//! Is a name in a drop folder ours, and whose? Keeps promise P12: whatever is not a candidate is
+//! left for a reason that is counted.
+
+use std::ffi::{OsStr, OsString};
+
+use glob::{MatchOptions, Pattern, PatternError};
+
+use crate::model::file::{Kind, Sighting};
+use crate::model::route::{ReadyRules, Select};
+use crate::model::time::Wall;
+
+/// Why a file stays where it is for now. The names are what `status` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Complete; its turn comes.
+    Ready,
+    /// It changed a moment ago.
+    NotReady,
+    /// Another program has it open for writing.
+    InUse,
+    /// The document in it stops in the middle; perhaps the rest is on its way.
+    Truncated,
+    /// Its done-marker is not there.
+    NoMarker,
+    /// An earlier file of the same name is still on its way.
+    SameName,
+    /// Route or destination is paused.
+    Paused,
+    /// Older than `first_sweep_max_age` at the route's first sweep.
+    OlderThanFirstSweep,
+    /// No `include` matches, or an `exclude` does.
+    Ignored,
+    /// A name that programs give to files they are still writing.
+    Temporary,
+    /// Two routes want it.
+    TwoRoutes,
+    /// It lies in a folder that is no route.
+    NoRoute,
+    /// It lies in a folder below a drop folder.
+    Subfolder,
+    /// A symbolic link.
+    Link,
+    /// FIFO, socket or device.
+    Special,
+    /// This account may not read it.
+    Unreadable,
+    /// A done-marker whose file is not there (yet).
+    Marker,
+    /// A sidecar or receipt, never sent.
+    Sidecar,
+    /// Something in `sending/` that patchdrop did not put there.
+    Foreign,
+}
+
+impl Reason {
+    /// Stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::NotReady => "not-ready",
+            Self::InUse => "in-use",
+            Self::Truncated => "truncated",
+            Self::NoMarker => "no-marker",
+            Self::SameName => "same-name-on-its-way",
+            Self::Paused => "paused",
+            Self::OlderThanFirstSweep => "older-than-first-sweep",
+            Self::Ignored => "ignored",
+            Self::Temporary => "temporary",
+            Self::TwoRoutes => "two-routes",
+            Self::NoRoute => "no-route",
+            Self::Subfolder => "in-a-subfolder",
+            Self::Link => "link",
+            Self::Special => "special",
+            Self::Unreadable => "unreadable",
+            Self::Marker => "done-marker",
+            Self::Sidecar => "sidecar",
+            Self::Foreign => "foreign",
+        }
+    }
+
+    /// Whether an administrator should be told once: it will not go by itself.
+    #[must_use]
+    pub fn needs_a_person(self) -> bool {
+        matches!(
+            self,
+            Self::OlderThanFirstSweep
+                | Self::Ignored
+                | Self::TwoRoutes
+                | Self::NoRoute
+                | Self::Subfolder
+                | Self::Link
+                | Self::Special
+                | Self::Unreadable
+                | Self::Foreign
+        )
+    }
+
+    /// What the administrator can do, one sentence.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::OlderThanFirstSweep => {
+                "Old files wait for you: `patchdrop release --route NAME` sends them, or move them away."
+            }
+            Self::Ignored => "Rename them, widen `include` of the route, or move them away.",
+            Self::TwoRoutes => "Make `include` of the two routes tell files apart.",
+            Self::NoRoute => {
+                "Move them into a route's folder, or add a [route.NAME] with this `folder`."
+            }
+            Self::Subfolder => "Only the drop folder itself is watched; move the files up.",
+            Self::Link => "Links are never followed; drop the file itself.",
+            Self::Special => "Only regular files are sent; remove it.",
+            Self::Unreadable => "Give patchdrop's account the right to read and move them.",
+            Self::Foreign => "Nothing but patchdrop may write into `sending`; move it away.",
+            Self::Ready
+            | Self::NotReady
+            | Self::InUse
+            | Self::Truncated
+            | Self::NoMarker
+            | Self::SameName
+            | Self::Paused
+            | Self::Temporary
+            | Self::Marker
+            | Self::Sidecar => "Nothing to do: patchdrop looks again by itself.",
+        }
+    }
+}
+
+/// A route's name rules, compiled.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+    temporary: Vec<Pattern>,
+    marker: Option<Marker>,
+}
+
+/// A `done_marker` pattern.
+#[derive(Clone, Debug)]
+struct Marker {
+    before: String,
+    after: String,
+    of_stem: bool,
+}
+
+const CASE_INSENSITIVE: MatchOptions = MatchOptions {
+    case_sensitive: false,
+    require_literal_separator: false,
+    require_literal_leading_dot: false,
+};
+
+/// Endings of files that patchdrop writes beside others.
+pub const SIDECAR_ENDINGS: [&str; 2] = [".why.txt", ".receipt.json"];
+
+impl Selector {
+    /// Compiles a route's name rules.
+    ///
+    /// # Errors
+    /// A pattern is no glob.
+    pub fn new(select: &Select, ready: &ReadyRules) -> Result<Self, PatternError> {
+        let compiled = |globs: &[String]| {
+            globs.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            include: compiled(&select.include)?,
+            exclude: compiled(&select.exclude)?,
+            temporary: compiled(&select.temp_names)?,
+            marker: ready.done_marker.as_deref().and_then(Marker::new),
+        })
+    }
+
+    /// The name of the done-marker of a file, where the route has markers.
+    #[must_use]
+    pub fn marker_of(&self, name: &OsStr) -> Option<OsString> {
+        self.marker.as_ref().map(|marker| marker.of(name))
+    }
+
+    fn judge(&self, name: &str) -> Option<Reason> {
+        let any =
+            |globs: &[Pattern]| globs.iter().any(|glob| glob.matches_with(name, CASE_INSENSITIVE));
+        if any(&self.temporary) {
+            Some(Reason::Temporary)
+        } else if self.marker.as_ref().is_some_and(|marker| marker.fits(name)) {
+            Some(Reason::Marker)
+        } else if !any(&self.include) || any(&self.exclude) {
+            Some(Reason::Ignored)
+        } else {
+            None
+        }
+    }
+}
+
+impl Marker {
+    fn new(pattern: &str) -> Option<Self> {
+        let (part, of_stem) =
+            if pattern.contains("{stem}") { ("{stem}", true) } else { ("{name}", false) };
+        let (before, after) = pattern.split_once(part)?;
+        Some(Self { before: before.to_owned(), after: after.to_owned(), of_stem })
+    }
+
+    fn of(&self, name: &OsStr) -> OsString {
+        let middle = if self.of_stem {
+            std::path::Path::new(name).file_stem().unwrap_or(name)
+        } else {
+            name
+        };
+        let mut marker = OsString::from(&self.before);
+        marker.push(middle);
+        marker.push(&self.after);
+        marker
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        name.len() > self.before.len() + self.after.len()
+            && name.starts_with(&self.before)
+            && name.ends_with(&self.after)
+    }
+}
+
+/// Whose a sighting is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sorted {
+    /// A candidate of the selector with this index.
+    Candidate(usize),
+    /// It stays, for this reason.
+    Left(Reason),
+    /// One of the folders that patchdrop itself keeps: not counted.
+    Ours,
+}
+
+/// Sorts one sighting in a drop folder that one or more routes share. `ours` are the names of
+/// patchdrop's own folders there.
+#[must_use]
+pub fn sort(sighting: &Sighting, selectors: &[&Selector], ours: &[OsString]) -> Sorted {
+    match sighting.kind {
+        Kind::Folder if ours.contains(&sighting.name) => return Sorted::Ours,
+        Kind::Folder => return Sorted::Left(Reason::Subfolder),
+        Kind::Link => return Sorted::Left(Reason::Link),
+        Kind::Special => return Sorted::Left(Reason::Special),
+        Kind::File => {}
+    }
+    let name = sighting.name.to_string_lossy();
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with(".patchdrop-") {
+        return Sorted::Ours;
+    }
+    if SIDECAR_ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+        return Sorted::Left(Reason::Sidecar);
+    }
+    let mut wanted = None;
+    let mut left = Reason::Ignored;
+    for (index, selector) in selectors.iter().enumerate() {
+        match (selector.judge(&name), wanted) {
+            (None, None) => wanted = Some(index),
+            (None, Some(_)) => return Sorted::Left(Reason::TwoRoutes),
+            (Some(Reason::Ignored), _) => {}
+            (Some(reason), _) => left = reason,
+        }
+    }
+    wanted.map_or(Sorted::Left(left), Sorted::Candidate)
+}
+
+/// Whether a file waits for a person because it was old when its route was first swept: its change
+/// time is not after that sweep, and its mtime is older than `max_age` before it.
+#[must_use]
+pub fn is_older_than_first_sweep(
+    sighting: &Sighting,
+    first_sweep_at: Wall,
+    rules: &ReadyRules,
+) -> bool {
+    let Some(max_age) = rules.first_sweep_max_age else { return false };
+    let mtime = Wall(sighting.identity.mtime_ns / 1_000_000);
+    sighting.changed_at <= first_sweep_at && mtime.plus(max_age) < first_sweep_at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::file::Identity;
+    use std::time::Duration;
+
+    fn rules(marker: Option<&str>) -> ReadyRules {
+        ReadyRules {
+            quiet_for: Duration::from_secs(1),
+            truncated_after: Duration::from_secs(30),
+            done_marker: marker.map(str::to_owned),
+            first_sweep_max_age: Some(Duration::from_secs(86_400)),
+        }
+    }
+
+    fn selector(include: &[&str], exclude: &[&str], marker: Option<&str>) -> Selector {
+        let own = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
+        let temp = own(&[".*", "*.tmp", "*.part", "*.filepart", "~*", "*~"]);
+        let select = Select { include: own(include), exclude: own(exclude), temp_names: temp };
+        Selector::new(&select, &rules(marker)).unwrap()
+    }
+
+    fn sighting(name: &str, kind: Kind) -> Sighting {
+        let identity = Identity { volume: 1, number: 1, size: 1, mtime_ns: 0 };
+        Sighting { name: name.into(), kind, identity, changed_at: Wall(0) }
+    }
+
+    #[test]
+    fn each_name_is_a_candidate_or_left_for_a_reason() {
+        let json = selector(&["*.json"], &["draft*"], Some("{name}.done"));
+        let check = |name: &str, kind: Kind, expected: Sorted| {
+            let ours = ["sending".into(), "sent".into()];
+            assert_eq!(sort(&sighting(name, kind), &[&json], &ours), expected, "{name}");
+        };
+        check("a.json", Kind::File, Sorted::Candidate(0));
+        check("A.JSON", Kind::File, Sorted::Candidate(0));
+        check("a.xml", Kind::File, Sorted::Left(Reason::Ignored));
+        check("Draft1.json", Kind::File, Sorted::Left(Reason::Ignored));
+        check("a.json.tmp", Kind::File, Sorted::Left(Reason::Temporary));
+        check(".a.json", Kind::File, Sorted::Left(Reason::Temporary));
+        check("a.json.done", Kind::File, Sorted::Left(Reason::Marker));
+        check("a.json.why.txt", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("a.json.receipt.json", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("a.json", Kind::Folder, Sorted::Left(Reason::Subfolder));
+        check("a.json", Kind::Link, Sorted::Left(Reason::Link));
+        check("a.json", Kind::Special, Sorted::Left(Reason::Special));
+        check("sending", Kind::Folder, Sorted::Ours);
+        check("a\nb.json", Kind::File, Sorted::Candidate(0));
+    }
+
+    #[test]
+    fn a_file_that_two_routes_want_stays() {
+        let orders = selector(&["order*.json"], &[], None);
+        let all = selector(&["*.json"], &[], None);
+        let both = [&orders, &all];
+        let check = |name: &str, expected: Sorted| {
+            assert_eq!(sort(&sighting(name, Kind::File), &both, &[]), expected, "{name}");
+        };
+        check("order1.json", Sorted::Left(Reason::TwoRoutes));
+        check("stock.json", Sorted::Candidate(1));
+        check("stock.csv", Sorted::Left(Reason::Ignored));
+    }
+
+    #[test]
+    fn a_marker_is_named_after_the_file_or_its_stem() {
+        let check = |pattern: &str, expected: &str| {
+            let selector = selector(&["*.json"], &[], Some(pattern));
+            assert_eq!(selector.marker_of(OsStr::new("a.json")).unwrap(), expected);
+        };
+        check("{name}.done", "a.json.done");
+        check("{stem}.ok", "a.ok");
+        check("ready-{stem}", "ready-a");
+    }
+
+    #[test]
+    fn only_a_file_old_at_the_first_sweep_waits_for_a_person() {
+        let day_ms = 86_400_000;
+        let first = Wall(10 * day_ms);
+        let check = |changed_at: i64, mtime: i64, expected: bool| {
+            let mut seen = sighting("a.json", Kind::File);
+            seen.changed_at = Wall(changed_at);
+            seen.identity.mtime_ns = mtime * 1_000_000;
+            assert_eq!(is_older_than_first_sweep(&seen, first, &rules(None)), expected);
+        };
+        check(8 * day_ms, 8 * day_ms, true);
+        check(10 * day_ms, 9 * day_ms - 1, true);
+        check(10 * day_ms, 9 * day_ms, false);
+        check(10 * day_ms + 1, 0, false);
+    }
+}

@@ -1,1 +1,442 @@
-//! (see the module list)
+//! What goes onto the wire for a file, and what the answer means.
+
+use std::time::Duration;
+
+use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
+use crate::model::file::shown;
+use crate::model::outcome::{Blame, Cause, Code, Outcome};
+use crate::model::route::{Delivery, JudgeRules};
+use crate::model::secret::Secret;
+use crate::model::step::{AttemptEnd, Entry, Verdict};
+use crate::model::time::Wall;
+
+/// A gateway may ask for any wait; more than this is not believed (`retry_after_max`).
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
+/// How much of an answer may stand in a sidecar.
+const EXCERPT_MAX_BYTES: usize = 2_048;
+
+/// The request for one attempt.
+#[must_use]
+pub fn request(entry: &Entry, delivery: &Delivery, body: Body, token: Option<&Token>) -> Request {
+    let mut headers = vec![
+        ("Content-Type".to_owned(), Secret::new(&delivery.content_type)),
+        ("Accept".to_owned(), Secret::new("application/json")),
+    ];
+    if let Some(name) = &delivery.idempotency_header {
+        headers.push((name.clone(), Secret::new(&entry.key)));
+    }
+    for (name, value) in &delivery.headers {
+        headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        headers.push((name.clone(), Secret::new(filled_in(value.reveal(), entry))));
+    }
+    if let Some(token) = token {
+        headers.push(("Authorization".to_owned(), token.authorization.clone()));
+    }
+    Request {
+        method: delivery.method,
+        url: delivery.url.clone(),
+        headers,
+        body,
+        connect_timeout: delivery.connect_timeout,
+        timeout: delivery.timeout,
+    }
+}
+
+/// Puts `{name}`, `{id}` and `{sha256}` into a header's value. A name goes percent-encoded where
+/// it is not plain ASCII: a header can carry nothing else.
+fn filled_in(value: &str, entry: &Entry) -> String {
+    if !value.contains('{') {
+        return value.to_owned();
+    }
+    let digest = entry.envelope.as_ref().map(|envelope| envelope.digest.to_string());
+    let mut name = String::new();
+    for byte in entry.name.as_encoded_bytes() {
+        if byte.is_ascii_graphic() && *byte != b'%' || *byte == b' ' {
+            name.push(char::from(*byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    value
+        .replace("{sha256}", &digest.unwrap_or_default())
+        .replace("{id}", &entry.id.to_string())
+        .replace("{name}", &name)
+}
+
+/// What one attempt came to, in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Why.
+    pub cause: Cause,
+    /// HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The server's id of the request.
+    pub request_id: Option<String>,
+    /// The server asks for a wait of at least this long.
+    pub retry_after: Option<Duration>,
+    /// A large body was cut in the middle: perhaps an early 401 whose answer was lost.
+    pub may_hide_a_refused_token: bool,
+}
+
+impl Judged {
+    /// The same for the ledger.
+    #[must_use]
+    pub fn end(&self) -> AttemptEnd {
+        AttemptEnd {
+            verdict: match self.outcome {
+                Outcome::Delivered => Verdict::Delivered,
+                Outcome::Deferred(_) => Verdict::Deferred,
+                Outcome::Rejected => Verdict::Rejected,
+                Outcome::InDoubt => Verdict::InDoubt,
+                Outcome::RouteFault => Verdict::RouteFault,
+                Outcome::TokenRefused => Verdict::TokenRefused,
+                Outcome::Changed => Verdict::Changed,
+            },
+            code: self.cause.code.clone(),
+            status: self.status,
+            request_id: self.request_id.clone(),
+            plain: self.cause.plain.clone(),
+        }
+    }
+}
+
+/// Judges a reply by the route's rules. `now` is the wall clock, for a `Retry-After` that is a
+/// date and an answer that has no `Date`.
+#[must_use]
+pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
+    match reply {
+        Reply::Answer(answer) => judge_answer(rules, answer, now),
+        Reply::NoAnswer { progress, cause } => Judged {
+            outcome: match progress {
+                Progress::Nothing => Outcome::Deferred(Blame::Destination),
+                Progress::Partial => Outcome::Deferred(Blame::Attempt),
+                Progress::Whole => Outcome::InDoubt,
+            },
+            cause: cause.clone(),
+            status: None,
+            request_id: None,
+            retry_after: None,
+            may_hide_a_refused_token: *progress == Progress::Partial,
+        },
+        Reply::Changed => Judged {
+            outcome: Outcome::Changed,
+            cause: Cause::new(
+                Code::of("changed-after-claim"),
+                "the file's content changed after it was claimed; the connection was dropped before the last block",
+            ),
+            status: None,
+            request_id: None,
+            retry_after: None,
+            may_hide_a_refused_token: false,
+        },
+    }
+}
+
+fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
+    let status = answer.status;
+    let (outcome, code, plain) = if rules.doubtful.contains(&status) {
+        (
+            Outcome::InDoubt,
+            Code::http(status),
+            format!("a gateway answered {status}; the server behind it may have accepted the file"),
+        )
+    } else if rules.success.contains(&status) {
+        judge_success(rules, answer)
+    } else if (200..300).contains(&status) {
+        (
+            Outcome::InDoubt,
+            Code::http(status),
+            format!("the server answered {status}, which is not among `success`"),
+        )
+    } else if status == 401 || status == 403 && names_the_token(answer) {
+        let plain = format!("the server refused the access token ({status})");
+        (Outcome::TokenRefused, Code::http(status), plain)
+    } else if status == 429 {
+        let plain = "the server asks for fewer requests (429)".to_owned();
+        (Outcome::Deferred(Blame::Destination), Code::http(status), plain)
+    } else if status == 408 || status == 425 || status >= 500 {
+        let plain = format!("the server could not take the file now ({status})");
+        let asks = answer.retry_after.is_some();
+        let blame = if asks { Blame::Destination } else { Blame::Attempt };
+        (Outcome::Deferred(blame), Code::http(status), plain)
+    } else if rules.file_faults.contains(&status) {
+        let plain = format!("the server refused this file ({status})");
+        (Outcome::Rejected, Code::http(status), plain)
+    } else {
+        (Outcome::RouteFault, Code::http(status), route_fault(status))
+    };
+    let says = outcome != Outcome::Delivered;
+    Judged {
+        cause: Cause::new(code, plain).with_excerpt(says.then(|| excerpt(answer)).flatten()),
+        outcome,
+        status: Some(status),
+        request_id: answer.request_id.clone(),
+        retry_after: retry_after(answer, now),
+        may_hide_a_refused_token: false,
+    }
+}
+
+fn judge_success(rules: &JudgeRules, answer: &Answer) -> (Outcome, Code, String) {
+    let status = answer.status;
+    if !rules.html_is_success && is_html(answer) {
+        return (
+            Outcome::RouteFault,
+            Code::of("html-answer"),
+            format!("an HTML page came back with {status}: a proxy or a login page, not the API"),
+        );
+    }
+    if let Some((field, expected)) = &rules.success_when
+        && field_of(&answer.body, field).as_ref() != Some(expected)
+    {
+        return (
+            Outcome::RouteFault,
+            Code::of("success-when-not-met"),
+            format!("the answer ({status}) does not have `{field}` as `success_when` asks"),
+        );
+    }
+    (Outcome::Delivered, Code::http(status), format!("accepted ({status})"))
+}
+
+fn route_fault(status: u16) -> String {
+    match status {
+        404 => "the server knows no such URL (404): is the vanity or the company misspelt?".into(),
+        403 => "the server does not allow this credential to use the URL (403)".into(),
+        405 => "the server does not allow this method at the URL (405)".into(),
+        300..=399 => format!("the server wants to redirect ({status}); redirects are not followed"),
+        _ => format!("the server does not take requests at this URL ({status})"),
+    }
+}
+
+/// What the administrator can do about a route that is at fault.
+#[must_use]
+pub fn remedy(cause: &Cause, route: &str) -> String {
+    match cause.code.0.as_ref() {
+        "http-404" => format!(
+            "Compare `company`, `vanity` and `base_url` of route {route} with the address that the receiver shows; the files wait and go out by themselves."
+        ),
+        "http-401" | "http-403" => format!(
+            "Check client id, secret and scope of the credential of route {route}; the files wait and go out by themselves."
+        ),
+        "http-429" => {
+            "Nothing: patchdrop waits as long as the server asks. `concurrency` may be lowered.".into()
+        }
+        "dns" | "connect" | "connect-refused" | "connect-timeout" => {
+            "Check the network, the proxy and the host name; patchdrop tries again by itself.".into()
+        }
+        "tls" => {
+            "Check the certificate of the server, the clock, and whether a proxy intercepts TLS; patchdrop tries again by itself.".into()
+        }
+        "html-answer" | "success-when-not-met" => format!(
+            "Look at the answer in the log of the receiver; check the URL, `success_type` and `success_when` of route {route}."
+        ),
+        code if code.starts_with("http-3") => format!(
+            "Put the final URL into the config of route {route}; the files wait and go out by themselves."
+        ),
+        _ => format!(
+            "The files wait and are tried again by themselves; `patchdrop resume {route}` tries at once."
+        ),
+    }
+}
+
+/// Azure and others answer 403 for an expired token; the answer then names the token.
+fn names_the_token(answer: &Answer) -> bool {
+    const NAMES: [&str; 3] = ["invalid_token", "token_expired", "TokenExpired"];
+    if NAMES.iter().any(|name| answer.www_authenticate.contains(name)) {
+        return true;
+    }
+    ["error", "code", "error.code"].iter().any(|field| {
+        field_of(&answer.body, field)
+            .and_then(|value| value.as_str().map(|text| NAMES.contains(&text)))
+            .unwrap_or(false)
+    })
+}
+
+fn is_html(answer: &Answer) -> bool {
+    let start: Vec<u8> = answer
+        .body
+        .iter()
+        .copied()
+        .skip_while(u8::is_ascii_whitespace)
+        .take(14)
+        .map(|byte| byte.to_ascii_lowercase())
+        .collect();
+    answer.content_type.starts_with("text/html")
+        || start.starts_with(b"<!doctype html")
+        || start.starts_with(b"<html")
+}
+
+/// A field of a JSON answer, by dotted path.
+fn field_of(body: &[u8], path: &str) -> Option<serde_json::Value> {
+    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let found = path.split('.').try_fold(&document, |value, part| match value {
+        serde_json::Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+        other => other.get(part),
+    })?;
+    Some(found.clone())
+}
+
+/// The first 2 KB of an answer as one escaped piece of text.
+fn excerpt(answer: &Answer) -> Option<String> {
+    if answer.body.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    for letter in String::from_utf8_lossy(&answer.body).chars() {
+        if text.len() >= EXCERPT_MAX_BYTES {
+            text.push('…');
+            break;
+        }
+        if letter.is_control() && letter != '\n' {
+            text.extend(letter.escape_default());
+        } else {
+            text.push(letter);
+        }
+    }
+    Some(text)
+}
+
+/// `Retry-After`, seconds or a date, capped.
+fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
+    let text = answer.retry_after.as_deref()?.trim();
+    let wait = if let Ok(seconds) = text.parse::<u64>() {
+        Duration::from_secs(seconds)
+    } else {
+        let until = http_date(text)?;
+        let from = answer.date.as_deref().and_then(http_date).unwrap_or(now);
+        until.since(from)
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+fn http_date(text: &str) -> Option<Wall> {
+    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
+    Some(Wall(zoned.timestamp().as_millisecond()))
+}
+
+/// A file's name for messages.
+#[must_use]
+pub fn shown_name(entry: &Entry) -> String {
+    shown(&entry.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::collections::BTreeSet;
+
+    fn rules() -> JudgeRules {
+        JudgeRules {
+            success: BTreeSet::from([200, 201, 202, 204]),
+            success_when: None,
+            html_is_success: false,
+            file_faults: BTreeSet::from([400, 409, 413, 422]),
+            doubtful: BTreeSet::from([502, 504, 520, 524]),
+        }
+    }
+
+    fn answer(status: u16, body: &'static str) -> Answer {
+        Answer { status, body: Bytes::from_static(body.as_bytes()), ..Answer::default() }
+    }
+
+    fn outcome(answer: Answer) -> Outcome {
+        judge(&rules(), &Reply::Answer(answer), Wall(0)).outcome
+    }
+
+    #[test]
+    fn each_status_means_what_the_table_says() {
+        let check = |status: u16, expected: Outcome| {
+            assert_eq!(outcome(answer(status, "")), expected, "{status}");
+        };
+        for status in [200, 201, 202, 204] {
+            check(status, Outcome::Delivered);
+        }
+        for status in [203, 206, 502, 504, 520, 524] {
+            check(status, Outcome::InDoubt);
+        }
+        for status in [408, 425, 500, 503, 599] {
+            check(status, Outcome::Deferred(Blame::Attempt));
+        }
+        check(429, Outcome::Deferred(Blame::Destination));
+        for status in [400, 409, 413, 422] {
+            check(status, Outcome::Rejected);
+        }
+        for status in [300, 301, 302, 307, 308, 402, 403, 404, 405, 406, 410, 415, 418] {
+            check(status, Outcome::RouteFault);
+        }
+        check(401, Outcome::TokenRefused);
+    }
+
+    #[test]
+    fn a_403_that_names_the_token_is_about_the_token() {
+        assert_eq!(outcome(answer(403, r#"{"error":"invalid_token"}"#)), Outcome::TokenRefused);
+        assert_eq!(outcome(answer(403, r#"{"code":"TokenExpired"}"#)), Outcome::TokenRefused);
+        assert_eq!(outcome(answer(403, r#"{"error":"forbidden"}"#)), Outcome::RouteFault);
+        let mut named = answer(403, "");
+        named.www_authenticate = "Bearer error=\"invalid_token\"".into();
+        assert_eq!(outcome(named), Outcome::TokenRefused);
+    }
+
+    #[test]
+    fn no_answer_is_judged_by_how_far_the_body_had_come() {
+        let check = |progress: Progress, expected: Outcome| {
+            let cause = Cause::new(Code::of("cut"), "the connection was cut");
+            let judged = judge(&rules(), &Reply::NoAnswer { progress, cause }, Wall(0));
+            assert_eq!(judged.outcome, expected);
+        };
+        check(Progress::Nothing, Outcome::Deferred(Blame::Destination));
+        check(Progress::Partial, Outcome::Deferred(Blame::Attempt));
+        check(Progress::Whole, Outcome::InDoubt);
+    }
+
+    #[test]
+    fn a_page_with_200_or_an_unmet_condition_is_the_routes_fault() {
+        assert_eq!(outcome(answer(200, " <!DOCTYPE html><p>")), Outcome::RouteFault);
+        let mut typed = answer(200, "hello");
+        typed.content_type = "text/html; charset=utf-8".into();
+        assert_eq!(outcome(typed), Outcome::RouteFault);
+        let mut rules = rules();
+        rules.success_when = Some(("data.state".into(), "ok".into()));
+        let check = |body: &'static str, expected: Outcome| {
+            let judged = judge(&rules, &Reply::Answer(answer(200, body)), Wall(0));
+            assert_eq!(judged.outcome, expected, "{body}");
+        };
+        check(r#"{"data":{"state":"ok"}}"#, Outcome::Delivered);
+        check(r#"{"data":{"state":"no"}}"#, Outcome::RouteFault);
+        check("", Outcome::RouteFault);
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date_and_capped() {
+        let check = |text: &str, date: Option<&str>, expected: Option<u64>| {
+            let mut asked = answer(503, "");
+            asked.retry_after = Some(text.into());
+            asked.date = date.map(str::to_owned);
+            let judged = judge(&rules(), &Reply::Answer(asked), Wall(784_111_777_000));
+            assert_eq!(judged.retry_after, expected.map(Duration::from_secs), "{text}");
+            assert_eq!(judged.outcome, Outcome::Deferred(Blame::Destination));
+        };
+        check("7", None, Some(7));
+        check("999999", None, Some(3_600));
+        check("Sun, 06 Nov 1994 08:50:37 GMT", None, Some(60));
+        check(
+            "Sun, 06 Nov 1994 08:50:37 GMT",
+            Some("Sun, 06 Nov 1994 08:50:27 GMT"),
+            Some(10),
+        );
+        check("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0));
+        check("soon", None, None);
+    }
+
+    #[test]
+    fn an_answers_text_goes_into_the_excerpt_alone_and_is_bounded() {
+        let long: &'static str = Box::leak("x\u{7}".repeat(4_000).into_boxed_str());
+        let judged = judge(&rules(), &Reply::Answer(answer(422, long)), Wall(0));
+        let excerpt = judged.cause.excerpt.clone().unwrap();
+        assert!(excerpt.len() < 2_100 && excerpt.contains("\\u{7}"));
+        assert!(!judged.cause.plain.contains("xx") && !judged.end().plain.contains('x'));
+    }
+}

@@ -386,6 +386,103 @@ pub struct Entry {
     pub waited_for: Duration,
 }
 
+impl Entry {
+    /// A new entry, from its first step.
+    #[must_use]
+    pub fn of(claim: &Claim) -> Self {
+        let refused = match &claim.intent {
+            Intent::Attempt => None,
+            Intent::Refuse { cause, target } => Some((cause.clone(), target.clone())),
+        };
+        let attempts = refused.is_none();
+        let (cause, target) = refused.unzip();
+        Self {
+            id: claim.id,
+            route: claim.route.clone(),
+            name: claim.name.clone(),
+            source: claim.source.clone(),
+            marker: claim.marker.clone(),
+            identity: claim.identity,
+            digest: claim.digest,
+            envelope: claim.envelope.clone(),
+            key: claim.key.clone(),
+            previous: claim.previous,
+            claimed_at: claim.at,
+            state: if attempts { State::Sending } else { State::Failed },
+            settled: false,
+            cause,
+            decided_at: target.is_some().then_some(claim.at),
+            target,
+            attempt: u32::from(attempts),
+            attempt_open_since: attempts.then_some(claim.at),
+            last_verdict: None,
+            unspent_since: None,
+            due_at: None,
+            waited_for: Duration::ZERO,
+        }
+    }
+
+    /// Folds one more step in. Every ledger folds as this does; a test compares them.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::AttemptBegun { attempt, at, .. } => {
+                self.state = State::Sending;
+                self.attempt = *attempt;
+                self.attempt_open_since = Some(*at);
+                self.due_at = None;
+            }
+            Step::AttemptEnded { end, at, due_at, waited_for, .. } => {
+                self.state = State::Deferred;
+                self.close_attempt(end, *at);
+                self.cause = Some(Cause::new(end.code.clone(), end.plain.clone()));
+                self.due_at = Some(*due_at);
+                self.waited_for = *waited_for;
+            }
+            Step::Decided { attempt, state, cause, target, at, .. } => {
+                if let Some((_, end)) = attempt {
+                    self.close_attempt(end, *at);
+                }
+                self.state = *state;
+                self.cause = Some(cause.clone());
+                self.target = Some(target.clone());
+                self.decided_at = Some(*at);
+                self.due_at = None;
+            }
+            Step::Retargeted { target, .. } => self.target = Some(target.clone()),
+            Step::Settled { .. } => self.settled = true,
+            Step::Cancelled { cause, .. } => self.end_as(State::Cancelled, cause),
+            Step::Missing { cause, .. } => self.end_as(State::Missing, cause),
+            Step::Released { source, identity, at, .. } => {
+                self.state = State::Deferred;
+                self.settled = false;
+                self.source = source.clone();
+                self.identity = *identity;
+                self.cause = None;
+                self.target = None;
+                self.decided_at = None;
+                self.unspent_since = None;
+                self.due_at = Some(*at);
+            }
+            Step::Claimed(_) | Step::Noted { .. } => {}
+        }
+    }
+
+    fn close_attempt(&mut self, end: &AttemptEnd, at: Wall) {
+        self.attempt_open_since = None;
+        self.last_verdict = Some(end.verdict);
+        if end.verdict == Verdict::RouteFault {
+            self.unspent_since.get_or_insert(at);
+        }
+    }
+
+    fn end_as(&mut self, state: State, cause: &Cause) {
+        self.state = state;
+        self.settled = true;
+        self.cause = Some(cause.clone());
+        self.due_at = None;
+    }
+}
+
 /// One attempt as the ledger keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
