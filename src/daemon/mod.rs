@@ -1,1 +1,392 @@
-//! Joins decisions and effects.
+//! Joins decisions and effects: one loop that owns what is to be done next, one task a stage of a
+//! file's journey, nothing shared between them but the names that are being taken.
+//!
+//! A start is an ordinary start (promise P9): read what is unsettled in the ledger, sweep, go on.
+//! A stop finishes what is in flight for `drain_for` and drops the rest; a drop is a power cut, and
+//! power cuts are what the tests do.
+
+mod carry;
+mod commands;
+mod event;
+mod files;
+mod folders;
+mod ids;
+mod intake;
+mod status;
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use carry::{BUDGET_BYTES, Carried, Context, Equipped};
+use event::{Event, Ticket, Unequipped, Work};
+use ids::Ids;
+use intake::Intake;
+use targets::Targets;
+
+use crate::config::Config;
+use crate::journey::schedule::{Limits, Schedule};
+use crate::model::command::{Command, CommandAnswer};
+use crate::model::file::FileId;
+use crate::model::route::RouteName;
+use crate::model::step::{Entry, RouteRecord};
+use crate::model::time::{Now, Tick, Wall};
+use crate::world::World;
+use crate::world::clock::Clock;
+use crate::world::ledger::{Ledger, LedgerError};
+use crate::world::watch::{Hint, Watch};
+
+/// Files under way over all routes: each has at most one open file or connection.
+const ACTIVE_MAX: usize = 512;
+
+/// Files of one route waiting in `sending/` for another attempt.
+const PARKED_MAX: usize = 10_000;
+
+/// Events handled before the next look at what can be started.
+const EVENTS_A_TURN: usize = 256;
+
+/// The loop wakes at least this often, so that a jump of a clock cannot put it to sleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// Until when the loop runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Until it is told to stop.
+    Service,
+    /// Until everything that is there has gone its way, or nothing has moved for this long.
+    Once {
+        /// How long.
+        patience: Duration,
+    },
+    /// Until the command that it was started for is done. Nothing is sent, no folder is swept.
+    OneCommand,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Files accepted.
+    pub sent: u64,
+    /// Files that ended in `failed/`.
+    pub failed: u64,
+    /// Files that ended in `held/`.
+    pub held: u64,
+    /// Files that could not be found again.
+    pub missing: u64,
+    /// A destination stayed away, a folder could not be listed, or a route is paused: files wait.
+    pub something_unavailable: bool,
+}
+
+/// What a stop asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Finish what is in flight.
+    Drain,
+    /// End at once.
+    Now,
+}
+
+/// Where events come from.
+pub struct Sources {
+    /// Hints about folders.
+    pub hints: mpsc::Receiver<Vec<Hint>>,
+    /// Commands, each with where its answer goes.
+    pub commands: mpsc::Receiver<(Command, oneshot::Sender<CommandAnswer>)>,
+    /// The wish to stop.
+    pub stop: mpsc::Receiver<Stop>,
+}
+
+/// The service.
+pub struct Daemon<W: World> {
+    ctx: Arc<Context<W>>,
+    config: Arc<Config>,
+    mode: Mode,
+    watch: Box<dyn Watch>,
+    load: Arc<AtomicUsize>,
+
+    schedule: Schedule,
+    intakes: BTreeMap<Arc<Path>, Intake>,
+    equipped: BTreeMap<RouteName, Arc<Equipped>>,
+    unequipped: BTreeMap<RouteName, Unequipped>,
+    records: BTreeMap<RouteName, RouteRecord>,
+    /// Claimed files that wait for a slot.
+    ready: BTreeMap<FileId, Box<Carried>>,
+    /// Unsettled entries whose route is not there (yet).
+    unsettled: BTreeMap<RouteName, Vec<Entry>>,
+
+    /// Routes with unsettled files that are not configured (said once).
+    orphans: BTreeSet<RouteName>,
+    /// Folders that are no routes (said once).
+    not_routes: BTreeSet<PathBuf>,
+
+    tasks: JoinSet<(Ticket, Work)>,
+    /// Tasks that a stop waits for: all but sweeps.
+    busy: usize,
+    chunks: mpsc::Sender<Event>,
+    chunks_in: mpsc::Receiver<Event>,
+    command_under_way: bool,
+
+    started_at: Wall,
+    progress_at: Tick,
+    stop_by: Option<Tick>,
+    ledger_fault: Option<String>,
+    end: End,
+}
+
+impl<W: World> Daemon<W> {
+    /// A service that has not begun. `load` is kept at the number of files under way, for those who
+    /// gather work that one fsync can serve.
+    pub fn new(
+        world: Arc<W>,
+        config: Arc<Config>,
+        watch: Box<dyn Watch>,
+        load: Arc<AtomicUsize>,
+        mode: Mode,
+    ) -> Self {
+        let now = world.clock().now();
+        let (chunks, chunks_in) = mpsc::channel(16);
+        let mut schedule = Schedule::new(Limits { active_max: ACTIVE_MAX, parked_max: PARKED_MAX });
+        if mode == Mode::OneCommand {
+            schedule.suspend(Duration::MAX, now.tick);
+        }
+        Self {
+            ctx: Arc::new(Context {
+                world,
+                ids: Ids::default(),
+                targets: Targets::default(),
+                budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+            }),
+            config,
+            mode,
+            watch,
+            load,
+            schedule,
+            intakes: BTreeMap::new(),
+            equipped: BTreeMap::new(),
+            unequipped: BTreeMap::new(),
+            records: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            not_routes: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            busy: 0,
+            chunks,
+            chunks_in,
+            command_under_way: false,
+            started_at: now.wall,
+            progress_at: now.tick,
+            stop_by: None,
+            ledger_fault: None,
+            end: End::default(),
+        }
+    }
+
+    /// Runs until its mode says that it is over.
+    ///
+    /// # Errors
+    /// The ledger could not be read at the start. Later trouble with it pauses sending.
+    pub async fn run(mut self, mut sources: Sources) -> Result<End, LedgerError> {
+        self.read_ledger().await?;
+        self.begin_folders();
+        loop {
+            self.pump();
+            if self.is_over() {
+                break;
+            }
+            let event = self.next_event(&mut sources).await;
+            self.take(event);
+            for _ in 0..EVENTS_A_TURN {
+                let Some(done) = self.tasks.try_join_next() else { break };
+                self.take(finished(done));
+            }
+        }
+        self.shelve_the_rest().await;
+        Ok(self.end)
+    }
+
+    async fn read_ledger(&mut self) -> Result<(), LedgerError> {
+        let ledger = self.ctx.world.ledger();
+        for record in ledger.routes().await? {
+            self.records.insert(record.name.clone(), record);
+        }
+        for entry in ledger.unsettled().await? {
+            self.unsettled.entry(entry.route.clone()).or_default().push(entry);
+        }
+        Ok(())
+    }
+
+    async fn next_event(&mut self, sources: &mut Sources) -> Event {
+        let now = self.now();
+        let sleep = self.next_wake(now.tick).since(now.tick).min(LONGEST_SLEEP);
+        let world = Arc::clone(&self.ctx.world);
+        let may_command = !self.command_under_way && self.knows_its_routes();
+        tokio::select! {
+            biased;
+            Some(stop) = sources.stop.recv() => match stop {
+                Stop::Drain => Event::Stop,
+                Stop::Now => Event::StopNow,
+            },
+            Some(done) = self.tasks.join_next() => finished(done),
+            Some(chunk) = self.chunks_in.recv() => chunk,
+            Some((command, reply)) = sources.commands.recv(), if may_command => {
+                Event::Command(command, reply)
+            }
+            Some(hints) = sources.hints.recv() => Event::Hints(hints),
+            () = world.clock().sleep(sleep) => Event::Woken,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Chunk(folder, sightings, go_on) => {
+                let now = self.now().tick;
+                if let Some(intake) = self.intakes.get_mut(&folder) {
+                    intake.chunk(sightings, go_on, now);
+                }
+            }
+            Event::Done(ticket, work) => self.done(ticket, work),
+            Event::Hints(hints) => self.heed(hints),
+            Event::Command(command, reply) => self.obey(command, reply),
+            Event::Woken => {}
+            Event::Stop if self.stop_by.is_none() => {
+                self.stop_by = Some(self.now().tick.plus(self.config.drain_for));
+                tracing::info!(in_flight = self.busy, "stopping, finishing what is in flight");
+            }
+            // A second wish to stop means at once.
+            Event::Stop | Event::StopNow => self.stop_by = Some(Tick(0)),
+        }
+    }
+
+    fn done(&mut self, ticket: Ticket, work: Work) {
+        if !matches!(ticket, Ticket::Sweep(_)) {
+            self.busy = self.busy.saturating_sub(1);
+        }
+        match (ticket, work) {
+            (Ticket::Look(look), work) => self.looked(*look, work),
+            (Ticket::File(id), work) => self.carried(id, work),
+            (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
+            (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
+            (Ticket::Command, work) => {
+                self.command_under_way = false;
+                if let Work::TakenUp(all) = work {
+                    all.into_iter().for_each(|taken_up| self.taken_up(taken_up));
+                }
+            }
+            (ticket, _) => {
+                tracing::error!(?ticket, "a task ended in a way it should not; please report this");
+            }
+        }
+    }
+
+    /// Starts everything that can be started now.
+    fn pump(&mut self) {
+        if self.stop_by.is_none() {
+            let now = self.now();
+            self.equip_due(now.tick);
+            self.sweep_due(now.tick);
+            self.feed(now);
+            for start in self.schedule.starts(now.tick) {
+                self.start(start);
+            }
+        }
+        self.load.store(self.schedule.active(), Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        let now = self.now().tick;
+        if let Some(by) = self.stop_by {
+            return self.busy == 0 || by <= now;
+        }
+        match self.mode {
+            Mode::Service | Mode::OneCommand => false,
+            Mode::Once { patience } => self.is_drained() || self.progress_at.plus(patience) <= now,
+        }
+    }
+
+    /// Whether every route that is configured or found has been made ready, or cannot be: commands
+    /// wait for that.
+    fn knows_its_routes(&self) -> bool {
+        self.unequipped.values().all(|route| route.said.is_some())
+            && self
+                .intakes
+                .values()
+                .filter(|intake| intake.is_parent)
+                .all(|intake| intake.swept_at.is_some() || intake.fault.is_some())
+    }
+
+    fn is_drained(&self) -> bool {
+        self.busy == 0
+            && self.schedule.is_idle()
+            && self.unequipped.values().all(|route| route.said.is_some())
+            && self.intakes.values().all(|intake| !intake.has_more_to_come())
+            && !(self.schedule.is_any_paused()
+                && self.intakes.values().any(Intake::has_paused_files))
+    }
+
+    fn next_wake(&self, now: Tick) -> Tick {
+        let mut wake = now.plus(LONGEST_SLEEP);
+        let mut earlier = |tick: Option<Tick>| wake = wake.min(tick.unwrap_or(wake));
+        earlier(self.stop_by);
+        if let Mode::Once { patience } = self.mode {
+            earlier(Some(self.progress_at.plus(patience)));
+        }
+        if self.stop_by.is_none() {
+            earlier(self.schedule.next_wake(now));
+            earlier(self.next_equip_at());
+            for intake in self.intakes.values() {
+                earlier(intake.next_wake(now));
+            }
+        }
+        wake.max(Tick(now.0 + 1))
+    }
+
+    /// What was claimed and has not been sent is put on record as such, so that a restart need not
+    /// doubt it.
+    async fn shelve_the_rest(&mut self) {
+        self.end.something_unavailable |= !self.schedule.is_idle()
+            || self.intakes.values().any(|intake| intake.fault.is_some())
+            || self.intakes.values().any(Intake::has_paused_files)
+            || self.unequipped.values().any(|route| route.said.is_some());
+        for (id, carried) in std::mem::take(&mut self.ready) {
+            let waited_for = self.schedule.waited_for(id);
+            if let carry::Report::Stumbled(id, stumble) =
+                carry::shelve(&self.ctx, carried, waited_for).await
+            {
+                tracing::warn!(file = %id, error = %stumble, "could not record a file as not sent");
+            }
+        }
+    }
+
+    fn spawn(&mut self, ticket: Ticket, task: impl Future<Output = Work> + Send + 'static) {
+        if !matches!(ticket, Ticket::Sweep(_)) {
+            self.busy += 1;
+        }
+        self.tasks.spawn(async move {
+            let work = AssertUnwindSafe(task).catch_unwind().await.unwrap_or(Work::Panicked);
+            (ticket, work)
+        });
+    }
+
+    fn now(&self) -> Now {
+        self.ctx.world.clock().now()
+    }
+}
+
+/// A task's end as an event. The tasks catch their own panics; one that was cancelled belongs to a
+/// loop that has ended.
+fn finished(done: Result<(Ticket, Work), tokio::task::JoinError>) -> Event {
+    match done {
+        Ok((ticket, work)) => Event::Done(ticket, work),
+        Err(_) => Event::Woken,
+    }
+}

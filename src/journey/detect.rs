@@ -229,12 +229,16 @@ pub enum Sorted {
     Ours,
 }
 
-/// Sorts one sighting in a drop folder that one or more routes share. `ours` are the names of
+/// Sorts one sighting in a drop folder that one or more routes share. `is_ours` knows the names of
 /// patchdrop's own folders there.
 #[must_use]
-pub fn sort(sighting: &Sighting, selectors: &[&Selector], ours: &[OsString]) -> Sorted {
+pub fn sort(
+    sighting: &Sighting,
+    selectors: &[&Selector],
+    is_ours: impl Fn(&OsString) -> bool,
+) -> Sorted {
     match sighting.kind {
-        Kind::Folder if ours.contains(&sighting.name) => return Sorted::Ours,
+        Kind::Folder if is_ours(&sighting.name) => return Sorted::Ours,
         Kind::Folder => return Sorted::Left(Reason::Subfolder),
         Kind::Link => return Sorted::Left(Reason::Link),
         Kind::Special => return Sorted::Left(Reason::Special),
@@ -305,8 +309,8 @@ mod tests {
     fn each_name_is_a_candidate_or_left_for_a_reason() {
         let json = selector(&["*.json"], &["draft*"], Some("{name}.done"));
         let check = |name: &str, kind: Kind, expected: Sorted| {
-            let ours = ["sending".into(), "sent".into()];
-            assert_eq!(sort(&sighting(name, kind), &[&json], &ours), expected, "{name}");
+            let ours = |name: &OsString| name == "sending" || name == "sent";
+            assert_eq!(sort(&sighting(name, kind), &[&json], ours), expected, "{name}");
         };
         check("a.json", Kind::File, Sorted::Candidate(0));
         check("A.JSON", Kind::File, Sorted::Candidate(0));
@@ -330,7 +334,7 @@ mod tests {
         let all = selector(&["*.json"], &[], None);
         let both = [&orders, &all];
         let check = |name: &str, expected: Sorted| {
-            assert_eq!(sort(&sighting(name, Kind::File), &both, &[]), expected, "{name}");
+            assert_eq!(sort(&sighting(name, Kind::File), &both, |_| false), expected, "{name}");
         };
         check("order1.json", Sorted::Left(Reason::TwoRoutes));
         check("stock.json", Sorted::Candidate(1));

@@ -60,12 +60,7 @@ const SHORTEST: Duration = Duration::from_millis(20);
 
 /// Judges one sighting.
 #[must_use]
-pub fn assess(
-    sighting: &Sighting,
-    rules: &ReadyRules,
-    evidence: &Evidence,
-    now: Now,
-) -> Readiness {
+pub fn assess(sighting: &Sighting, rules: &ReadyRules, evidence: &Evidence, now: Now) -> Readiness {
     if evidence.marker == Some(false) {
         return Readiness::Wait(Reason::NoMarker, rules.quiet_for.max(SHORTEST));
     }

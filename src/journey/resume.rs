@@ -97,7 +97,9 @@ fn nowhere(entry: &Entry) -> Resume {
 fn is_recorded(entry: &Entry, identity: &Identity, digest: Digest) -> bool {
     match entry.digest {
         Some(recorded) => recorded == digest,
-        None => identity.size == entry.identity.size && identity.mtime_ns == entry.identity.mtime_ns,
+        None => {
+            identity.size == entry.identity.size && identity.mtime_ns == entry.identity.mtime_ns
+        }
     }
 }
 

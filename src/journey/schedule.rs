@@ -1,1 +1,965 @@
-//! (see the module list)
+//! What to do next: many files, time, pauses and fairness, as one state machine without a clock.
+//!
+//! It knows every file that is on its journey (promise P10 bounds how many), but neither bodies nor
+//! entries. The loop tells it what happened and asks what to start.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use super::detect::Reason;
+use super::send::Judged;
+use super::settle::{Next, ceiling};
+use crate::model::file::FileId;
+use crate::model::outcome::{Blame, Cause, Code, Outcome};
+use crate::model::route::{Backoff, Destination, Route, RouteName};
+use crate::model::time::{Now, Tick, Wall};
+
+/// How much may be under way at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Files being looked at, claimed, sent or settled, over all routes.
+    pub active_max: usize,
+    /// Files of one route that wait in `sending/` for another attempt; beyond it nothing new is
+    /// claimed there.
+    pub parked_max: usize,
+}
+
+/// Answers of different files in a row that speak against the destination before it pauses.
+const STRIKES_MAX: usize = 3;
+
+/// How many claims a route may have under way before its first delivery, beyond its slots: if the
+/// URL is wrong, so many files are in `sending/` and not a thousand.
+const WINDOW_START: usize = 4;
+
+/// Places that a route always has, however busy the others are.
+const PLACES_ALWAYS: usize = 8;
+
+/// What to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Send this claimed file: a slot is taken for it.
+    Attempt(FileId),
+    /// Take this parked file up again: look at it and report it as claimed.
+    Resume(FileId),
+    /// Its route has paused before its attempt began: put on record that it was not sent, and park
+    /// it.
+    Shelve(FileId),
+}
+
+/// A name in a route: what promise P13 is about.
+type Key = (RouteName, OsString);
+
+/// Whether a route may start something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Probe,
+    Closed,
+}
+
+/// A pause that patchdrop itself has decided on.
+#[derive(Clone, Debug)]
+struct Pause {
+    cause: Cause,
+    since: Wall,
+    probes: u32,
+    next_probe_at: Tick,
+    /// The file that probes, while it does.
+    prober: Option<Key>,
+}
+
+/// A destination: its pause and what speaks against it.
+#[derive(Clone, Debug, Default)]
+struct Circuit {
+    pause: Option<Pause>,
+    not_before: Tick,
+    strikes: BTreeSet<FileId>,
+}
+
+/// A route's part of the schedule.
+#[derive(Clone, Debug)]
+struct Lane {
+    destination: Destination,
+    concurrency: usize,
+    retry: Backoff,
+    pause: Option<Pause>,
+    paused_by_person: Option<Wall>,
+    fresh: VecDeque<FileId>,
+    retries: VecDeque<FileId>,
+    parked: BTreeSet<(Tick, FileId)>,
+    active: usize,
+    active_retries: usize,
+    in_flight: usize,
+    retries_in_flight: usize,
+    window: usize,
+    delivered_at: Option<Tick>,
+    last_sent_at: Option<Wall>,
+    blocked_for: Duration,
+    blocked_since: Option<Tick>,
+}
+
+/// Where a file stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Claimed; waits for a slot.
+    Ready,
+    /// In an attempt that was started then.
+    Sending(Tick),
+    /// Being moved, or put on record.
+    Settling,
+    /// Waits in `sending/` until then.
+    Parked { due: Tick, since: Tick, blocked_for: Duration },
+    /// Being taken up again.
+    Resuming,
+}
+
+#[derive(Clone, Debug)]
+struct Track {
+    route: RouteName,
+    name: OsString,
+    phase: Phase,
+    is_retry: bool,
+    refused_at: Option<Tick>,
+    waited_for: Duration,
+    /// Disk or ledger trouble in a row; for the wait before the next try.
+    stumbles: u32,
+}
+
+/// How a route stands, for `status`.
+#[derive(Clone, Debug, Default)]
+pub struct LaneView {
+    /// The pause in force, with the time of the next probe.
+    pub pause: Option<PauseView>,
+    /// Since when a person has paused it.
+    pub paused_by_person: Option<Wall>,
+    /// Claimed and on their way.
+    pub active: usize,
+    /// Waiting in `sending/`.
+    pub parked: usize,
+    /// When the next of them is due.
+    pub next_due_at: Option<Tick>,
+    /// When the last file was accepted.
+    pub last_sent_at: Option<Wall>,
+}
+
+/// A pause, for `status` and logs.
+#[derive(Clone, Debug)]
+pub struct PauseView {
+    /// Why.
+    pub cause: Cause,
+    /// Since when.
+    pub since: Wall,
+    /// When one file probes again.
+    pub next_probe_at: Tick,
+}
+
+/// A change that is worth one log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A route paused, for this reason.
+    RoutePaused(RouteName, Cause),
+    /// A route goes on.
+    RouteResumed(RouteName),
+    /// A destination paused.
+    DestinationPaused(Destination, Cause),
+    /// A destination goes on.
+    DestinationResumed(Destination),
+}
+
+/// The state machine.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    limits: Limits,
+    lanes: BTreeMap<RouteName, Lane>,
+    circuits: BTreeMap<Destination, Circuit>,
+    files: BTreeMap<FileId, Track>,
+    /// Names under way, each with the claimed files that bear it; empty during a look.
+    names: BTreeMap<Key, BTreeSet<FileId>>,
+    active: usize,
+    suspended_until: Option<Tick>,
+    turn: usize,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: BTreeMap::new(),
+            circuits: BTreeMap::new(),
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+            active: 0,
+            suspended_until: None,
+            turn: 0,
+        }
+    }
+
+    /// Adds a route; one that is known keeps its state.
+    pub fn add_route(&mut self, route: &Route, paused_by_person: Option<Wall>, now: Now) {
+        let destination = route.deliver.destination();
+        self.circuits.entry(destination.clone()).or_default();
+        self.lanes.entry(route.name.clone()).or_insert_with(|| Lane {
+            destination,
+            concurrency: route.concurrency.max(1),
+            retry: route.retry,
+            pause: None,
+            paused_by_person,
+            fresh: VecDeque::new(),
+            retries: VecDeque::new(),
+            parked: BTreeSet::new(),
+            active: 0,
+            active_retries: 0,
+            in_flight: 0,
+            retries_in_flight: 0,
+            window: route.concurrency.max(1) + WINDOW_START,
+            delivered_at: None,
+            last_sent_at: None,
+            blocked_for: Duration::ZERO,
+            blocked_since: None,
+        });
+        self.note_blocked(now.tick);
+    }
+
+    /// Whether a ready file of this name may be claimed now; if not, why it waits.
+    ///
+    /// # Errors
+    /// The reason that `status` shows.
+    pub fn may_claim(&self, route: &RouteName, name: &OsStr, now: Tick) -> Result<(), Reason> {
+        if self.names.contains_key(&(route.clone(), name.to_owned())) {
+            return Err(Reason::SameName);
+        }
+        let Some(lane) = self.lanes.get(route) else { return Err(Reason::NoRoute) };
+        match self.gate(lane, now) {
+            Gate::Closed => Err(Reason::Paused),
+            Gate::Probe if lane.parked.is_empty() => Ok(()),
+            Gate::Probe => Err(Reason::Paused),
+            Gate::Open if self.has_room(lane) => Ok(()),
+            Gate::Open => Err(Reason::Ready),
+        }
+    }
+
+    fn has_room(&self, lane: &Lane) -> bool {
+        let kept_for_retries = if lane.parked.is_empty() { 0 } else { lane.retry_places() };
+        let fresh = lane.active.saturating_sub(lane.active_retries);
+        lane.active < lane.window
+            && fresh + kept_for_retries < lane.window
+            && lane.parked.len() < self.limits.parked_max
+            && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
+    }
+
+    /// Whether a route has room for more claims, whatever their names.
+    #[must_use]
+    pub fn wants_files(&self, route: &RouteName, now: Tick) -> bool {
+        self.lanes.get(route).is_some_and(|lane| match self.gate(lane, now) {
+            Gate::Open => self.has_room(lane),
+            Gate::Probe => lane.parked.is_empty(),
+            Gate::Closed => false,
+        })
+    }
+
+    /// A look at a candidate has begun: its name is taken until the look comes to nothing or the
+    /// file's journey ends.
+    pub fn look_begun(&mut self, route: &RouteName, name: &OsStr, now: Tick) {
+        self.names.entry((route.clone(), name.to_owned())).or_default();
+        self.active += 1;
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        lane.active += 1;
+        let circuit = self.circuits.get_mut(&lane.destination);
+        let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
+        for pause in pauses.into_iter().flatten() {
+            if pause.prober.is_none() && pause.next_probe_at <= now {
+                pause.prober = Some((route.clone(), name.to_owned()));
+            }
+        }
+    }
+
+    /// The look came to nothing: not ready, gone, unreadable.
+    pub fn look_ended(&mut self, route: &RouteName, name: &OsStr) {
+        let key = (route.clone(), name.to_owned());
+        if self.names.get(&key).is_some_and(BTreeSet::is_empty) {
+            self.names.remove(&key);
+        }
+        self.leave_active(route, false);
+        self.free_probe(&key);
+    }
+
+    /// The look ended in a claim: the file waits for a slot.
+    pub fn claimed(&mut self, id: FileId, route: &RouteName, name: &OsStr) {
+        let track = Track {
+            route: route.clone(),
+            name: name.to_owned(),
+            phase: Phase::Ready,
+            is_retry: false,
+            refused_at: None,
+            waited_for: Duration::ZERO,
+            stumbles: 0,
+        };
+        self.files.insert(id, track);
+        self.names.entry((route.clone(), name.to_owned())).or_default().insert(id);
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.fresh.push_back(id);
+        }
+    }
+
+    /// An unsettled file of an earlier run, or one that a person let go: parked, due after `wait`.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each is a different fact")]
+    pub fn parked_on_record(
+        &mut self,
+        id: FileId,
+        route: &RouteName,
+        name: &OsStr,
+        waited_for: Duration,
+        is_unspent: bool,
+        wait: Duration,
+        now: Tick,
+    ) {
+        self.names.entry((route.clone(), name.to_owned())).or_default().insert(id);
+        let track = Track {
+            route: route.clone(),
+            name: name.to_owned(),
+            phase: Phase::Resuming,
+            is_retry: true,
+            refused_at: is_unspent.then_some(Tick(0)),
+            waited_for,
+            stumbles: 0,
+        };
+        if self.files.insert(id, track).is_none() {
+            self.active += 1;
+            if let Some(lane) = self.lanes.get_mut(route) {
+                lane.active += 1;
+                lane.active_retries += 1;
+            }
+        }
+        self.park(id, wait, now);
+    }
+
+    /// A parked file was taken up again and waits for a slot.
+    pub fn resumed(&mut self, id: FileId) {
+        let Some(track) = self.files.get_mut(&id) else { return };
+        track.phase = Phase::Ready;
+        track.is_retry = true;
+        track.stumbles = 0;
+        if let Some(lane) = self.lanes.get_mut(&track.route) {
+            lane.retries.push_back(id);
+        }
+    }
+
+    /// Moves a file out of its attempt, or out of anything else, into its last stage.
+    pub fn settling(&mut self, id: FileId) {
+        if let Some(track) = self.files.get_mut(&id) {
+            track.phase = Phase::Settling;
+        }
+    }
+
+    /// A file's journey has ended, whatever the end.
+    pub fn ended(&mut self, id: FileId) {
+        let Some(track) = self.files.remove(&id) else { return };
+        let key = (track.route.clone(), track.name);
+        if let Some(bearers) = self.names.get_mut(&key) {
+            bearers.remove(&id);
+            if bearers.is_empty() {
+                self.names.remove(&key);
+            }
+        }
+        self.free_probe(&key);
+        if let Some(lane) = self.lanes.get_mut(&track.route) {
+            match track.phase {
+                Phase::Parked { due, .. } => {
+                    lane.parked.remove(&(due, id));
+                    return;
+                }
+                Phase::Ready => {
+                    lane.fresh.retain(|other| *other != id);
+                    lane.retries.retain(|other| *other != id);
+                }
+                Phase::Sending(_) => {
+                    lane.in_flight = lane.in_flight.saturating_sub(1);
+                    lane.retries_in_flight =
+                        lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
+                }
+                Phase::Settling | Phase::Resuming => {}
+            }
+        }
+        self.leave_active(&track.route, track.is_retry);
+    }
+
+    /// Parks a file that is under way.
+    pub fn park(&mut self, id: FileId, wait: Duration, now: Tick) {
+        let Some(track) = self.files.get_mut(&id) else { return };
+        let due = now.plus(wait);
+        let route = track.route.clone();
+        let Some(lane) = self.lanes.get_mut(&route) else { return };
+        let blocked_for = blocked_until(lane, now);
+        track.phase = Phase::Parked { due, since: now, blocked_for };
+        let was_retry = std::mem::replace(&mut track.is_retry, true);
+        lane.parked.insert((due, id));
+        let key = (route.clone(), track.name.clone());
+        self.leave_active(&route, was_retry);
+        self.free_probe(&key);
+    }
+
+    /// Disk or ledger did not let a file go on: it is parked, and looked at again after a wait that
+    /// grows from 1 s to a minute.
+    pub fn stumbled(&mut self, id: FileId, now: Tick) {
+        let Some(track) = self.files.get_mut(&id) else { return };
+        track.stumbles = track.stumbles.saturating_add(1);
+        let wait = Duration::from_secs(1 << track.stumbles.saturating_sub(1).min(5));
+        self.park(id, wait.min(Duration::from_secs(60)), now);
+    }
+
+    /// Nothing starts before `wait` has passed: the ledger cannot be written.
+    pub fn suspend(&mut self, wait: Duration, now: Tick) {
+        self.suspended_until = Some(now.plus(wait));
+    }
+
+    /// Time that a file has waited, paused time not counted.
+    #[must_use]
+    pub fn waited_for(&self, id: FileId) -> Duration {
+        self.files.get(&id).map_or(Duration::ZERO, |track| track.waited_for)
+    }
+
+    /// Whether the route has delivered another file since this one was first refused for the
+    /// route's fault, and this attempt began after that.
+    #[must_use]
+    pub fn delivered_since_refusal(&self, id: FileId) -> bool {
+        let Some(track) = self.files.get(&id) else { return false };
+        let delivered_at = self.lanes.get(&track.route).and_then(|lane| lane.delivered_at);
+        match (track.refused_at, delivered_at, track.phase) {
+            (Some(refused_at), Some(delivered_at), Phase::Sending(begun_at)) => {
+                delivered_at > refused_at && begun_at >= delivered_at
+            }
+            _ => false,
+        }
+    }
+
+    /// An attempt has ended: frees its slot, and pauses or resumes route and destination.
+    pub fn answered(
+        &mut self,
+        id: FileId,
+        judged: &Judged,
+        next: &Next,
+        now: Now,
+        dice: f64,
+    ) -> Vec<Change> {
+        let Some(track) = self.files.get_mut(&id) else { return Vec::new() };
+        let was_retry = track.is_retry;
+        if judged.outcome == Outcome::RouteFault {
+            track.refused_at = track.refused_at.or(Some(now.tick));
+        }
+        track.phase = Phase::Settling;
+        let key = (track.route.clone(), track.name.clone());
+        let Some(lane) = self.lanes.get_mut(&key.0) else { return Vec::new() };
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        lane.retries_in_flight = lane.retries_in_flight.saturating_sub(usize::from(was_retry));
+        let destination = lane.destination.clone();
+        let mut changes = Vec::new();
+        let files_own =
+            matches!(next, Next::Settle { cause, .. } if cause.code.0 == "refused-again");
+        match judged.outcome {
+            Outcome::Delivered => {
+                self.delivered(&key.0, now, &mut changes);
+                self.resume_destination(&destination, &mut changes);
+            }
+            Outcome::Rejected => {
+                self.resume_route(&key.0, now.tick, &mut changes);
+                self.resume_destination(&destination, &mut changes);
+            }
+            Outcome::RouteFault => {
+                self.resume_destination(&destination, &mut changes);
+                if !files_own {
+                    self.pause_route(&key, &judged.cause, now, dice, &mut changes);
+                }
+            }
+            Outcome::TokenRefused | Outcome::Deferred(Blame::Destination) => {
+                self.pause_destination(&destination, &key, judged, now, dice, &mut changes);
+            }
+            Outcome::Deferred(Blame::Attempt) | Outcome::InDoubt => {
+                self.strike(id, &destination, &key, judged, now, dice, &mut changes);
+            }
+            Outcome::Changed => {}
+        }
+        if let (Some(wait), Some(circuit)) =
+            (judged.retry_after, self.circuits.get_mut(&destination))
+        {
+            circuit.not_before = circuit.not_before.max(now.tick.plus(wait));
+        }
+        self.free_probe(&key);
+        self.note_blocked(now.tick);
+        changes
+    }
+
+    /// A person pauses a route.
+    pub fn pause_by_person(&mut self, route: &RouteName, now: Now) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.paused_by_person.get_or_insert(now.wall);
+        }
+        self.note_blocked(now.tick);
+    }
+
+    /// A person lets a route go on: whatever paused it, one file probes at once.
+    pub fn resume_by_person(&mut self, route: &RouteName, now: Now) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.paused_by_person = None;
+            let circuit = self.circuits.get_mut(&lane.destination);
+            if let Some(pause) = lane.pause.as_mut() {
+                pause.next_probe_at = now.tick;
+            }
+            if let Some(circuit) = circuit {
+                circuit.not_before = Tick(0);
+                if let Some(pause) = circuit.pause.as_mut() {
+                    pause.next_probe_at = now.tick;
+                }
+            }
+        }
+        self.note_blocked(now.tick);
+    }
+
+    /// What to start now. Each is considered started.
+    pub fn starts(&mut self, now: Tick) -> Vec<Start> {
+        if self.suspended_until.is_some_and(|until| until <= now) {
+            self.suspended_until = None;
+        }
+        let mut starts = Vec::new();
+        let routes: Vec<RouteName> = self.lanes.keys().cloned().collect();
+        if routes.is_empty() {
+            return starts;
+        }
+        self.turn = (self.turn + 1) % routes.len();
+        for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
+            let Some(lane) = self.lanes.get(route) else { continue };
+            match self.gate(lane, now) {
+                Gate::Open => self.start_open(route, now, &mut starts),
+                Gate::Probe => self.start_probe(route, now, &mut starts),
+                Gate::Closed => self.shelve(route, now, &mut starts),
+            }
+        }
+        starts
+    }
+
+    /// When something may be startable without any other event; `None` if never.
+    #[must_use]
+    pub fn next_wake(&self, now: Tick) -> Option<Tick> {
+        let mut wake: Option<Tick> = self.suspended_until;
+        let mut earliest = |tick: Tick| {
+            if tick > now {
+                wake = Some(wake.map_or(tick, |known| known.min(tick)));
+            }
+        };
+        for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
+            if let Some((due, _)) = lane.parked.first() {
+                earliest(*due);
+            }
+            if let Some(pause) = &lane.pause {
+                earliest(pause.next_probe_at);
+            }
+        }
+        for circuit in self.circuits.values() {
+            earliest(circuit.not_before);
+            if let Some(pause) = &circuit.pause {
+                earliest(pause.next_probe_at);
+            }
+        }
+        wake
+    }
+
+    /// Whether nothing is under way and nothing is parked that could go by itself: every file that
+    /// is left waits for a pause to end or a person.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.active == 0 && self.lanes.values().all(|lane| lane.parked.is_empty())
+    }
+
+    /// Files under way over all routes.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    /// Whether anything is paused by patchdrop itself.
+    #[must_use]
+    pub fn is_any_paused(&self) -> bool {
+        self.lanes.values().any(|lane| lane.pause.is_some())
+            || self.circuits.values().any(|circuit| circuit.pause.is_some())
+    }
+
+    /// How a route stands.
+    #[must_use]
+    pub fn view(&self, route: &RouteName) -> LaneView {
+        let Some(lane) = self.lanes.get(route) else { return LaneView::default() };
+        LaneView {
+            pause: lane.pause.as_ref().map(Pause::view),
+            paused_by_person: lane.paused_by_person,
+            active: lane.active,
+            parked: lane.parked.len(),
+            next_due_at: lane.parked.first().map(|(due, _)| *due),
+            last_sent_at: lane.last_sent_at,
+        }
+    }
+
+    /// How each destination stands.
+    pub fn destinations(&self) -> impl Iterator<Item = (&Destination, Option<PauseView>)> {
+        self.circuits
+            .iter()
+            .map(|(destination, circuit)| (destination, circuit.pause.as_ref().map(Pause::view)))
+    }
+
+    /// Whether a file is on its journey here.
+    #[must_use]
+    pub fn knows(&self, id: FileId) -> bool {
+        self.files.contains_key(&id)
+    }
+
+    /// The route of a file on its journey.
+    #[must_use]
+    pub fn route_of(&self, id: FileId) -> Option<&RouteName> {
+        self.files.get(&id).map(|track| &track.route)
+    }
+
+    /// Whether the route is paused by itself, its destination or a person.
+    #[must_use]
+    pub fn is_paused(&self, route: &RouteName, now: Tick) -> bool {
+        self.lanes.get(route).is_some_and(|lane| self.gate(lane, now) != Gate::Open)
+    }
+
+    fn gate(&self, lane: &Lane, now: Tick) -> Gate {
+        if lane.paused_by_person.is_some() || self.suspended_until.is_some_and(|until| until > now)
+        {
+            return Gate::Closed;
+        }
+        let circuit = self.circuits.get(&lane.destination);
+        if circuit.is_some_and(|circuit| circuit.not_before > now) {
+            return Gate::Closed;
+        }
+        let pauses = [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())];
+        let mut gate = Gate::Open;
+        for pause in pauses.into_iter().flatten() {
+            if pause.prober.is_some() || pause.next_probe_at > now {
+                return Gate::Closed;
+            }
+            gate = Gate::Probe;
+        }
+        gate
+    }
+
+    fn start_open(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        let active_max = self.limits.active_max;
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        let room = |lane: &Lane, active: usize| {
+            lane.active_retries < lane.retry_places()
+                && lane.active < lane.window
+                && (active < active_max || lane.active < PLACES_ALWAYS)
+        };
+        while room(lane, self.active) {
+            let names = &self.names;
+            let files = &self.files;
+            let Some((due, id)) = lane
+                .parked
+                .iter()
+                .take_while(|(due, _)| *due <= now)
+                .find(|(_, id)| is_first_of_its_name(names, files, *id))
+                .copied()
+            else {
+                break;
+            };
+            lane.parked.remove(&(due, id));
+            self.active += 1;
+            take_up(&mut self.files, lane, id, now);
+            starts.push(Start::Resume(id));
+        }
+        while lane.in_flight < lane.concurrency {
+            let retry_slots = (lane.concurrency / 2).max(1);
+            let retries_may = lane.retries_in_flight < retry_slots || lane.fresh.is_empty();
+            let prefers_retry = retries_may && (lane.retries_in_flight * 2 <= lane.in_flight);
+            let id = if prefers_retry {
+                lane.retries.pop_front().or_else(|| lane.fresh.pop_front())
+            } else {
+                lane.fresh.pop_front()
+            };
+            let Some(id) = id else { break };
+            begin(&mut self.files, lane, id, now);
+            starts.push(Start::Attempt(id));
+        }
+    }
+
+    fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        let start = if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
+            begin(&mut self.files, lane, id, now);
+            (id, Start::Attempt(id))
+        } else if let Some((due, id)) = lane
+            .parked
+            .iter()
+            .find(|(_, id)| is_first_of_its_name(&self.names, &self.files, *id))
+            .copied()
+        {
+            lane.parked.remove(&(due, id));
+            self.active += 1;
+            take_up(&mut self.files, lane, id, now);
+            (id, Start::Resume(id))
+        } else {
+            return;
+        };
+        let key = self.files.get(&start.0).map(|track| (track.route.clone(), track.name.clone()));
+        let circuit = self.circuits.get_mut(&lane.destination);
+        let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
+        for pause in pauses.into_iter().flatten() {
+            pause.prober.clone_from(&key);
+        }
+        starts.push(start.1);
+    }
+
+    /// Takes the claimed files of a route that has paused out of memory; the one that probes stays
+    /// and gets its slot.
+    fn shelve(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        if lane.fresh.is_empty() && lane.retries.is_empty() {
+            return;
+        }
+        let circuit = self.circuits.get(&lane.destination);
+        let probers: Vec<Key> =
+            [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
+                .into_iter()
+                .flatten()
+                .filter_map(|pause| pause.prober.clone())
+                .collect();
+        let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
+        for id in waiting {
+            let Some(track) = self.files.get_mut(&id) else { continue };
+            let probes =
+                probers.iter().any(|(route, name)| *route == track.route && *name == track.name);
+            if probes && lane.paused_by_person.is_none() {
+                begin(&mut self.files, lane, id, now);
+                starts.push(Start::Attempt(id));
+            } else {
+                track.phase = Phase::Settling;
+                starts.push(Start::Shelve(id));
+            }
+        }
+    }
+
+    fn delivered(&mut self, route: &RouteName, now: Now, changes: &mut Vec<Change>) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.delivered_at = Some(now.tick);
+            lane.last_sent_at = Some(now.wall);
+            let most = (8 * lane.concurrency).max(64);
+            lane.window = (lane.window + 2).min(most);
+        }
+        self.resume_route(route, now.tick, changes);
+    }
+
+    fn resume_route(&mut self, route: &RouteName, now: Tick, changes: &mut Vec<Change>) {
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        if lane.pause.take().is_none() {
+            return;
+        }
+        changes.push(Change::RouteResumed(route.clone()));
+        let parked: Vec<(Tick, FileId)> = std::mem::take(&mut lane.parked).into_iter().collect();
+        for (due, id) in parked {
+            let is_unspent = self.files.get(&id).is_some_and(|track| track.refused_at.is_some());
+            let due = if is_unspent { due.min(now) } else { due };
+            if let Some(Track { phase: Phase::Parked { due: known, .. }, .. }) =
+                self.files.get_mut(&id)
+            {
+                *known = due;
+            }
+            lane.parked.insert((due, id));
+        }
+    }
+
+    fn resume_destination(&mut self, destination: &Destination, changes: &mut Vec<Change>) {
+        let Some(circuit) = self.circuits.get_mut(destination) else { return };
+        circuit.strikes.clear();
+        if circuit.pause.take().is_some() {
+            changes.push(Change::DestinationResumed(destination.clone()));
+        }
+    }
+
+    fn pause_route(
+        &mut self,
+        key: &Key,
+        cause: &Cause,
+        now: Now,
+        dice: f64,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&key.0) else { return };
+        let retry = lane.retry;
+        lane.window = lane.concurrency + WINDOW_START;
+        if extend(&mut lane.pause, key, cause, &retry, now, dice) {
+            changes.push(Change::RoutePaused(key.0.clone(), cause.clone()));
+        }
+    }
+
+    fn pause_destination(
+        &mut self,
+        destination: &Destination,
+        key: &Key,
+        judged: &Judged,
+        now: Now,
+        dice: f64,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(retry) = self.lanes.get(&key.0).map(|lane| lane.retry) else { return };
+        for lane in self.lanes.values_mut().filter(|lane| lane.destination == *destination) {
+            lane.window = lane.concurrency + WINDOW_START;
+        }
+        let Some(circuit) = self.circuits.get_mut(destination) else { return };
+        circuit.strikes.clear();
+        if extend(&mut circuit.pause, key, &judged.cause, &retry, now, dice) {
+            let cause = judged.cause.clone();
+            changes.push(Change::DestinationPaused(destination.clone(), cause));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, and each is a different fact")]
+    fn strike(
+        &mut self,
+        id: FileId,
+        destination: &Destination,
+        key: &Key,
+        judged: &Judged,
+        now: Now,
+        dice: f64,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(circuit) = self.circuits.get_mut(destination) else { return };
+        circuit.strikes.insert(id);
+        if circuit.pause.is_some() || circuit.strikes.len() >= STRIKES_MAX {
+            self.pause_destination(destination, key, judged, now, dice, changes);
+        }
+    }
+
+    fn leave_active(&mut self, route: &RouteName, was_retry: bool) {
+        self.active = self.active.saturating_sub(1);
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.active = lane.active.saturating_sub(1);
+            lane.active_retries = lane.active_retries.saturating_sub(usize::from(was_retry));
+        }
+    }
+
+    fn free_probe(&mut self, key: &Key) {
+        let lanes = self.lanes.get_mut(&key.0);
+        let Some(lane) = lanes else { return };
+        let circuit = self.circuits.get_mut(&lane.destination);
+        let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
+        for pause in pauses.into_iter().flatten() {
+            if pause.prober.as_ref() == Some(key) {
+                pause.prober = None;
+            }
+        }
+    }
+
+    /// Counts time in which a route is paused, for the give-up time.
+    fn note_blocked(&mut self, now: Tick) {
+        for lane in self.lanes.values_mut() {
+            let circuit = self.circuits.get(&lane.destination);
+            let blocked = lane.paused_by_person.is_some()
+                || lane.pause.is_some()
+                || circuit.is_some_and(|circuit| circuit.pause.is_some());
+            match (blocked, lane.blocked_since) {
+                (true, None) => lane.blocked_since = Some(now),
+                (false, Some(since)) => {
+                    lane.blocked_for += now.since(since);
+                    lane.blocked_since = None;
+                }
+                (true, Some(_)) | (false, None) => {}
+            }
+        }
+    }
+}
+
+impl Lane {
+    /// Half of the places at most are for files taken up again, so that new ones are not starved
+    /// by a heap of old ones; and that half is theirs, so that they are not starved either.
+    fn retry_places(&self) -> usize {
+        (self.window / 2).max(1)
+    }
+}
+
+impl Pause {
+    fn view(&self) -> PauseView {
+        PauseView {
+            cause: self.cause.clone(),
+            since: self.since,
+            next_probe_at: self.next_probe_at,
+        }
+    }
+}
+
+/// Begins a pause (true) or, if it holds already and its probe failed, waits longer.
+fn extend(
+    pause: &mut Option<Pause>,
+    key: &Key,
+    cause: &Cause,
+    retry: &Backoff,
+    now: Now,
+    dice: f64,
+) -> bool {
+    // Half of the wait is jittered: a pause always holds for a while, and two services that lost
+    // the same server do not come back in step.
+    let wait = |probes: u32| ceiling(retry, probes).mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
+    match pause {
+        Some(known) => {
+            if known.prober.as_ref() == Some(key) {
+                known.probes = known.probes.saturating_add(1);
+                known.next_probe_at = now.tick.plus(wait(known.probes));
+                known.cause = cause.clone();
+            }
+            false
+        }
+        None => {
+            *pause = Some(Pause {
+                cause: cause.clone(),
+                since: now.wall,
+                probes: 1,
+                next_probe_at: now.tick.plus(wait(1)),
+                prober: None,
+            });
+            true
+        }
+    }
+}
+
+/// Promise P13: a parked file may go on if it is the oldest of its name, and no other one of that
+/// name is under way.
+fn is_first_of_its_name(
+    names: &BTreeMap<Key, BTreeSet<FileId>>,
+    files: &BTreeMap<FileId, Track>,
+    id: FileId,
+) -> bool {
+    let Some(track) = files.get(&id) else { return false };
+    let Some(bearers) = names.get(&(track.route.clone(), track.name.clone())) else { return true };
+    let is_parked = |other: &FileId| {
+        files.get(other).is_some_and(|track| matches!(track.phase, Phase::Parked { .. }))
+    };
+    bearers.first() == Some(&id) && bearers.iter().all(|other| *other == id || is_parked(other))
+}
+
+fn blocked_until(lane: &Lane, now: Tick) -> Duration {
+    lane.blocked_for + lane.blocked_since.map_or(Duration::ZERO, |since| now.since(since))
+}
+
+fn take_up(files: &mut BTreeMap<FileId, Track>, lane: &mut Lane, id: FileId, now: Tick) {
+    lane.active += 1;
+    lane.active_retries += 1;
+    let Some(track) = files.get_mut(&id) else { return };
+    if let Phase::Parked { since, blocked_for, .. } = track.phase {
+        let paused = blocked_until(lane, now).saturating_sub(blocked_for);
+        track.waited_for += now.since(since).saturating_sub(paused);
+    }
+    track.phase = Phase::Resuming;
+    track.is_retry = true;
+}
+
+fn begin(files: &mut BTreeMap<FileId, Track>, lane: &mut Lane, id: FileId, now: Tick) {
+    let Some(track) = files.get_mut(&id) else { return };
+    track.phase = Phase::Sending(now);
+    lane.in_flight += 1;
+    lane.retries_in_flight += usize::from(track.is_retry);
+}
+
+/// The code of a pause by a person.
+pub const PAUSED_BY_PERSON: Code = Code::of("paused-by-person");

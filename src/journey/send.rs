@@ -422,11 +422,7 @@ mod tests {
         check("7", None, Some(7));
         check("999999", None, Some(3_600));
         check("Sun, 06 Nov 1994 08:50:37 GMT", None, Some(60));
-        check(
-            "Sun, 06 Nov 1994 08:50:37 GMT",
-            Some("Sun, 06 Nov 1994 08:50:27 GMT"),
-            Some(10),
-        );
+        check("Sun, 06 Nov 1994 08:50:37 GMT", Some("Sun, 06 Nov 1994 08:50:27 GMT"), Some(10));
         check("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0));
         check("soon", None, None);
     }

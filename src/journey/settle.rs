@@ -72,8 +72,7 @@ fn park_or_give_up(entry: &Entry, judged: &Judged, route: &Route, standing: Stan
         let wait = backoff(&route.retry, entry.attempt, standing.dice);
         return Next::Park { wait: wait.max(judged.retry_after.unwrap_or_default()) };
     }
-    let state =
-        if judged.outcome == Outcome::InDoubt { State::Held } else { State::Failed };
+    let state = if judged.outcome == Outcome::InDoubt { State::Held } else { State::Failed };
     Next::Settle {
         state,
         cause: Cause {

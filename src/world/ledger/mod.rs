@@ -82,6 +82,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// its first byte: `Some(true)` it had begun, `Some(false)` it had not, `None` another boot.
     fn had_begun(&self, id: FileId, attempt: u32) -> Option<bool>;
 
+    /// The idempotency key of a chain of journeys that begins with this id: unique to this ledger,
+    /// at most 64 characters of ASCII.
+    fn key(&self, first: FileId) -> String;
+
     /// Reserves ids, durably (ledger first, then the marks in the roots), none below `floor`.
     fn reserve(
         &self,

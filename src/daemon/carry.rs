@@ -1,0 +1,1010 @@
+//! One file's whole journey, in order: claim, attempt, conclude, finish; and resume, which finds
+//! out where a journey on record stands and goes on from there. Decisions come from `journey`,
+//! effects go to `world`; what is durable when is said at each step (house.md, section 2).
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::ids::Ids;
+use super::targets::{Reservation, Targets};
+use crate::journey::detect::{Reason, Selector};
+use crate::journey::ready::{self, Evidence, Readiness};
+use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
+use crate::journey::send::{self, Judged};
+use crate::journey::settle::{self, Next};
+use crate::journey::validate::{Checked, Checker, Findings, body_reader};
+use crate::model::exchange::{Body, Stream, Token, TokenRefusal};
+use crate::model::file::{FileId, Place, Sighting, shown};
+use crate::model::outcome::{Cause, Code, Outcome};
+use crate::model::route::Route;
+use crate::model::step::{AttemptEnd, Claim, Entry, Envelope, Intent, State, Step, Verdict};
+use crate::model::time::Wall;
+use crate::world::World;
+use crate::world::clock::Clock;
+use crate::world::endpoint::Endpoint;
+use crate::world::folder::{Disk, Examined, FolderError, MoveError};
+use crate::world::ledger::{Ledger, LedgerError};
+use crate::world::token::Tokens;
+
+/// A body up to this size is kept in memory between check and attempt, while the byte budget has
+/// room for it; anything else is read from disk again while it is sent.
+pub(super) const KEPT_MAX_BYTES: u64 = 1 << 20;
+
+/// The byte budget: all kept bodies together. With 4 KiB pages and the rest of the program it keeps
+/// peak memory under 64 MB.
+pub(super) const BUDGET_BYTES: usize = 16 << 20;
+
+/// What every journey needs.
+pub(super) struct Context<W: World> {
+    pub(super) world: Arc<W>,
+    pub(super) ids: Ids,
+    pub(super) targets: Targets,
+    pub(super) budget: Arc<Semaphore>,
+}
+
+/// A route with its rules compiled.
+#[derive(Debug)]
+pub(super) struct Equipped {
+    pub(super) route: Arc<Route>,
+    pub(super) checker: Checker,
+    pub(super) selector: Selector,
+    pub(super) is_local: bool,
+}
+
+/// A claimed file between two stages.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) entry: Entry,
+    body: Option<Bytes>,
+    /// Its share of the byte budget.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Carried {
+    fn of(entry: Entry) -> Self {
+        Self { entry, body: None, _permit: None }
+    }
+}
+
+/// What a stage reports to the loop.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The look came to nothing; look again after this long. `None`: it is gone, or cancelled.
+    Left(Option<(Reason, Duration)>),
+    /// The look could not be put on record.
+    Unrecorded(LedgerError),
+    /// Claimed: it waits for a slot.
+    Claimed(Box<Carried>),
+    /// Taken up again: it waits for a slot.
+    Resumed(Box<Carried>),
+    /// An attempt has ended: `decide` says what follows.
+    Answered(Box<Carried>, Judged),
+    /// An attempt of an earlier run may have been accepted.
+    Doubted(Box<Carried>, Judged),
+    /// Parked, on record.
+    Parked(Duration),
+    /// Its journey has ended.
+    Ended(Box<Entry>),
+    /// Disk or ledger did not let it go on; it stays as it is on record.
+    Stumbled(FileId, Stumble),
+}
+
+/// What a journey can stumble over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stumble {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A folder or file.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A move.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+}
+
+/// Steps 1 to 4: one look, one open, one pass; then on record, then renamed into `sending/`, then
+/// durable. `previous` is the failed entry that a person wants sent again.
+pub(super) async fn claim<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    sighting: Sighting,
+    mut evidence: Evidence,
+) -> Report {
+    let route = &equipped.route;
+    let place = Place::new(&route.folders.inbox, sighting.name.clone());
+    let marker = equipped.selector.marker_of(&sighting.name);
+    if let Some(marker) = &marker {
+        let seen = ctx.world.disk().look(Place::new(&route.folders.inbox, marker)).await;
+        let counts = matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, &sighting));
+        evidence.marker = Some(counts);
+        let now = ctx.world.clock().now();
+        if let Readiness::Wait(reason, wait) =
+            ready::assess(&sighting, &route.ready, &evidence, now)
+        {
+            return Report::Left(Some((reason, wait)));
+        }
+    }
+    let (examined, permit) = match examine(ctx, equipped, place.clone(), &sighting).await {
+        Ok(examined) => examined,
+        Err(error) => return Report::Left(left_because(&error)),
+    };
+    let now = ctx.world.clock().now();
+    let unchanged = examined.identity == sighting.identity
+        && examined.changed_at == sighting.changed_at
+        && examined
+            .findings
+            .digest
+            .is_none_or(|_| examined.findings.read_bytes == examined.identity.size);
+    if !unchanged {
+        return Report::Left(Some((Reason::NotReady, route.ready.quiet_for)));
+    }
+    if let Checked::Truncated(_) = &examined.findings.result
+        && ready::may_be_unfinished(examined.changed_at, &route.ready, &evidence, now)
+    {
+        let quiet = ready::unchanged_for(examined.changed_at, &evidence, now);
+        let wait = route.ready.truncated_after.saturating_sub(quiet);
+        return Report::Left(Some((Reason::Truncated, wait)));
+    }
+    if let Checked::Unread(_) = &examined.findings.result {
+        return Report::Left(Some((Reason::Unreadable, route.ready.quiet_for)));
+    }
+    take_over(ctx, equipped, place, marker, examined, permit, None).await
+}
+
+type Look<W> = Examined<<<W as World>::Disk as Disk>::Grip, Findings>;
+
+/// Opens a file and checks it in one pass, keeping a small body where the budget allows.
+async fn examine<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    place: Place,
+    sighting: &Sighting,
+) -> Result<(Look<W>, Option<OwnedSemaphorePermit>), FolderError> {
+    let size = sighting.identity.size;
+    let permit = u32::try_from(size)
+        .ok()
+        .filter(|_| size <= KEPT_MAX_BYTES)
+        .and_then(|bytes| Arc::clone(&ctx.budget).try_acquire_many_owned(bytes).ok());
+    let keep_max = if permit.is_some() { usize::try_from(size).unwrap_or(0) } else { 0 };
+    let equipped = Arc::clone(equipped);
+    let read = move |input: &mut dyn Read, identity: &crate::model::file::Identity| {
+        equipped.checker.validate(&equipped.route.name, input, identity.size, keep_max)
+    };
+    Ok((ctx.world.disk().examine(place, read).await?, permit))
+}
+
+fn left_because(error: &FolderError) -> Option<(Reason, Duration)> {
+    let again = Duration::from_secs(1);
+    match error {
+        FolderError::Gone { .. } => None,
+        FolderError::NotAFile { .. } => Some((Reason::Special, again)),
+        FolderError::InUse { .. } => Some((Reason::InUse, again)),
+        FolderError::Denied { .. } | FolderError::Full { .. } | FolderError::Io { .. } => {
+            Some((Reason::Unreadable, again))
+        }
+    }
+}
+
+/// Steps 2 to 4 for a file that was examined.
+async fn take_over<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    place: Place,
+    marker: Option<OsString>,
+    examined: Look<W>,
+    permit: Option<OwnedSemaphorePermit>,
+    resent: Option<&Entry>,
+) -> Report {
+    let route = &equipped.route;
+    let now = ctx.world.clock().now().wall;
+    let previous = match resent {
+        Some(entry) => Some(entry.clone()),
+        None => predecessor(ctx, route, &examined.findings).await,
+    };
+    let id = match ctx.ids.next(ctx.world.ledger(), now).await {
+        Ok(id) => id,
+        Err(error) => return Report::Unrecorded(error),
+    };
+    let name = previous
+        .as_ref()
+        .filter(|_| resent.is_some())
+        .map_or_else(|| place.name.clone(), |entry| entry.name.clone());
+    let (intent, envelope, body, reservation) = match examined.findings.result {
+        Checked::Sound { envelope, body } => (Intent::Attempt, Some(envelope), body, None),
+        Checked::Truncated(fault) | Checked::Faulty(fault) => {
+            let mut cause = fault.cause;
+            cause.plain = format!("{} -- {}", cause.plain, fault.remedy);
+            let folder = settle::dated(&route.folders.failed, now);
+            let reservation = free_target(ctx, &folder, &name, id, Some(settle::WHY)).await;
+            let target = reservation.place.clone();
+            (Intent::Refuse { cause, target }, None, None, Some(reservation))
+        }
+        Checked::Unread(_) => {
+            return Report::Left(Some((Reason::Unreadable, Duration::from_secs(1))));
+        }
+    };
+    let claim = Claim {
+        id,
+        route: route.name.clone(),
+        name,
+        source: place.clone(),
+        marker,
+        identity: examined.identity,
+        digest: examined.findings.digest,
+        envelope,
+        key: key_for(ctx, id, previous.as_ref()),
+        previous: previous.as_ref().map(|entry| entry.id),
+        at: now,
+        intent,
+    };
+    let entry = Entry::of(&claim);
+    if let Err(error) = ctx.world.ledger().commit(vec![Step::Claimed(Box::new(claim))]).await {
+        return Report::Unrecorded(error);
+    }
+    let sending = sending_place(route, &entry);
+    if let Err(report) = move_in(ctx, route, &entry, Some(examined.grip), &sending).await {
+        return report;
+    }
+    if let Some(previous) = &previous {
+        forget_sidecar(ctx, previous).await;
+    }
+    let carried = Carried { entry, body, _permit: permit };
+    match reservation {
+        Some(reservation) => {
+            let cause = carried.entry.cause.clone();
+            finish(ctx, route, carried, cause, reservation).await
+        }
+        None => Report::Claimed(Box::new(carried)),
+    }
+}
+
+/// Steps 3 and 4: the marker, then the file, into `sending/`; both folders durable.
+async fn move_in<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    entry: &Entry,
+    grip: Option<<W::Disk as Disk>::Grip>,
+    sending: &Place,
+) -> Result<(), Report> {
+    let disk = ctx.world.disk();
+    let stumbled = |stumble: Stumble| Report::Stumbled(entry.id, stumble);
+    if let Some(marker) = &entry.marker {
+        let from = Place { folder: Arc::clone(&entry.source.folder), name: marker.clone() };
+        let to = Place::new(&route.folders.sending, settle::claimed_name(entry.id, marker));
+        match disk.move_new(from, to).await {
+            Ok(()) | Err(MoveError::Gone { .. } | MoveError::Taken { .. }) => {}
+            Err(error) => return Err(stumbled(error.into())),
+        }
+    }
+    let moved = match grip {
+        Some(grip) => disk.claim(grip, entry.source.clone(), sending.clone()).await,
+        None => disk.move_new(entry.source.clone(), sending.clone()).await,
+    };
+    match moved {
+        Ok(()) => {}
+        Err(MoveError::Gone { .. }) => return Err(cancel(ctx, entry, VANISHED).await),
+        Err(MoveError::Swapped { .. }) => return Err(put_back(ctx, route, entry).await),
+        Err(error) => return Err(stumbled(error.into())),
+    }
+    let both = tokio::join!(
+        disk.sync(Arc::clone(&route.folders.sending)),
+        disk.sync(Arc::clone(&entry.source.folder))
+    );
+    both.0.and(both.1).map_err(|error| stumbled(error.into()))
+}
+
+const VANISHED: (&str, &str) =
+    ("vanished", "the file was gone before it could be claimed; nothing was sent");
+const SWAPPED: (&str, &str) =
+    ("swapped", "another file took its name while it was claimed; that one starts anew");
+
+async fn cancel<W: World>(
+    ctx: &Context<W>,
+    entry: &Entry,
+    (code, plain): (&'static str, &'static str),
+) -> Report {
+    let at = ctx.world.clock().now().wall;
+    let cause = Cause::new(Code::of(code), plain);
+    let step = Step::Cancelled { id: entry.id, cause, at };
+    end_with(ctx, entry.clone(), vec![step]).await
+}
+
+/// The only undo: what was moved is not what was examined. It goes back under its name, or, if
+/// that is taken by now, under one with the id; never replacing.
+async fn put_back<W: World>(ctx: &Context<W>, route: &Route, entry: &Entry) -> Report {
+    let disk = ctx.world.disk();
+    let from = sending_place(route, entry);
+    for name in settle::targets(&entry.source.name, entry.id) {
+        let to = Place::new(&entry.source.folder, name);
+        match disk.move_new(from.clone(), to).await {
+            Err(MoveError::Taken { .. }) => {}
+            Ok(()) | Err(MoveError::Gone { .. }) => break,
+            Err(error) => return Report::Stumbled(entry.id, error.into()),
+        }
+    }
+    cancel(ctx, entry, SWAPPED).await
+}
+
+/// The earlier entry that a file moved back by hand continues: same route, same bytes, in `failed/`
+/// or `held/` on record, and no longer there.
+async fn predecessor<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    findings: &Findings,
+) -> Option<Entry> {
+    let digest = findings.digest.as_ref()?;
+    let entry = ctx.world.ledger().predecessor(&route.name, digest).await.ok()??;
+    let target = entry.target.clone()?;
+    let gone = matches!(ctx.world.disk().look(target).await, Ok(None));
+    gone.then_some(entry)
+}
+
+/// A resend keeps the key of its chain, unless the old entry ended in a recorded rejection: then
+/// the receiver has answered under that key, and a new one is due.
+fn key_for<W: World>(ctx: &Context<W>, id: FileId, previous: Option<&Entry>) -> String {
+    match previous {
+        Some(entry)
+            if entry.attempt > 0
+                && !matches!(
+                    entry.last_verdict,
+                    Some(Verdict::Rejected | Verdict::RouteFault | Verdict::Changed)
+                ) =>
+        {
+            entry.key.clone()
+        }
+        _ => ctx.world.ledger().key(id),
+    }
+}
+
+async fn forget_sidecar<W: World>(ctx: &Context<W>, entry: &Entry) {
+    if let Some(target) = &entry.target {
+        let name = settle::beside(&target.name, entry.id, settle::WHY);
+        let sidecar = Place { folder: Arc::clone(&target.folder), name };
+        if let Err(error) = ctx.world.disk().remove(sidecar).await {
+            tracing::debug!(%error, "could not remove an old sidecar");
+        }
+    }
+}
+
+/// Where a claimed file lies.
+pub(super) fn sending_place(route: &Route, entry: &Entry) -> Place {
+    Place::new(&route.folders.sending, settle::claimed_name(entry.id, &entry.name))
+}
+
+/// Step 5: one attempt on record before its first byte, the recorded bytes and nothing else; at
+/// most one more with a fresh token, on record as well.
+pub(super) async fn attempt<W: World>(
+    ctx: &Arc<Context<W>>,
+    equipped: &Equipped,
+    mut carried: Box<Carried>,
+) -> Report {
+    let route = &equipped.route;
+    let id = carried.entry.id;
+    if carried.entry.attempt_open_since.is_none()
+        && let Err(error) = begin_attempt(ctx, &mut carried.entry, None).await
+    {
+        return Report::Stumbled(id, error.into());
+    }
+    let mut may_refresh = true;
+    loop {
+        let token = match token_for(ctx, route).await {
+            Ok(token) => token,
+            Err(refusal) => return Report::Answered(carried, no_token(&refusal)),
+        };
+        let body = match body_of(ctx, route, &carried).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return missing(ctx, carried.entry).await,
+            Err(error) => return Report::Stumbled(id, error.into()),
+        };
+        let request = send::request(&carried.entry, &route.deliver, body, token.as_ref());
+        if let Err(error) = ctx.world.ledger().begun(id, carried.entry.attempt) {
+            return Report::Stumbled(id, error.into());
+        }
+        let reply = ctx.world.endpoint().send(request).await;
+        let judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        let refused = judged.outcome == Outcome::TokenRefused;
+        let Some(token) =
+            token.filter(|_| may_refresh && (refused || judged.may_hide_a_refused_token))
+        else {
+            return Report::Answered(carried, judged);
+        };
+        may_refresh = false;
+        let renewed = refresh(ctx, route, &token).await;
+        if !(refused && renewed) {
+            return Report::Answered(carried, judged);
+        }
+        if let Err(error) = begin_attempt(ctx, &mut carried.entry, Some(judged.end())).await {
+            return Report::Stumbled(id, error.into());
+        }
+    }
+}
+
+/// Puts the next attempt on record, with the end of the one before it where that was this one's.
+async fn begin_attempt<W: World>(
+    ctx: &Context<W>,
+    entry: &mut Entry,
+    ended: Option<AttemptEnd>,
+) -> Result<(), LedgerError> {
+    let at = ctx.world.clock().now().wall;
+    let mut steps = Vec::new();
+    if let Some(end) = ended {
+        steps.push(Step::AttemptEnded {
+            id: entry.id,
+            attempt: entry.attempt,
+            end,
+            at,
+            due_at: at,
+            waited_for: entry.waited_for,
+        });
+    }
+    steps.push(Step::AttemptBegun { id: entry.id, attempt: entry.attempt + 1, at });
+    ctx.world.ledger().commit(steps.clone()).await?;
+    steps.iter().for_each(|step| entry.apply(step));
+    Ok(())
+}
+
+async fn token_for<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+) -> Result<Option<Token>, TokenRefusal> {
+    match &route.deliver.credential {
+        Some(credential) => ctx.world.tokens().current(credential).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// One forced refresh a generation; whether there is a newer token now.
+async fn refresh<W: World>(ctx: &Context<W>, route: &Route, refused: &Token) -> bool {
+    let Some(credential) = &route.deliver.credential else { return false };
+    match ctx.world.tokens().refresh(credential, refused.generation).await {
+        Ok(token) => token.generation > refused.generation,
+        Err(_) => false,
+    }
+}
+
+fn no_token(refusal: &TokenRefusal) -> Judged {
+    Judged {
+        outcome: Outcome::TokenRefused,
+        cause: refusal.cause.clone(),
+        status: None,
+        request_id: None,
+        retry_after: refusal.retry_after,
+        may_hide_a_refused_token: false,
+    }
+}
+
+/// The recorded bytes: from memory, or from `sending/`; `None` if the file is no longer there.
+async fn body_of<W: World>(
+    ctx: &Arc<Context<W>>,
+    route: &Route,
+    carried: &Carried,
+) -> Result<Option<Body>, FolderError> {
+    if let Some(bytes) = &carried.body {
+        return Ok(Some(Body::Bytes(bytes.clone())));
+    }
+    let place = sending_place(route, &carried.entry);
+    if ctx.world.disk().look(place.clone()).await?.is_none() {
+        folder_is_there(ctx, &place.folder).await?;
+        return Ok(None);
+    }
+    let Some(envelope) = carried.entry.envelope.clone() else { return Ok(None) };
+    let Envelope { digest, bytes, conversion, .. } = envelope;
+    let file = FromDisk { ctx: Arc::clone(ctx), place, open: None };
+    let reader = Box::new(body_reader(file, conversion));
+    Ok(Some(Body::Stream(Stream { reader, bytes, digest })))
+}
+
+/// Opens its file at the first read, on the thread that may block.
+struct FromDisk<W: World> {
+    ctx: Arc<Context<W>>,
+    place: Place,
+    open: Option<Box<dyn Read + Send>>,
+}
+
+impl<W: World> Read for FromDisk<W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.open.is_none() {
+            let open = self.ctx.world.disk().open(&self.place).map_err(io::Error::other)?;
+            self.open = Some(open);
+        }
+        self.open.as_mut().map_or(Ok(0), |file| file.read(buffer))
+    }
+}
+
+/// Step 6: what follows a verdict goes on record; then the file is parked or finished.
+pub(super) async fn conclude<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+    mut carried: Box<Carried>,
+    judged: Judged,
+    next: Next,
+    waited_for: Duration,
+) -> Report {
+    let route = &equipped.route;
+    let at = ctx.world.clock().now().wall;
+    let id = carried.entry.id;
+    let attempt = carried.entry.attempt;
+    let end = judged.end();
+    match next {
+        Next::Park { wait } => {
+            let due_at = at.plus(wait);
+            let step = Step::AttemptEnded { id, attempt, end, at, due_at, waited_for };
+            match ctx.world.ledger().commit(vec![step]).await {
+                Ok(()) => Report::Parked(wait),
+                Err(error) => Report::Stumbled(id, error.into()),
+            }
+        }
+        Next::Settle { state, cause } => {
+            let reservation = home(ctx, equipped, &carried.entry, state, at).await;
+            let target = reservation.place.clone();
+            let step = Step::Decided {
+                id,
+                attempt: Some((attempt, end)),
+                state,
+                cause: Cause { excerpt: None, ..cause.clone() },
+                target,
+                at,
+            };
+            if let Err(error) = ctx.world.ledger().commit(vec![step.clone()]).await {
+                return Report::Stumbled(id, error.into());
+            }
+            carried.entry.apply(&step);
+            finish(ctx, route, *carried, Some(cause), reservation).await
+        }
+    }
+}
+
+/// The folder of a state, and the ending of what is written beside a file there.
+fn home_of(route: &Route, state: State) -> (&Path, Option<&'static str>) {
+    match state {
+        State::Sent => (&route.folders.sent, route.receipts.then_some(settle::RECEIPT)),
+        State::Held => (&route.folders.held, Some(settle::WHY)),
+        _ => (&route.folders.failed, Some(settle::WHY)),
+    }
+}
+
+/// A free place for a file in the folder of a state.
+pub(super) async fn home<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+    entry: &Entry,
+    state: State,
+    at: Wall,
+) -> Reservation {
+    let (folder, ending) = home_of(&equipped.route, state);
+    free_target(ctx, &settle::dated(folder, at), &entry.name, entry.id, ending).await
+}
+
+/// A name in a target folder that is free, with that of its sidecar, and kept for this file. A look
+/// may be out of date a moment later: the move itself never replaces.
+async fn free_target<W: World>(
+    ctx: &Context<W>,
+    folder: &Path,
+    name: &std::ffi::OsStr,
+    id: FileId,
+    ending: Option<&str>,
+) -> Reservation {
+    let folder: Arc<Path> = Arc::from(folder);
+    let disk = ctx.world.disk();
+    for candidate in settle::targets(name, id) {
+        let place = Place::new(&folder, candidate);
+        let Some(reservation) = ctx.targets.reserve(place.clone()) else { continue };
+        if !matches!(disk.look(place.clone()).await, Ok(None) | Err(_)) {
+            continue;
+        }
+        if let Some(ending) = ending {
+            let beside = settle::beside(&place.name, id, ending);
+            if !matches!(disk.look(Place::new(&folder, beside)).await, Ok(None) | Err(_)) {
+                continue;
+            }
+        }
+        return reservation;
+    }
+    // Even the name with the id is taken: by a person's doing. One more number ends it.
+    let mut attempt = 0_u32;
+    loop {
+        attempt += 1;
+        let mut odd = OsString::from(format!("{id}~{attempt}~"));
+        odd.push(shown(name).chars().take(60).collect::<String>());
+        let place = Place::new(&folder, odd);
+        if let Some(reservation) = ctx.targets.reserve(place.clone())
+            && !matches!(disk.look(place).await, Ok(Some(_)))
+        {
+            return reservation;
+        }
+    }
+}
+
+/// Steps 7 and 8: the sidecar, then the move, then both folders durable; "settled" goes along with
+/// a later commit.
+async fn finish<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    mut carried: Carried,
+    cause: Option<Cause>,
+    mut reservation: Reservation,
+) -> Report {
+    let id = carried.entry.id;
+    carried.body = None;
+    let sending = sending_place(route, &carried.entry);
+    loop {
+        let target = reservation.place.clone();
+        if let Err(stumble) =
+            write_beside(ctx, route, &carried.entry, cause.as_ref(), &target).await
+        {
+            return Report::Stumbled(id, stumble);
+        }
+        match ctx.world.disk().move_new(sending.clone(), target.clone()).await {
+            Ok(()) => break,
+            Err(MoveError::Gone { .. }) => {
+                if let Err(error) = folder_is_there(ctx, &sending.folder).await {
+                    return Report::Stumbled(id, error.into());
+                }
+                return removed(ctx, carried.entry).await;
+            }
+            Err(MoveError::Taken { .. }) => {
+                let (_, ending) = home_of(route, carried.entry.state);
+                forget_beside(ctx, &target, id, ending).await;
+                let folder = Arc::clone(&target.folder);
+                let next = free_target(ctx, &folder, &carried.entry.name, id, ending).await;
+                let step = Step::Retargeted { id, target: next.place.clone() };
+                if let Err(error) = ctx.world.ledger().commit(vec![step.clone()]).await {
+                    return Report::Stumbled(id, error.into());
+                }
+                carried.entry.apply(&step);
+                reservation = next;
+            }
+            Err(error) => return Report::Stumbled(id, error.into()),
+        }
+    }
+    seal(ctx, route, carried.entry, &reservation.place).await
+}
+
+/// The marker follows, the folders become durable, and the entry is settled.
+async fn seal<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    mut entry: Entry,
+    target: &Place,
+) -> Report {
+    let disk = ctx.world.disk();
+    if let Some(marker) = &entry.marker {
+        let from = Place::new(&route.folders.sending, settle::claimed_name(entry.id, marker));
+        for name in settle::targets(marker, entry.id) {
+            match disk.move_new(from.clone(), Place::new(&target.folder, name)).await {
+                Err(MoveError::Taken { .. }) => {}
+                Ok(()) | Err(MoveError::Gone { .. }) => break,
+                Err(error) => return Report::Stumbled(entry.id, error.into()),
+            }
+        }
+    }
+    let both = tokio::join!(
+        disk.sync(Arc::clone(&target.folder)),
+        disk.sync(Arc::clone(&route.folders.sending))
+    );
+    if let Err(error) = both.0.and(both.1) {
+        return Report::Stumbled(entry.id, error.into());
+    }
+    let step = Step::Settled { id: entry.id };
+    entry.apply(&step);
+    ctx.world.ledger().append(vec![step]);
+    Report::Ended(Box::new(entry))
+}
+
+/// Writes what stands beside a file at its target, before it moves there.
+async fn write_beside<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    entry: &Entry,
+    cause: Option<&Cause>,
+    target: &Place,
+) -> Result<(), Stumble> {
+    let disk = ctx.world.disk();
+    let (folder, ending) = home_of(route, entry.state);
+    if *folder != *target.folder {
+        disk.make_folder(Arc::clone(&target.folder)).await?;
+    }
+    let Some(ending) = ending else { return Ok(()) };
+    let at = entry.decided_at.unwrap_or_default();
+    let history = ctx.world.ledger().history(entry.id).await?;
+    let attempts = history.map(|history| history.attempts).unwrap_or_default();
+    let content = if entry.state == State::Sent {
+        let end = attempts.last().and_then(|attempt| attempt.end.as_ref());
+        settle::receipt(entry, end, &route.deliver.host, at)
+    } else {
+        let unknown = Cause::new(Code::of("unknown"), "no reason is on record");
+        let cause = cause.unwrap_or(&unknown);
+        settle::why(entry, entry.state, cause, &attempts, at).into_bytes()
+    };
+    let name = settle::beside(&target.name, entry.id, ending);
+    disk.write(Place { folder: Arc::clone(&target.folder), name }, content).await?;
+    Ok(())
+}
+
+async fn forget_beside<W: World>(
+    ctx: &Context<W>,
+    target: &Place,
+    id: FileId,
+    ending: Option<&str>,
+) {
+    let Some(ending) = ending else { return };
+    let name = settle::beside(&target.name, id, ending);
+    let beside = Place { folder: Arc::clone(&target.folder), name };
+    if let Err(error) = ctx.world.disk().remove(beside).await {
+        tracing::debug!(%error, "could not remove a sidecar beside a taken name");
+    }
+}
+
+/// Finds out where a journey on record stands, and goes on from there.
+pub(super) async fn resume<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    id: FileId,
+) -> Report {
+    match resume_entry(ctx, equipped, id).await {
+        Ok(report) => report,
+        Err(stumble) => Report::Stumbled(id, stumble),
+    }
+}
+
+async fn resume_entry<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    id: FileId,
+) -> Result<Report, Stumble> {
+    let route = &equipped.route;
+    let Some(entry) = ctx.world.ledger().entry(id).await? else {
+        return Ok(Report::Left(None));
+    };
+    let sending = sending_place(route, &entry);
+    let found = find(ctx, &entry, &sending).await?;
+    let trace = AttemptTrace {
+        had_begun: ctx.world.ledger().had_begun(id, entry.attempt),
+        renames_are_durable: ctx.world.disk().syncs_folders(),
+    };
+    Ok(match decide_resume(&entry, &found, trace) {
+        Resume::GoOn(last) => go_on(ctx, equipped, entry, last).await,
+        Resume::RenameAgain(last) => {
+            if let Err(report) = move_in(ctx, route, &entry, None, &sending).await {
+                return Ok(report);
+            }
+            forget_sidecar_at(ctx, &entry.source, id).await;
+            go_on(ctx, equipped, entry, last).await
+        }
+        Resume::Settled => match entry.target.clone() {
+            Some(target) => {
+                // The sidecar was written first, but a power cut may have kept the move alone.
+                let cause = entry.cause.clone();
+                write_beside(ctx, route, &entry, cause.as_ref(), &target).await?;
+                seal(ctx, route, entry, &target).await
+            }
+            None => Report::Left(None),
+        },
+        Resume::PutBack => put_back(ctx, route, &entry).await,
+        Resume::Cancelled => cancel(ctx, &entry, VANISHED).await,
+        Resume::Removed => removed(ctx, entry).await,
+        Resume::Missing => missing(ctx, entry).await,
+    })
+}
+
+/// A released file leaves its old sidecar behind in `held/` or `failed/`.
+async fn forget_sidecar_at<W: World>(ctx: &Context<W>, source: &Place, id: FileId) {
+    forget_beside(ctx, source, id, Some(settle::WHY)).await;
+}
+
+async fn find<W: World>(
+    ctx: &Context<W>,
+    entry: &Entry,
+    sending: &Place,
+) -> Result<Found, Stumble> {
+    let disk = ctx.world.disk();
+    let mut found = Found::default();
+    if let Some(seen) = disk.look(sending.clone()).await? {
+        found.sending = Some(seen.identity);
+        if !seen.identity.is_same(&entry.identity) {
+            let digest = disk.digest(sending.clone()).await?;
+            found.sending_digest = digest.map(|(_, digest)| digest);
+        }
+        return Ok(found);
+    }
+    // A folder that is not there (a volume not mounted) is no evidence that the file is not.
+    folder_is_there(ctx, &sending.folder).await?;
+    folder_is_there(ctx, &entry.source.folder).await?;
+    if let (Some(target), Some(_)) = (&entry.target, entry.decided_at) {
+        found.target = digest_if_file(ctx, target).await?;
+    }
+    found.source = digest_if_file(ctx, &entry.source).await?;
+    Ok(found)
+}
+
+async fn digest_if_file<W: World>(
+    ctx: &Context<W>,
+    place: &Place,
+) -> Result<Option<(crate::model::file::Identity, crate::model::file::Digest)>, Stumble> {
+    match ctx.world.disk().digest(place.clone()).await {
+        Ok(found) => Ok(found),
+        Err(FolderError::Gone { .. } | FolderError::NotAFile { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn folder_is_there<W: World>(ctx: &Context<W>, folder: &Path) -> Result<(), FolderError> {
+    let gone = || FolderError::Gone { path: folder.to_owned() };
+    let place = Place::of_path(folder).ok_or_else(gone)?;
+    match ctx.world.disk().look(place).await? {
+        Some(_) => Ok(()),
+        None => Err(gone()),
+    }
+}
+
+/// Goes on with a file that lies in `sending/`.
+async fn go_on<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    mut entry: Entry,
+    last: LastAttempt,
+) -> Report {
+    let id = entry.id;
+    if let Some(target) = entry.target.clone().filter(|_| entry.decided_at.is_some()) {
+        let cause = cause_again(ctx, equipped, &entry).await;
+        return match ctx.targets.reserve(target) {
+            Some(reservation) => {
+                finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await
+            }
+            // The one that keeps it is about to take it: look again after that.
+            None => Report::Parked(Duration::from_secs(1)),
+        };
+    }
+    match last {
+        LastAttempt::Ended => Report::Resumed(Box::new(Carried::of(entry))),
+        LastAttempt::InDoubt => Report::Doubted(Box::new(Carried::of(entry)), lost_answer()),
+        LastAttempt::NotSent => {
+            let step = not_sent(&entry, ctx.world.clock().now().wall, entry.waited_for);
+            if let Err(error) = ctx.world.ledger().commit(vec![step.clone()]).await {
+                return Report::Stumbled(id, error.into());
+            }
+            entry.apply(&step);
+            Report::Resumed(Box::new(Carried::of(entry)))
+        }
+    }
+}
+
+/// The reason on record; for a file that we refused ourselves with its excerpt, which only the
+/// file has.
+async fn cause_again<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    entry: &Entry,
+) -> Option<Cause> {
+    let cause = entry.cause.clone()?;
+    if entry.attempt > 0 || entry.digest.is_none() {
+        return Some(cause);
+    }
+    let place = sending_place(&equipped.route, entry);
+    let looked = Arc::clone(equipped);
+    let read = move |input: &mut dyn Read, identity: &crate::model::file::Identity| {
+        looked.checker.validate(&looked.route.name, input, identity.size, 0)
+    };
+    let excerpt = match ctx.world.disk().examine(place, read).await {
+        Ok(examined) => match examined.findings.result {
+            Checked::Truncated(fault) | Checked::Faulty(fault) => fault.cause.excerpt,
+            Checked::Sound { .. } | Checked::Unread(_) => None,
+        },
+        Err(_) => None,
+    };
+    Some(cause.with_excerpt(excerpt))
+}
+
+fn lost_answer() -> Judged {
+    Judged {
+        outcome: Outcome::InDoubt,
+        cause: Cause::new(
+            Code::of("no-answer-on-record"),
+            "patchdrop or the machine stopped during the attempt; no answer is on record",
+        ),
+        status: None,
+        request_id: None,
+        retry_after: None,
+        may_hide_a_refused_token: false,
+    }
+}
+
+fn not_sent(entry: &Entry, at: Wall, waited_for: Duration) -> Step {
+    Step::AttemptEnded {
+        id: entry.id,
+        attempt: entry.attempt,
+        end: AttemptEnd {
+            verdict: Verdict::NotSent,
+            code: Code::of("not-sent"),
+            status: None,
+            request_id: None,
+            plain: "the attempt never began: nothing was sent".into(),
+        },
+        at,
+        due_at: at,
+        waited_for,
+    }
+}
+
+/// Puts on record that a claimed file was not sent (its route paused, or patchdrop stops).
+pub(super) async fn shelve<W: World>(
+    ctx: &Context<W>,
+    carried: Box<Carried>,
+    waited_for: Duration,
+) -> Report {
+    let id = carried.entry.id;
+    if carried.entry.attempt_open_since.is_none() {
+        return Report::Parked(Duration::ZERO);
+    }
+    let step = not_sent(&carried.entry, ctx.world.clock().now().wall, waited_for);
+    match ctx.world.ledger().commit(vec![step]).await {
+        Ok(()) => Report::Parked(Duration::ZERO),
+        Err(error) => Report::Stumbled(id, error.into()),
+    }
+}
+
+async fn missing<W: World>(ctx: &Context<W>, entry: Entry) -> Report {
+    let at = ctx.world.clock().now().wall;
+    let known_at = entry.attempt_open_since.unwrap_or(entry.claimed_at);
+    let mut plain = format!(
+        "the file was claimed {} and known to be there {known_at}; at {at} it was neither in sending/ nor where it was dropped",
+        entry.claimed_at
+    );
+    if entry.attempt_open_since.is_some() {
+        plain.push_str("; its last attempt has no end on record, so it may have been accepted");
+    }
+    let step = Step::Missing { id: entry.id, cause: Cause::new(Code::of("missing"), plain), at };
+    end_with(ctx, entry, vec![step]).await
+}
+
+async fn removed<W: World>(ctx: &Context<W>, entry: Entry) -> Report {
+    let at = ctx.world.clock().now().wall;
+    let id = entry.id;
+    let text = format!(
+        "it ended as {} and was then taken away by somebody else before {at}",
+        entry.state.name()
+    );
+    end_with(ctx, entry, vec![Step::Noted { id, at, text }, Step::Settled { id }]).await
+}
+
+async fn end_with<W: World>(ctx: &Context<W>, mut entry: Entry, steps: Vec<Step>) -> Report {
+    if let Err(error) = ctx.world.ledger().commit(steps.clone()).await {
+        return Report::Stumbled(entry.id, error.into());
+    }
+    steps.iter().for_each(|step| entry.apply(step));
+    Report::Ended(Box::new(entry))
+}
+
+/// A failed file that a person wants sent again: checked again, and claimed under a new id that
+/// remembers the old one.
+pub(super) async fn resend<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    old: &Entry,
+) -> Result<Report, String> {
+    let Some(target) = old.target.clone() else {
+        return Err("it is not on record where it lies".into());
+    };
+    let seen = match ctx.world.disk().look(target.clone()).await {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return Err(format!("it is no longer at {target}")),
+        Err(error) => return Err(error.to_string()),
+    };
+    let (examined, permit) =
+        examine(ctx, equipped, target.clone(), &seen).await.map_err(|error| error.to_string())?;
+    match &examined.findings.result {
+        Checked::Sound { .. } => {}
+        Checked::Truncated(fault) | Checked::Faulty(fault) => {
+            return Err(format!("it can still not be sent: {}", fault.cause.plain));
+        }
+        Checked::Unread(error) => return Err(format!("it cannot be read: {error}")),
+    }
+    Ok(take_over(ctx, equipped, target, None, examined, permit, Some(old)).await)
+}

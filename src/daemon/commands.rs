@@ -1,0 +1,380 @@
+//! The loop's part about commands: each is one event, carried out one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::carry::{self, Context, Equipped, Report};
+use super::event::{TakenUp, Ticket, Work};
+use super::folders::chain;
+use super::{Daemon, Mode, status};
+use crate::model::command::{Command, CommandAnswer, Done};
+use crate::model::file::FileId;
+use crate::model::outcome::{Cause, Code};
+use crate::model::route::RouteName;
+use crate::model::step::{Entry, RouteRecord, State, Step};
+use crate::model::time::Wall;
+use crate::world::World;
+use crate::world::clock::Clock;
+use crate::world::folder::Disk;
+use crate::world::ledger::{Ledger, Query};
+
+type Equipment = BTreeMap<RouteName, Arc<Equipped>>;
+
+/// Files taken by one page of a list.
+const PAGE: usize = 500;
+
+impl<W: World> Daemon<W> {
+    /// Begins to carry out a command.
+    pub(super) fn obey(&mut self, command: Command, reply: oneshot::Sender<CommandAnswer>) {
+        let now = self.now();
+        self.command_under_way = true;
+        let ctx = Arc::clone(&self.ctx);
+        let equipped = self.equipped.clone();
+        match command {
+            Command::Status => {
+                let snapshot = self.snapshot();
+                self.spawn(Ticket::Command, async move {
+                    let status = status::with_counts(&*ctx.world, snapshot).await;
+                    answer(reply, CommandAnswer::Status(Box::new(status)));
+                    Work::TakenUp(Vec::new())
+                });
+            }
+            Command::Sweep => {
+                self.intakes.values_mut().for_each(super::Intake::touch);
+                let done = done("all routes", true, "looking into every folder now", now.wall);
+                answer(reply, CommandAnswer::Done(vec![done]));
+                self.command_under_way = false;
+            }
+            Command::Pause { route } => self.set_route(&route, reply, |record, at| {
+                record.paused_at.get_or_insert(at);
+                "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends".into()
+            }),
+            Command::Resume { route } => self.set_route(&route, reply, |record, _| {
+                record.paused_at = None;
+                "goes on; if patchdrop itself had paused it, one file tries now".into()
+            }),
+            Command::ReleaseRoute { route, held: false } => {
+                self.set_route(&route, reply, |record, _| {
+                    record.released = true;
+                    "its old files go out now".into()
+                });
+            }
+            Command::ReleaseRoute { route, held: true } => {
+                self.spawn(Ticket::Command, async move {
+                    let ids = ids_in(&ctx, &route, State::Held).await;
+                    release_all(&ctx, &equipped, ids, reply).await
+                });
+            }
+            Command::Release { ids } => self.spawn(Ticket::Command, async move {
+                release_all(&ctx, &equipped, ids, reply).await
+            }),
+            Command::Resend { ids } => {
+                let only_this = self.mode == Mode::OneCommand;
+                self.spawn(Ticket::Command, async move {
+                    resend_all(&ctx, &equipped, ids, reply, only_this).await
+                });
+            }
+            Command::Mark { id, sent, note } => self.spawn(Ticket::Command, async move {
+                mark(&ctx, &equipped, id, sent, note, reply).await
+            }),
+        }
+    }
+
+    /// Changes a route's record, durably, then acts on it.
+    fn set_route(
+        &mut self,
+        name: &str,
+        reply: oneshot::Sender<CommandAnswer>,
+        change: impl FnOnce(&mut RouteRecord, Wall) -> String,
+    ) {
+        let now = self.now();
+        let known = self.records.get(&RouteName::new(name)).cloned();
+        let Some(mut record) = known.filter(|_| self.equipped.contains_key(&RouteName::new(name)))
+        else {
+            let names: Vec<_> = self.equipped.keys().map(ToString::to_string).collect();
+            let text = format!("no route {name}; the routes are: {}", names.join(", "));
+            answer(reply, CommandAnswer::Refused(text));
+            self.command_under_way = false;
+            return;
+        };
+        let text = change(&mut record, now.wall);
+        let ctx = Arc::clone(&self.ctx);
+        self.spawn(Ticket::Command, async move {
+            match ctx.world.ledger().put_route(record.clone()).await {
+                Ok(()) => {
+                    let subject = record.name.to_string();
+                    answer(reply, CommandAnswer::Done(vec![done(&subject, true, &text, now.wall)]));
+                    Work::TakenUp(vec![TakenUp::Route(record)])
+                }
+                Err(error) => {
+                    answer(reply, CommandAnswer::Refused(chain(&error)));
+                    Work::TakenUp(Vec::new())
+                }
+            }
+        });
+    }
+
+    /// Acts on what a command has put on record.
+    pub(super) fn taken_up(&mut self, taken_up: TakenUp) {
+        let now = self.now();
+        match taken_up {
+            TakenUp::Entry(entry) => {
+                self.park_entry(&Entry { due_at: None, ..*entry }, now);
+            }
+            TakenUp::Report(entry, report) => {
+                self.schedule.parked_on_record(
+                    entry.id,
+                    &entry.route,
+                    &entry.name,
+                    entry.waited_for,
+                    false,
+                    Duration::ZERO,
+                    now.tick,
+                );
+                match report {
+                    // It is claimed and on record; it is taken up again like any parked file, so
+                    // that a file of the same name that is on its way goes first.
+                    Report::Claimed(_) | Report::Resumed(_) => {}
+                    report => self.reported(entry.id, report, now),
+                }
+            }
+            TakenUp::Route(record) => {
+                let name = record.name.clone();
+                if record.paused_at.is_some() {
+                    self.schedule.pause_by_person(&name, now);
+                    tracing::warn!(route = %name, "route paused by a person");
+                } else {
+                    self.schedule.resume_by_person(&name, now);
+                }
+                for intake in self.intakes.values_mut() {
+                    for (equipped, first_sweep_at) in &mut intake.routes {
+                        if equipped.route.name == name && record.released {
+                            *first_sweep_at = None;
+                        }
+                    }
+                    intake.touch();
+                }
+                self.records.insert(name, record);
+            }
+        }
+    }
+}
+
+fn answer(reply: oneshot::Sender<CommandAnswer>, answer: CommandAnswer) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("whoever asked has gone");
+    }
+}
+
+fn done(subject: &str, ok: bool, text: &str, at: Wall) -> Done {
+    Done { subject: subject.to_owned(), ok, text: text.to_owned(), at }
+}
+
+async fn ids_in<W: World>(ctx: &Context<W>, route: &str, state: State) -> Vec<String> {
+    let query = Query {
+        route: Some(RouteName::new(route)),
+        states: vec![state],
+        limit: PAGE,
+        ..Query::default()
+    };
+    let entries = ctx.world.ledger().list(query).await.unwrap_or_default();
+    entries.iter().map(|entry| entry.id.to_string()).collect()
+}
+
+/// An entry that a command names, with its route, if it is in one of these states and settled.
+async fn settled_entry<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    id: &str,
+    states: &[State],
+) -> Result<(Entry, Arc<Equipped>), String> {
+    let parsed = FileId::parse(id).ok_or_else(|| format!("{id} is no file id"))?;
+    let found = ctx.world.ledger().entry(parsed).await.map_err(|error| chain(&error))?;
+    let entry = found.ok_or_else(|| "no such file is on record".to_owned())?;
+    let Some(route) = equipped.get(&entry.route) else {
+        return Err(format!("its route {} is not there", entry.route));
+    };
+    if !entry.settled || !states.contains(&entry.state) {
+        let wanted: Vec<_> = states.iter().map(|state| state.name()).collect();
+        let state = entry.state.name();
+        return Err(format!("it is {state}; this is for {} files", wanted.join(" or ")));
+    }
+    Ok((entry, Arc::clone(route)))
+}
+
+async fn release_all<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    ids: Vec<String>,
+    reply: oneshot::Sender<CommandAnswer>,
+) -> Work {
+    let mut all = Vec::new();
+    let mut said = Vec::new();
+    for id in ids {
+        let at = ctx.world.clock().now().wall;
+        match release(ctx, equipped, &id).await {
+            Ok((entry, text)) => {
+                said.push(done(&id, true, &text, at));
+                all.push(TakenUp::Entry(Box::new(entry)));
+            }
+            Err(text) => said.push(done(&id, false, &text, at)),
+        }
+    }
+    answer(reply, CommandAnswer::Done(said));
+    Work::TakenUp(all)
+}
+
+/// Lets one held file go: same id, same key.
+async fn release<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    id: &str,
+) -> Result<(Entry, String), String> {
+    let (mut entry, _) = settled_entry(ctx, equipped, id, &[State::Held]).await?;
+    let step = back_on_its_journey(ctx, &entry).await?;
+    ctx.world.ledger().commit(vec![step.clone()]).await.map_err(|error| chain(&error))?;
+    entry.apply(&step);
+    let mut text = "released: it is sent again under the same key".to_owned();
+    if let Some(newer) = newer_sent(ctx, &entry).await {
+        text.push_str(&format!(
+            "; a newer file of this name ({newer}) has been accepted since: this older one arrives after it"
+        ));
+    }
+    Ok((entry, text))
+}
+
+/// The newest later file of the same name that was accepted (promise P13).
+async fn newer_sent<W: World>(ctx: &Context<W>, entry: &Entry) -> Option<FileId> {
+    let query = Query {
+        route: Some(entry.route.clone()),
+        states: vec![State::Sent],
+        name: Some(entry.name.clone()),
+        limit: 1,
+        ..Query::default()
+    };
+    let newest = ctx.world.ledger().list(query).await.ok()?.into_iter().next()?;
+    (newest.id > entry.id).then_some(newest.id)
+}
+
+/// The step that puts a settled file back on its journey, from where it lies now.
+async fn back_on_its_journey<W: World>(ctx: &Context<W>, entry: &Entry) -> Result<Step, String> {
+    let source = entry.target.clone().ok_or("it is not on record where it lies")?;
+    let found = ctx.world.disk().digest(source.clone()).await.map_err(|error| chain(&error))?;
+    let (identity, digest) = found.ok_or_else(|| format!("it is no longer at {source}"))?;
+    if entry.digest.is_some_and(|recorded| recorded != digest) {
+        return Err(format!(
+            "{source} has changed since it was put there; move it back into its drop folder to send it as it is now"
+        ));
+    }
+    let at = ctx.world.clock().now().wall;
+    Ok(Step::Released { id: entry.id, source, identity, at })
+}
+
+async fn resend_all<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    ids: Vec<String>,
+    reply: oneshot::Sender<CommandAnswer>,
+    only_this: bool,
+) -> Work {
+    let mut all = Vec::new();
+    let mut said = Vec::new();
+    for id in ids {
+        let at = ctx.world.clock().now().wall;
+        let claimed = match settled_entry(ctx, equipped, &id, &[State::Failed]).await {
+            Ok((old, route)) => carry::resend(ctx, &route, &old).await,
+            Err(text) => Err(text),
+        };
+        match claimed {
+            Ok(Report::Claimed(carried)) => {
+                let entry = carried.entry.clone();
+                let text = format!("taken up again as {}, key {}", entry.id, entry.key);
+                said.push(done(&id, true, &text, at));
+                // On record as not sent: it waits its turn like any parked file, and with no
+                // service running it is the next one's to send.
+                let report = carry::shelve(ctx, carried, entry.waited_for).await;
+                if !only_this {
+                    all.push(TakenUp::Report(Box::new(entry), report));
+                }
+            }
+            Ok(Report::Unrecorded(error)) => said.push(done(&id, false, &chain(&error), at)),
+            Ok(Report::Stumbled(_, stumble)) => {
+                said.push(done(
+                    &id,
+                    true,
+                    &format!("on record, and goes on by itself: {}", chain(&stumble)),
+                    at,
+                ));
+            }
+            Ok(_) => said.push(done(&id, false, "it was gone before it could be taken up", at)),
+            Err(text) => said.push(done(&id, false, &text, at)),
+        }
+    }
+    answer(reply, CommandAnswer::Done(said));
+    Work::TakenUp(all)
+}
+
+/// Puts on record what a person found out, and moves the file there.
+async fn mark<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    id: String,
+    sent: bool,
+    note: String,
+    reply: oneshot::Sender<CommandAnswer>,
+) -> Work {
+    let at = ctx.world.clock().now().wall;
+    match marked(ctx, equipped, &id, sent, &note).await {
+        Ok((entry, report)) => {
+            let place = entry.target.as_ref().map(ToString::to_string).unwrap_or_default();
+            let text = format!("on record as {}: {place}", entry.state.name());
+            answer(reply, CommandAnswer::Done(vec![done(&id, true, &text, at)]));
+            Work::TakenUp(vec![TakenUp::Report(Box::new(entry), report)])
+        }
+        Err(text) => {
+            answer(reply, CommandAnswer::Done(vec![done(&id, false, &text, at)]));
+            Work::TakenUp(Vec::new())
+        }
+    }
+}
+
+async fn marked<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipment,
+    id: &str,
+    sent: bool,
+    note: &str,
+) -> Result<(Entry, Report), String> {
+    let (entry, route) = settled_entry(ctx, equipped, id, &[State::Held, State::Failed]).await?;
+    let released = back_on_its_journey(ctx, &entry).await?;
+    let at = ctx.world.clock().now().wall;
+    let (state, code) =
+        if sent { (State::Sent, "marked-sent") } else { (State::Failed, "marked-failed") };
+    let cause = Cause::new(Code::of(code), format!("a person said so: {note}"));
+    let target = carry::home(ctx, &route, &entry, state, at).await;
+    let decided = Step::Decided {
+        id: entry.id,
+        attempt: None,
+        state,
+        cause,
+        target: target.place.clone(),
+        at,
+    };
+    let noted = Step::Noted {
+        id: entry.id,
+        at,
+        text: format!("marked as {} by a person: {note}", state.name()),
+    };
+    let steps = vec![released, noted, decided];
+    ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
+    drop(target);
+    let report = carry::resume(ctx, &route, entry.id).await;
+    let entry = match &report {
+        Report::Ended(ended) => (**ended).clone(),
+        _ => entry,
+    };
+    Ok((entry, report))
+}

@@ -1,0 +1,111 @@
+//! Everything that can wake the loop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::carry::{Equipped, Report};
+use crate::model::command::{Command, CommandAnswer};
+use crate::model::file::{FileId, Sighting};
+use crate::model::route::{Route, RouteName};
+use crate::model::step::{Entry, RouteRecord};
+use crate::model::time::Tick;
+use crate::world::folder::FolderError;
+use crate::world::ledger::LedgerError;
+use crate::world::watch::Hint;
+
+/// One event.
+pub(super) enum Event {
+    /// Part of a listing; nothing more is listed before `go_on` is answered.
+    Chunk(Arc<Path>, Vec<Sighting>, oneshot::Sender<()>),
+    /// A task of ours has ended.
+    Done(Ticket, Work),
+    /// Something may have happened in folders.
+    Hints(Vec<Hint>),
+    /// A person asks for something.
+    Command(Command, oneshot::Sender<CommandAnswer>),
+    /// A time has come.
+    Woken,
+    /// Finish what is in flight, start nothing.
+    Stop,
+    /// End at once.
+    StopNow,
+}
+
+/// Which task it was.
+#[derive(Clone, Debug)]
+pub(super) enum Ticket {
+    /// A look at a candidate.
+    Look(Box<LookTicket>),
+    /// A later stage of a file's journey.
+    File(FileId),
+    /// A listing.
+    Sweep(Arc<Path>),
+    /// A route's folders and record.
+    Equip(RouteName),
+    /// A command's work.
+    Command,
+}
+
+/// What a look was at.
+#[derive(Clone, Debug)]
+pub(super) struct LookTicket {
+    /// The drop folder.
+    pub(super) folder: Arc<Path>,
+    /// The route's place among those of the folder.
+    pub(super) index: usize,
+    /// The route.
+    pub(super) route: RouteName,
+    /// What was seen.
+    pub(super) sighting: Sighting,
+}
+
+/// What a task has come to.
+pub(super) enum Work {
+    /// A stage of a journey.
+    Report(Report),
+    /// A listing.
+    Swept(Result<(), FolderError>),
+    /// A route is ready, or cannot be.
+    Equipped(Box<Result<(Arc<Equipped>, RouteRecord), EquipFault>>),
+    /// Entries that a command has put back on their journey.
+    TakenUp(Vec<TakenUp>),
+    /// It panicked: a bug, said loudly.
+    Panicked,
+}
+
+/// A file that a command has put back on its journey.
+pub(super) enum TakenUp {
+    /// Parked, due at once.
+    Entry(Box<Entry>),
+    /// A stage of its journey has already ended.
+    Report(Box<Entry>, Report),
+    /// A route's record has changed.
+    Route(RouteRecord),
+}
+
+/// Why a route cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EquipFault {
+    /// Its folders.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Its rules.
+    #[error("{0}")]
+    Rules(String),
+}
+
+/// A route to be made ready, and again after a while if that fails.
+#[derive(Clone, Debug)]
+pub(super) struct Unequipped {
+    /// The route.
+    pub(super) route: Arc<Route>,
+    /// The last fault said, so that it is said once.
+    pub(super) said: Option<String>,
+    /// When to try; none while it is being tried.
+    pub(super) due_at: Option<Tick>,
+}

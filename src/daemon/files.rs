@@ -1,0 +1,276 @@
+//! The loop's part about files on their journey: what a stage reports, and what follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Daemon;
+use super::carry::{self, Carried, Report, Stumble};
+use super::event::{LookTicket, Ticket, Work};
+use super::folders::chain;
+use crate::journey::detect::Reason;
+use crate::journey::schedule::{Change, Start};
+use crate::journey::send::{self, Judged};
+use crate::journey::settle::{self, Next, Standing};
+use crate::model::file::{FileId, shown};
+use crate::model::step::{Entry, State};
+use crate::model::time::Now;
+use crate::world::World;
+use crate::world::clock::Clock;
+use crate::world::folder::MoveError;
+use crate::world::ledger::LedgerError;
+
+/// How long nothing is started after the ledger refused a commit.
+const SUSPEND_FOR: Duration = Duration::from_secs(5);
+
+impl<W: World> Daemon<W> {
+    /// Starts what the schedule says; each is on record there as started.
+    pub(super) fn start(&mut self, start: Start) {
+        let ctx = Arc::clone(&self.ctx);
+        let (Start::Attempt(id) | Start::Resume(id) | Start::Shelve(id)) = start;
+        let route = self.schedule.route_of(id).and_then(|route| self.equipped.get(route));
+        let Some(equipped) = route.cloned() else { return };
+        let ticket = Ticket::File(id);
+        match start {
+            Start::Resume(_) => {
+                self.spawn(
+                    ticket,
+                    async move { Work::Report(carry::resume(&ctx, &equipped, id).await) },
+                )
+            }
+            Start::Attempt(_) => {
+                let Some(carried) = self.ready.remove(&id) else { return };
+                self.spawn(ticket, async move {
+                    Work::Report(carry::attempt(&ctx, &equipped, carried).await)
+                });
+            }
+            Start::Shelve(_) => {
+                let Some(carried) = self.ready.remove(&id) else { return };
+                let waited_for = self.schedule.waited_for(id);
+                self.spawn(ticket, async move {
+                    Work::Report(carry::shelve(&ctx, carried, waited_for).await)
+                });
+            }
+        }
+    }
+
+    /// A look at a candidate has ended.
+    pub(super) fn looked(&mut self, look: LookTicket, work: Work) {
+        let now = self.now();
+        let LookTicket { folder, index, route, sighting } = look;
+        let report = match work {
+            Work::Report(report) => report,
+            _ => {
+                tracing::error!(%route, file = %sighting.shown(), "a look at a file failed by a bug; it is looked at again; please report this");
+                Report::Left(Some((Reason::NotReady, Duration::from_secs(60))))
+            }
+        };
+        let finding = match report {
+            Report::Claimed(carried) => {
+                self.schedule.claimed(carried.entry.id, &route, &sighting.name);
+                self.ready.insert(carried.entry.id, carried);
+                return;
+            }
+            Report::Stumbled(id, stumble) => {
+                self.schedule.claimed(id, &route, &sighting.name);
+                self.stumbled(id, &stumble, now);
+                return;
+            }
+            Report::Ended(entry) => {
+                self.schedule.look_ended(&route, &sighting.name);
+                self.ended(&entry);
+                return;
+            }
+            Report::Unrecorded(error) => {
+                self.ledger_refused(&error, now);
+                Some((Reason::Ready, SUSPEND_FOR))
+            }
+            Report::Left(finding) => finding,
+            Report::Resumed(_)
+            | Report::Answered(..)
+            | Report::Doubted(..)
+            | Report::Parked(..) => None,
+        };
+        self.schedule.look_ended(&route, &sighting.name);
+        if let Some(intake) = self.intakes.get_mut(&folder) {
+            intake.look_failed(index, &sighting, finding, now.tick);
+        }
+    }
+
+    /// A later stage of a journey has ended.
+    pub(super) fn carried(&mut self, id: FileId, work: Work) {
+        let now = self.now();
+        let report = match work {
+            Work::Report(report) => report,
+            _ => {
+                tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
+                self.schedule.stumbled(id, now.tick);
+                return;
+            }
+        };
+        self.reported(id, report, now);
+    }
+
+    pub(super) fn reported(&mut self, id: FileId, report: Report, now: Now) {
+        match report {
+            Report::Claimed(carried) | Report::Resumed(carried) => {
+                self.schedule.resumed(id);
+                self.ready.insert(id, carried);
+            }
+            Report::Answered(carried, judged) => self.answered(carried, judged, now),
+            Report::Doubted(carried, judged) => {
+                let next = self.decide(&carried.entry, &judged);
+                self.schedule.settling(id);
+                self.conclude(carried, judged, next);
+            }
+            Report::Parked(wait) => self.schedule.park(id, wait, now.tick),
+            Report::Ended(entry) => {
+                self.schedule.ended(id);
+                self.ended(&entry);
+            }
+            Report::Stumbled(_, stumble) => self.stumbled(id, &stumble, now),
+            Report::Unrecorded(error) => {
+                self.ledger_refused(&error, now);
+                self.schedule.stumbled(id, now.tick);
+            }
+            Report::Left(_) => self.schedule.ended(id),
+        }
+    }
+
+    fn answered(&mut self, carried: Box<Carried>, judged: Judged, now: Now) {
+        let id = carried.entry.id;
+        tracing::debug!(
+            route = %carried.entry.route,
+            id = %id,
+            attempt = carried.entry.attempt,
+            status = judged.status,
+            code = %judged.cause.code,
+            "attempt ended"
+        );
+        let next = self.decide(&carried.entry, &judged);
+        let dice = self.ctx.world.clock().dice();
+        let changes = self.schedule.answered(id, &judged, &next, now, dice);
+        for change in changes {
+            say(&change);
+        }
+        self.conclude(carried, judged, next);
+    }
+
+    fn decide(&self, entry: &Entry, judged: &Judged) -> Next {
+        let Some(equipped) = self.equipped.get(&entry.route) else {
+            return Next::Park { wait: Duration::from_secs(60) };
+        };
+        let standing = Standing {
+            delivered_since_refusal: self.schedule.delivered_since_refusal(entry.id),
+            waited_for: self.schedule.waited_for(entry.id),
+            dice: self.ctx.world.clock().dice(),
+        };
+        settle::decide(entry, judged, &equipped.route, standing)
+    }
+
+    fn conclude(&mut self, carried: Box<Carried>, judged: Judged, next: Next) {
+        let id = carried.entry.id;
+        let Some(equipped) = self.equipped.get(&carried.entry.route).cloned() else { return };
+        let ctx = Arc::clone(&self.ctx);
+        let waited_for = self.schedule.waited_for(id);
+        self.spawn(Ticket::File(id), async move {
+            let conclude = carry::conclude(&ctx, &equipped, carried, judged, next, waited_for);
+            Work::Report(conclude.await)
+        });
+    }
+
+    fn stumbled(&mut self, id: FileId, stumble: &Stumble, now: Now) {
+        match stumble {
+            Stumble::Ledger(error) => self.ledger_refused(error, now),
+            Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) => {
+                tracing::warn!(file = %id, error = %chain(error), "a file could not go on; it stays on record and is taken up again by itself");
+            }
+            Stumble::Move(error) => {
+                tracing::warn!(file = %id, error = %chain(error), "a file could not be moved; it stays on record and is taken up again by itself");
+            }
+        }
+        self.schedule.stumbled(id, now.tick);
+    }
+
+    /// Nothing is sent that cannot be put on record.
+    fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
+        let text = chain(error);
+        if self.ledger_fault.as_ref() != Some(&text) {
+            tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
+        }
+        self.ledger_fault = Some(text);
+        self.schedule.suspend(SUSPEND_FOR, now.tick);
+    }
+
+    /// A journey has ended: one line, and whoever waited for the name is looked at.
+    pub(super) fn ended(&mut self, entry: &Entry) {
+        self.progress_at = self.now().tick;
+        if self.ledger_fault.take().is_some() {
+            tracing::info!("sending goes on: the ledger can be written again");
+        }
+        let (route, id, file) = (&entry.route, entry.id, shown(&entry.name));
+        let cause = entry.cause.as_ref();
+        let code = cause.map(|cause| cause.code.to_string()).unwrap_or_default();
+        let why = cause.map(|cause| cause.plain.as_str()).unwrap_or_default();
+        match entry.state {
+            State::Sent => {
+                self.end.sent += 1;
+                tracing::info!(%route, %file, %id, attempts = entry.attempt, code, "sent");
+            }
+            State::Failed => {
+                self.end.failed += 1;
+                tracing::error!(%route, %file, %id, attempts = entry.attempt, code, why, "failed: see the .why.txt beside it in failed/");
+            }
+            State::Held => {
+                self.end.held += 1;
+                tracing::error!(%route, %file, %id, attempts = entry.attempt, code, why, "held: a person decides; see the .why.txt beside it in held/");
+            }
+            State::Missing => {
+                self.end.missing += 1;
+                tracing::error!(%route, %file, %id, why, "missing: somebody took it away while it was on its way; `patchdrop explain` tells what is known");
+            }
+            State::Cancelled => {
+                tracing::debug!(%route, %file, %id, code, "claim cancelled, nothing was sent");
+            }
+            State::Sending | State::Deferred => {}
+        }
+        let inbox = self.equipped.get(route).map(|equipped| &equipped.route.folders.inbox);
+        if let Some(intake) = inbox.and_then(|inbox| self.intakes.get_mut(inbox))
+            && (intake.has_same_name() || entry.state == State::Cancelled)
+        {
+            intake.touch();
+        }
+    }
+
+    /// Parks an unsettled entry, due when the record says, but never later than the route's longest
+    /// wait: the wall clock may have jumped since.
+    pub(super) fn park_entry(&mut self, entry: &Entry, now: Now) {
+        let Some(equipped) = self.equipped.get(&entry.route) else { return };
+        let due_at = entry.due_at.unwrap_or(now.wall);
+        let wait = due_at.since(now.wall).min(equipped.route.retry.max);
+        self.schedule.parked_on_record(
+            entry.id,
+            &entry.route,
+            &entry.name,
+            entry.waited_for,
+            entry.unspent_since.is_some(),
+            wait,
+            now.tick,
+        );
+    }
+}
+
+/// One line for each change of state.
+fn say(change: &Change) {
+    match change {
+        Change::RoutePaused(route, cause) => {
+            tracing::error!(%route, code = %cause.code, why = %cause.plain, "route paused, files wait: {}", send::remedy(cause, &route.to_string()));
+        }
+        Change::RouteResumed(route) => tracing::info!(%route, "route goes on"),
+        Change::DestinationPaused(destination, cause) => {
+            tracing::error!(%destination, code = %cause.code, why = %cause.plain, "destination paused, files wait, one probes from time to time: {}", send::remedy(cause, &destination.to_string()));
+        }
+        Change::DestinationResumed(destination) => {
+            tracing::info!(%destination, "destination goes on");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The loop's part about folders: making routes ready, sweeping, feeding what is found.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Daemon;
+use super::carry::{self, Equipped};
+use super::event::{EquipFault, Event, LookTicket, Ticket, Unequipped, Work};
+use super::intake::Intake;
+use crate::config::{Discovery, WatchMode};
+use crate::journey::detect::{Reason, Selector};
+use crate::journey::validate::Checker;
+use crate::model::file::{Kind, Place};
+use crate::model::route::Route;
+use crate::model::route::RouteName;
+use crate::model::step::RouteRecord;
+use crate::model::time::{Now, Tick};
+use crate::world::World;
+use crate::world::clock::Clock;
+use crate::world::folder::{Disk, FolderError};
+use crate::world::ledger::Ledger;
+use crate::world::watch::Hint;
+
+impl<W: World> Daemon<W> {
+    /// Takes up what the config names; folders that become routes are found by sweeping their
+    /// parents.
+    pub(super) fn begin_folders(&mut self) {
+        let config = Arc::clone(&self.config);
+        for route in &config.routes {
+            self.take_up_route(Arc::clone(route));
+        }
+        let now = self.now().tick;
+        for parent in config.root.iter().chain(config.discoveries.iter().map(|rule| &rule.parent)) {
+            if !self.intakes.contains_key(parent) {
+                let mut intake = Intake::new(Arc::clone(parent), true, now);
+                intake.is_polled = !self.arm(parent, true);
+                self.intakes.insert(Arc::clone(parent), intake);
+            }
+        }
+    }
+
+    /// A route is known from now on, and made ready at the next turn.
+    pub(super) fn take_up_route(&mut self, route: Arc<Route>) {
+        let name = route.name.clone();
+        if self.equipped.contains_key(&name) || self.unequipped.contains_key(&name) {
+            return;
+        }
+        let due_at = self.now().tick;
+        self.unequipped.insert(name, Unequipped { route, said: None, due_at: Some(due_at) });
+    }
+
+    /// Makes routes ready whose time has come: the first time, and again after trouble.
+    pub(super) fn equip_due(&mut self, now: Tick) {
+        let due: Vec<Arc<Route>> = self
+            .unequipped
+            .values_mut()
+            .filter(|route| route.due_at.is_some_and(|due_at| due_at <= now))
+            .map(|route| {
+                route.due_at = None;
+                Arc::clone(&route.route)
+            })
+            .collect();
+        for route in due {
+            let world = Arc::clone(&self.ctx.world);
+            let record = self.records.get(&route.name).cloned();
+            self.spawn(Ticket::Equip(route.name.clone()), async move {
+                Work::Equipped(Box::new(equip(&*world, route, record).await))
+            });
+        }
+    }
+
+    pub(super) fn next_equip_at(&self) -> Option<Tick> {
+        self.unequipped.values().filter_map(|route| route.due_at).min()
+    }
+
+    pub(super) fn route_equipped(
+        &mut self,
+        name: &RouteName,
+        result: Result<(Arc<Equipped>, RouteRecord), EquipFault>,
+    ) {
+        let now = self.now();
+        let (equipped, record) = match result {
+            Ok(ready) => ready,
+            Err(fault) => {
+                let text = chain(&fault);
+                if let Some(route) = self.unequipped.get_mut(name) {
+                    route.due_at = Some(now.tick.plus(self.config.poll_every));
+                    if route.said.as_ref() != Some(&text) {
+                        tracing::error!(route = %name, error = %text, "route stopped: its folders are not usable; patchdrop tries again by itself");
+                    }
+                    route.said = Some(text);
+                }
+                return;
+            }
+        };
+        self.unequipped.remove(name);
+        let route = Arc::clone(&equipped.route);
+        self.schedule.add_route(&route, record.paused_at, now);
+        let first_sweep_at = record.first_sweep_at.filter(|_| !record.released);
+        self.records.insert(name.clone(), record);
+        self.equipped.insert(name.clone(), Arc::clone(&equipped));
+        for entry in self.unsettled.remove(name).unwrap_or_default() {
+            self.park_entry(&entry, now);
+        }
+        tracing::info!(route = %name, folder = %route.folders.inbox.display(), host = %route.deliver.host, "route ready");
+        if self.mode == super::Mode::OneCommand {
+            return;
+        }
+        let folder = &route.folders.inbox;
+        if !self.intakes.contains_key(folder) {
+            let mut intake = Intake::new(Arc::clone(folder), false, now.tick);
+            intake.is_polled = !self.arm(folder, equipped.is_local);
+            self.intakes.insert(Arc::clone(folder), intake);
+        }
+        if let Some(intake) = self.intakes.get_mut(folder) {
+            intake.add_route(equipped, first_sweep_at);
+        }
+    }
+
+    /// Watches a folder where its events can be trusted; whether it does.
+    fn arm(&mut self, folder: &Arc<Path>, is_local: bool) -> bool {
+        let trusted = match self.config.watch {
+            WatchMode::Auto => is_local,
+            WatchMode::Events => true,
+            WatchMode::Poll => false,
+        };
+        if !trusted {
+            return false;
+        }
+        match self.watch.arm(folder) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), error = %chain(&error), "folder is polled, not watched");
+                false
+            }
+        }
+    }
+
+    /// Hints: they hurry a sweep and prove a rename, nothing else.
+    pub(super) fn heed(&mut self, hints: Vec<Hint>) {
+        for hint in hints {
+            match hint {
+                Hint::Touched { folder } => {
+                    if let Some(intake) = self.intakes.get_mut(&folder) {
+                        intake.touch();
+                    }
+                }
+                Hint::MovedIn { folder, name } => {
+                    if let Some(intake) = self.intakes.get_mut(&folder) {
+                        intake.moved_in(name);
+                    }
+                }
+                Hint::Lost { folder: Some(folder) } => self.arm_again(&folder),
+                Hint::Lost { folder: None } => {
+                    self.intakes.values_mut().for_each(Intake::touch);
+                }
+            }
+        }
+    }
+
+    /// A watch has ended or its folder has come back: armed first, then swept.
+    fn arm_again(&mut self, folder: &Arc<Path>) {
+        let Some(intake) = self.intakes.get(folder) else { return };
+        let is_local = intake.routes.first().is_none_or(|(equipped, _)| equipped.is_local);
+        let is_armed = self.arm(folder, is_local);
+        if let Some(intake) = self.intakes.get_mut(folder) {
+            intake.is_polled = !is_armed;
+            intake.touch();
+        }
+    }
+
+    pub(super) fn sweep_due(&mut self, now: Tick) {
+        let schedule = &self.schedule;
+        let mut due = Vec::new();
+        for intake in self.intakes.values_mut() {
+            let has_room = intake
+                .routes
+                .iter()
+                .any(|(equipped, _)| schedule.wants_files(&equipped.route.name, now));
+            if has_room && intake.has_files_without_room() {
+                intake.touch();
+            }
+            if intake.is_sweep_due(now) {
+                intake.begin_sweep(now);
+                due.push(Arc::clone(&intake.folder));
+            }
+        }
+        for folder in due {
+            let world = Arc::clone(&self.ctx.world);
+            let chunks = self.chunks.clone();
+            self.spawn(Ticket::Sweep(Arc::clone(&folder)), sweep(world, folder, chunks));
+        }
+    }
+
+    /// Hands ready candidates on while their routes have room.
+    pub(super) fn feed(&mut self, now: Now) {
+        let folders: Vec<Arc<Path>> = self.intakes.keys().cloned().collect();
+        for folder in folders {
+            while let Some(intake) = self.intakes.get_mut(&folder) {
+                let Some(candidate) = intake.next_candidate(now) else { break };
+                let route = candidate.equipped.route.name.clone();
+                let name = &candidate.sighting.name;
+                match self.schedule.may_claim(&route, name, now.tick) {
+                    Ok(()) => {
+                        intake.taken(name, now.tick);
+                        self.schedule.look_begun(&route, name, now.tick);
+                        let ticket = Ticket::Look(Box::new(LookTicket {
+                            folder: Arc::clone(&folder),
+                            index: candidate.index,
+                            route,
+                            sighting: candidate.sighting.clone(),
+                        }));
+                        let ctx = Arc::clone(&self.ctx);
+                        self.spawn(ticket, async move {
+                            let (equipped, sighting) = (candidate.equipped, candidate.sighting);
+                            let claim = carry::claim(&ctx, &equipped, sighting, candidate.evidence);
+                            Work::Report(claim.await)
+                        });
+                    }
+                    Err(Reason::Ready) => {
+                        intake.put_back(candidate, now.tick);
+                        if !intake.only_counts() {
+                            break;
+                        }
+                    }
+                    Err(reason) => {
+                        intake.left(candidate.index, &candidate.sighting, reason, None, now.tick);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn swept(&mut self, folder: &Arc<Path>, result: Result<(), FolderError>) {
+        let now = self.now();
+        let Some(intake) = self.intakes.get_mut(folder) else { return };
+        let every = if intake.is_polled { self.config.poll_every } else { self.config.sweep_every };
+        match result {
+            Ok(()) => {
+                let came_back = intake.fault.is_some();
+                let end = intake.end_sweep(every, now);
+                let is_parent = intake.is_parent;
+                for (reason, waiting) in end.news {
+                    tracing::warn!(
+                        folder = %folder.display(),
+                        files = waiting.files,
+                        example = %waiting.example,
+                        reason = reason.name(),
+                        "files stay where they are: {}", reason.remedy()
+                    );
+                }
+                if came_back {
+                    tracing::info!(folder = %folder.display(), "folder is back");
+                    self.arm_again(folder);
+                }
+                if is_parent {
+                    self.discover(folder, &end.folders);
+                }
+            }
+            Err(error) => {
+                let fault = chain(&error);
+                if intake.sweep_failed(fault.clone(), self.config.poll_every, now.tick) {
+                    tracing::error!(folder = %folder.display(), error = %fault, "folder cannot be listed; nothing is taken for gone, patchdrop tries again by itself");
+                }
+            }
+        }
+    }
+
+    /// Folders in a parent become routes, or are counted.
+    fn discover(&mut self, parent: &Arc<Path>, folders: &[std::ffi::OsString]) {
+        let config = Arc::clone(&self.config);
+        let rules: Vec<&Discovery> =
+            config.discoveries.iter().filter(|rule| rule.parent == *parent).collect();
+        for folder in folders {
+            let Some(name) = folder.to_str() else { continue };
+            for rule in &rules {
+                match rule.route_of(name) {
+                    Ok(route) => self.take_up_route(route),
+                    Err(not) if not.is_news => {
+                        if self.not_routes.insert(parent.join(folder)) {
+                            tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        for (route, entries) in &self.unsettled {
+            if !self.unequipped.contains_key(route) && self.orphans.insert(route.clone()) {
+                tracing::error!(%route, files = entries.len(), "files wait in sending/ of a route that is no longer configured or whose folder is not there");
+            }
+        }
+    }
+}
+
+/// Lists a folder chunk by chunk, each only when the one before is used up.
+async fn sweep<W: World>(world: Arc<W>, folder: Arc<Path>, chunks: mpsc::Sender<Event>) -> Work {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let listing = world.disk().sweep(Arc::clone(&folder), sender);
+    let forwarding = async {
+        while let Some(chunk) = receiver.recv().await {
+            let (go_on, wait) = oneshot::channel();
+            if chunks.send(Event::Chunk(Arc::clone(&folder), chunk, go_on)).await.is_err()
+                || wait.await.is_err()
+            {
+                break;
+            }
+        }
+        receiver.close();
+    };
+    let (result, ()) = tokio::join!(listing, forwarding);
+    Work::Swept(result)
+}
+
+/// Makes a route's folders and its record, and compiles its rules.
+async fn equip<W: World>(
+    world: &W,
+    route: Arc<Route>,
+    record: Option<RouteRecord>,
+) -> Result<(Arc<Equipped>, RouteRecord), EquipFault> {
+    let disk = world.disk();
+    let inbox = &route.folders.inbox;
+    let gone = || FolderError::Gone { path: inbox.to_path_buf() };
+    let place = Place::of_path(inbox).ok_or_else(gone)?;
+    match disk.look(place).await? {
+        Some(seen) if seen.kind == Kind::Folder => {}
+        Some(_) => return Err(EquipFault::Rules(format!("{} is no folder", inbox.display()))),
+        None => return Err(gone().into()),
+    }
+    disk.make_folder(Arc::clone(&route.folders.sending)).await?;
+    for folder in [&route.folders.sent, &route.folders.failed, &route.folders.held] {
+        if !folder.to_string_lossy().contains("{date}") {
+            disk.make_folder(Arc::clone(folder)).await?;
+        }
+    }
+    let selector = Selector::new(&route.select, &route.ready)
+        .map_err(|error| EquipFault::Rules(format!("a glob cannot be read: {error}")))?;
+    let checker = Checker::new(&route.check)
+        .map_err(|fault| EquipFault::Rules(format!("the schema cannot be used: {fault}")))?;
+    let is_local = disk.is_local(Arc::clone(inbox)).await;
+    let record = match record {
+        Some(record) if record.first_sweep_at.is_some() => record,
+        known => {
+            let fresh = RouteRecord {
+                name: route.name.clone(),
+                first_sweep_at: Some(world.clock().now().wall),
+                released: known.as_ref().is_some_and(|record| record.released),
+                paused_at: known.and_then(|record| record.paused_at),
+            };
+            world.ledger().put_route(fresh.clone()).await?;
+            fresh
+        }
+    };
+    Ok((Arc::new(Equipped { route, checker, selector, is_local }), record))
+}
+
+/// An error with its causes, for one log line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

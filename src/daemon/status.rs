@@ -1,0 +1,140 @@
+//! How things stand, as a copy (nothing outside the loop sees its state).
+
+use super::Daemon;
+use super::intake::Intake;
+use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
+use crate::journey::send;
+use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
+use crate::model::step::State;
+use crate::model::time::{Now, Tick};
+use crate::world::World;
+use crate::world::ledger::Ledger;
+
+impl<W: World> Daemon<W> {
+    /// Everything but the counts that only the ledger has.
+    pub(super) fn snapshot(&self) -> Status {
+        let now = self.now();
+        let mut alerts = Vec::new();
+        if let Some(fault) = &self.ledger_fault {
+            alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
+        }
+        for (route, entries) in &self.unsettled {
+            alerts.push(format!(
+                "{} files wait in sending/ of {route}, which is not configured or not there",
+                entries.len()
+            ));
+        }
+        for (name, route) in &self.unequipped {
+            if let Some(fault) = &route.said {
+                alerts.push(format!("route {name} is stopped: {fault}"));
+            }
+        }
+        for intake in self.intakes.values().filter(|intake| intake.is_parent) {
+            alerts.extend(parent_alerts(intake, now));
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: Some(self.started_at),
+            at: Some(now.wall),
+            routes: self
+                .intakes
+                .values()
+                .flat_map(|intake| self.route_statuses(intake, now))
+                .collect(),
+            destinations: self
+                .schedule
+                .destinations()
+                .map(|(destination, pause)| DestinationStatus {
+                    host: destination.host.to_string(),
+                    credential: destination.credential.as_ref().map(ToString::to_string),
+                    pause: pause.map(|pause| pause_of(&pause, &destination.to_string(), now)),
+                })
+                .collect(),
+            alerts,
+        }
+    }
+
+    fn route_statuses(&self, intake: &Intake, now: Now) -> Vec<RouteStatus> {
+        intake
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, (equipped, _))| {
+                let route = &equipped.route;
+                let view = self.schedule.view(&route.name);
+                let by_person = view.paused_by_person.map(|since| Pause {
+                    code: PAUSED_BY_PERSON.to_string(),
+                    text: "paused by a person".into(),
+                    remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
+                    since: Some(since),
+                    next_probe_at: None,
+                });
+                let by_itself =
+                    view.pause.as_ref().map(|pause| pause_of(pause, &route.name.to_string(), now));
+                RouteStatus {
+                    name: route.name.to_string(),
+                    folder: route.folders.inbox.display().to_string(),
+                    host: route.deliver.host.to_string(),
+                    pause: by_person.or(by_itself),
+                    waiting: intake.waiting(index, now),
+                    sending: view.active as u64,
+                    deferred: view.parked as u64,
+                    next_due_at: view.next_due_at.map(|due| wall_of(due, now)),
+                    last_sent_at: view.last_sent_at,
+                    swept_at: intake.swept_at,
+                    folder_fault: intake.fault.clone(),
+                    ..RouteStatus::default()
+                }
+            })
+            .collect()
+    }
+}
+
+/// What lies in a parent and belongs to no route.
+fn parent_alerts(intake: &Intake, now: Now) -> Vec<String> {
+    let folder = intake.folder.display();
+    let mut alerts: Vec<String> = intake
+        .waiting(0, now)
+        .into_iter()
+        .map(|(reason, waiting)| {
+            format!("{} in {folder} stay there ({reason}), e.g. {}", waiting.files, waiting.example)
+        })
+        .collect();
+    if let Some(fault) = &intake.fault {
+        alerts.push(format!("{folder} cannot be listed: {fault}"));
+    }
+    alerts
+}
+
+fn pause_of(pause: &PauseView, subject: &str, now: Now) -> Pause {
+    Pause {
+        code: pause.cause.code.to_string(),
+        text: pause.cause.plain.clone(),
+        remedy: send::remedy(&pause.cause, subject),
+        since: Some(pause.since),
+        next_probe_at: Some(wall_of(pause.next_probe_at, now)),
+    }
+}
+
+fn wall_of(tick: Tick, now: Now) -> crate::model::time::Wall {
+    now.wall.plus(tick.since(now.tick))
+}
+
+/// Adds what only the ledger knows.
+pub(super) async fn with_counts<W: World>(world: &W, mut status: Status) -> Status {
+    match world.ledger().counts().await {
+        Ok(counts) => {
+            for count in counts {
+                let route = status.routes.iter_mut().find(|route| route.name == count.route);
+                let Some(route) = route else { continue };
+                let of = |state: State| count.states.get(state.name()).copied().unwrap_or(0);
+                route.held = of(State::Held);
+                route.failed = of(State::Failed);
+                route.sent = of(State::Sent);
+            }
+        }
+        Err(error) => status.alerts.push(format!("the ledger cannot be read: {error}")),
+    }
+    status
+}
