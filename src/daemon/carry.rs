@@ -293,11 +293,20 @@ async fn move_in<W: World>(
         Err(MoveError::Swapped { .. }) => return Err(put_back(ctx, route, entry).await),
         Err(error) => return Err(stumbled(error.into())),
     }
-    let both = tokio::join!(
-        disk.sync(Arc::clone(&route.folders.sending)),
-        disk.sync(Arc::clone(&entry.source.folder))
-    );
-    both.0.and(both.1).map_err(|error| stumbled(error.into()))
+    make_durable(ctx, &sending.folder, &entry.source.folder)
+        .await
+        .map_err(|error| stumbled(error.into()))
+}
+
+/// Both folders of a rename.
+async fn make_durable<W: World>(
+    ctx: &Context<W>,
+    to: &Arc<Path>,
+    from: &Arc<Path>,
+) -> Result<(), FolderError> {
+    let disk = ctx.world.disk();
+    let both = tokio::join!(disk.sync(Arc::clone(to)), disk.sync(Arc::clone(from)));
+    both.0.and(both.1)
 }
 
 const VANISHED: (&str, &str) =
@@ -685,11 +694,7 @@ async fn seal<W: World>(
             }
         }
     }
-    let both = tokio::join!(
-        disk.sync(Arc::clone(&target.folder)),
-        disk.sync(Arc::clone(&route.folders.sending))
-    );
-    if let Err(error) = both.0.and(both.1) {
+    if let Err(error) = make_durable(ctx, &target.folder, &route.folders.sending).await {
         return Report::Stumbled(entry.id, error.into());
     }
     let step = Step::Settled { id: entry.id };
@@ -770,7 +775,11 @@ async fn resume_entry<W: World>(
         renames_are_durable: ctx.world.disk().syncs_folders(),
     };
     Ok(match decide_resume(&entry, &found, trace) {
-        Resume::GoOn(last) => go_on(ctx, equipped, entry, last).await,
+        Resume::GoOn(last) => {
+            // The process may have died between the rename and its fsync.
+            make_durable(ctx, &sending.folder, &entry.source.folder).await?;
+            go_on(ctx, equipped, entry, last).await
+        }
         Resume::RenameAgain(last) => {
             if let Err(report) = move_in(ctx, route, &entry, None, &sending).await {
                 return Ok(report);

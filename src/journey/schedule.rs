@@ -32,6 +32,9 @@ const STRIKES_MAX: usize = 3;
 /// URL is wrong, so many files are in `sending/` and not a thousand.
 const WINDOW_START: usize = 4;
 
+/// How long a due probe waits for a file that has not been refused yet.
+const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
+
 /// Places that a route always has, however busy the others are.
 const PLACES_ALWAYS: usize = 8;
 
@@ -67,6 +70,8 @@ struct Pause {
     next_probe_at: Tick,
     /// The file that probes, while it does.
     prober: Option<Key>,
+    /// The one that probed last: the next is another, where there is one.
+    last_prober: Option<Key>,
 }
 
 /// A destination: its pause and what speaks against it.
@@ -234,7 +239,7 @@ impl Schedule {
         let Some(lane) = self.lanes.get(route) else { return Err(Reason::NoRoute) };
         match self.gate(lane, now) {
             Gate::Closed => Err(Reason::Paused),
-            Gate::Probe if lane.parked.is_empty() => Ok(()),
+            Gate::Probe if self.has_only_last_prober(lane) => Ok(()),
             Gate::Probe => Err(Reason::Paused),
             Gate::Open if self.has_room(lane) => Ok(()),
             Gate::Open => Err(Reason::Ready),
@@ -255,9 +260,42 @@ impl Schedule {
     pub fn wants_files(&self, route: &RouteName, now: Tick) -> bool {
         self.lanes.get(route).is_some_and(|lane| match self.gate(lane, now) {
             Gate::Open => self.has_room(lane),
-            Gate::Probe => lane.parked.is_empty(),
+            Gate::Probe => self.has_only_last_prober(lane),
             Gate::Closed => false,
         })
+    }
+
+    /// Whether no parked file could probe but the one that did last.
+    fn has_only_last_prober(&self, lane: &Lane) -> bool {
+        self.next_prober(lane).is_none()
+    }
+
+    /// The parked file that probes next: another than the last time.
+    fn next_prober(&self, lane: &Lane) -> Option<(Tick, FileId)> {
+        let last = self.last_probers(lane);
+        lane.parked.iter().copied().find(|(_, id)| {
+            let key = self.files.get(id).map(|track| (track.route.clone(), track.name.clone()));
+            is_first_of_its_name(&self.names, &self.files, *id)
+                && key.is_some_and(|key| !last.contains(&&key))
+        })
+    }
+
+    fn last_probers<'a>(&'a self, lane: &'a Lane) -> Vec<&'a Key> {
+        let circuit = self.circuits.get(&lane.destination);
+        [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
+            .into_iter()
+            .flatten()
+            .filter_map(|pause| pause.last_prober.as_ref())
+            .collect()
+    }
+
+    /// Whether the file that probed last must do it again: new ones had time to turn up.
+    fn same_may_probe(&self, lane: &Lane, now: Tick) -> bool {
+        let circuit = self.circuits.get(&lane.destination);
+        [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
+            .into_iter()
+            .flatten()
+            .all(|pause| pause.next_probe_at.plus(NEW_PROBER_WITHIN) <= now)
     }
 
     /// A look at a candidate has begun: its name is taken until the look comes to nothing or the
@@ -554,12 +592,14 @@ impl Schedule {
             }
             if let Some(pause) = &lane.pause {
                 earliest(pause.next_probe_at);
+                earliest(pause.next_probe_at.plus(NEW_PROBER_WITHIN));
             }
         }
         for circuit in self.circuits.values() {
             earliest(circuit.not_before);
             if let Some(pause) = &circuit.pause {
                 earliest(pause.next_probe_at);
+                earliest(pause.next_probe_at.plus(NEW_PROBER_WITHIN));
             }
         }
         wake
@@ -685,30 +725,35 @@ impl Schedule {
     }
 
     fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
-        let Some(lane) = self.lanes.get_mut(route) else { return };
-        let start = if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
-            begin(&mut self.files, lane, id, now);
-            (id, Start::Attempt(id))
-        } else if let Some((due, id)) = lane
-            .parked
-            .iter()
-            .find(|(_, id)| is_first_of_its_name(&self.names, &self.files, *id))
-            .copied()
-        {
-            lane.parked.remove(&(due, id));
-            self.active += 1;
-            take_up(&mut self.files, lane, id, now);
-            (id, Start::Resume(id))
-        } else {
-            return;
+        let Some(lane) = self.lanes.get(route) else { return };
+        let same = |lane: &Lane| {
+            lane.parked
+                .iter()
+                .find(|(_, id)| is_first_of_its_name(&self.names, &self.files, *id))
+                .copied()
+                .filter(|_| self.same_may_probe(lane, now))
         };
-        let key = self.files.get(&start.0).map(|track| (track.route.clone(), track.name.clone()));
+        let parked = self.next_prober(lane).or_else(|| same(lane));
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        let (id, start) =
+            if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
+                begin(&mut self.files, lane, id, now);
+                (id, Start::Attempt(id))
+            } else if let Some((due, id)) = parked {
+                lane.parked.remove(&(due, id));
+                self.active += 1;
+                take_up(&mut self.files, lane, id, now);
+                (id, Start::Resume(id))
+            } else {
+                return;
+            };
+        let key = self.files.get(&id).map(|track| (track.route.clone(), track.name.clone()));
         let circuit = self.circuits.get_mut(&lane.destination);
         let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
         for pause in pauses.into_iter().flatten() {
             pause.prober.clone_from(&key);
         }
-        starts.push(start.1);
+        starts.push(start);
     }
 
     /// Takes the claimed files of a route that has paused out of memory; the one that probes stays
@@ -904,6 +949,7 @@ fn extend(
     match pause {
         Some(known) => {
             if known.prober.as_ref() == Some(key) {
+                known.last_prober = Some(key.clone());
                 known.probes = known.probes.saturating_add(1);
                 known.next_probe_at = now.tick.plus(wait(known.probes));
                 known.cause = cause.clone();
@@ -917,6 +963,7 @@ fn extend(
                 probes: 1,
                 next_probe_at: now.tick.plus(wait(1)),
                 prober: None,
+                last_prober: Some(key.clone()),
             });
             true
         }

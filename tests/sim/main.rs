@@ -1,0 +1,432 @@
+//! The power-cut sweep: each story runs once to count its effects, then again and again, cut before
+//! every one of them, restarted, run to rest, and held against the promises P1 to P13.
+//!
+//! A cut is a kill of the process (the disk and this boot's notes survive) or of the power (any
+//! subset of what was not synced survives, and the notes of the boot do not).
+
+mod promises;
+mod state;
+mod stories;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use patchdrop::config::{Config, LogFormat, LogRules, WatchMode};
+use patchdrop::daemon::{Daemon, Mode, Sources, Stop};
+use patchdrop::model::command::{Command, CommandAnswer};
+use patchdrop::model::route::{
+    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
+    Route, RouteName, Select,
+};
+use patchdrop::model::secret::Secret;
+use patchdrop::world::watch::{Hint, Watch, WatchError};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use state::{Disk, Record, Server};
+use stories::{Act, ROOT, Story, place, places_of};
+use world::{Fake, Parts, State};
+
+const BEGIN: i64 = 1_795_305_600_000;
+
+struct NoEvents;
+
+impl Watch for NoEvents {
+    fn arm(&mut self, _folder: &Arc<Path>) -> Result<(), WatchError> {
+        Ok(())
+    }
+    fn disarm(&mut self, _folder: &Arc<Path>) {}
+}
+
+fn folder(name: &str) -> Arc<Path> {
+    Arc::from(Path::new(&format!("{ROOT}{name}")))
+}
+
+fn route(story: &Story) -> Route {
+    Route {
+        name: RouteName::new("orders"),
+        folders: Folders {
+            inbox: folder(""),
+            sending: folder("/sending"),
+            sent: folder("/sent"),
+            failed: folder("/failed"),
+            held: folder("/held"),
+        },
+        select: Select {
+            include: vec!["*.json".into()],
+            exclude: Vec::new(),
+            temp_names: vec![".*".into(), "*.tmp".into()],
+        },
+        ready: ReadyRules {
+            quiet_for: Duration::from_secs(1),
+            truncated_after: Duration::from_secs(30),
+            done_marker: None,
+            first_sweep_max_age: None,
+        },
+        check: CheckRules {
+            format: Format::Json,
+            max_depth: 512,
+            strict: false,
+            schema: None,
+            schema_max_bytes: 8_000_000,
+            encoding: Encoding::Auto,
+            body_max_bytes: Some(8_000_000),
+        },
+        deliver: Delivery {
+            kind: "inbound",
+            url: Secret::new("https://server.example/v1/acme/orders"),
+            host: Arc::from("server.example"),
+            method: "POST",
+            content_type: "application/json".into(),
+            headers: vec![
+                ("X-Id".into(), Secret::new("{id}")),
+                ("X-Name".into(), Secret::new("{name}")),
+            ],
+            idempotency_header: Some("Idempotency-Key".into()),
+            credential: story.has_credential.then(|| Arc::from("main")),
+            connect_timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
+        },
+        judge: JudgeRules {
+            success: BTreeSet::from([200, 201, 202, 204]),
+            success_when: None,
+            html_is_success: false,
+            file_faults: BTreeSet::from([400, 409, 413, 422]),
+            doubtful: BTreeSet::from([502, 504, 520, 524]),
+        },
+        in_doubt: if story.resends_in_doubt { InDoubt::Resend } else { InDoubt::Hold },
+        retry: Backoff {
+            first: Duration::from_secs(1),
+            factor: 2.0,
+            max: Duration::from_secs(300),
+            give_up_after: Duration::from_secs(5 * 86_400),
+        },
+        concurrency: 2,
+        receipts: story.receipts,
+    }
+}
+
+fn config(story: &Story) -> Config {
+    Config {
+        path: "/etc/patchdrop/config.toml".into(),
+        root: None,
+        state_dir: Arc::from(Path::new("/s")),
+        routes: vec![Arc::new(route(story))],
+        discoveries: Vec::new(),
+        credentials: BTreeMap::new(),
+        watch: WatchMode::Poll,
+        poll_every: Duration::from_secs(2),
+        sweep_every: Duration::from_secs(60),
+        drain_for: Duration::from_secs(90),
+        log: LogRules { level: "info".into(), format: LogFormat::Auto, file: None },
+        marked: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// One story's world, over any number of simulated processes.
+struct Sim<'a> {
+    story: &'a Story,
+    state: Arc<Mutex<State>>,
+    /// Acts done so far.
+    done: Arc<Mutex<usize>>,
+}
+
+impl<'a> Sim<'a> {
+    fn new(story: &'a Story) -> Self {
+        let mut disk = Disk::default();
+        disk.make_folder(Path::new(ROOT));
+        for name in ["sending", "sent", "failed", "held"] {
+            disk.make_folder(&folder(&format!("/{name}")));
+        }
+        let state = State {
+            disk,
+            record: Record::default(),
+            server: Server::default(),
+            rule: story.rule,
+            syncs_folders: story.syncs_folders,
+            token: 0,
+            token_requests: 0,
+            wall_base: BEGIN,
+            began_at: BEGIN,
+            effects: 0,
+            cut_before: None,
+            is_cut: false,
+            last_effect: String::new(),
+            violations: Vec::new(),
+            dice: 7,
+        };
+        Self { story, state: Arc::new(Mutex::new(state)), done: Arc::new(Mutex::new(0)) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Runs a process until it is cut (true) or at rest (false).
+    fn run(&self, cut_before: Option<usize>) -> bool {
+        {
+            let mut state = self.lock();
+            state.effects = 0;
+            state.cut_before = cut_before;
+            state.is_cut = false;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let cut = Arc::new(Notify::new());
+        let (elapsed, was_cut) = runtime.block_on(self.process(Arc::clone(&cut)));
+        drop(runtime);
+        self.lock().wall_base += elapsed + 1_000;
+        was_cut
+    }
+
+    async fn process(&self, cut: Arc<Notify>) -> (i64, bool) {
+        let started = tokio::time::Instant::now();
+        let fake = Arc::new(Fake::new(Arc::clone(&self.state), Arc::clone(&cut)));
+        let (_hints, hints) = mpsc::channel::<Vec<Hint>>(1);
+        let (commands, commands_in) = mpsc::channel(1);
+        let (stop, stop_in) = mpsc::channel(1);
+        let sources = Sources { hints, commands: commands_in, stop: stop_in };
+        let daemon = Daemon::new(
+            Arc::new(Parts(Arc::clone(&fake))),
+            Arc::new(config(self.story)),
+            Box::new(NoEvents),
+            Arc::new(AtomicUsize::new(0)),
+            Mode::Service,
+        );
+        let people = async {
+            self.people(&fake, started, commands).await;
+            let rest = Duration::from_secs(self.story.rest);
+            tokio::time::sleep_until(tokio::time::Instant::now() + rest).await;
+            stop.send(Stop::Drain).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let was_cut = tokio::select! {
+            biased;
+            () = cut.notified() => true,
+            end = daemon.run(sources) => {
+                end.expect("the fake ledger can be read");
+                // What is appended goes along with the close of the ledger.
+                let mut state = fake.lock();
+                for step in std::mem::take(&mut state.record.appended) {
+                    state.record.apply(&step);
+                }
+                false
+            }
+            () = people => unreachable!("people never leave"),
+        };
+        (i64::try_from(started.elapsed().as_millis()).unwrap(), was_cut)
+    }
+
+    /// Does what is left of the script, each act once.
+    async fn people(
+        &self,
+        fake: &Fake,
+        started: tokio::time::Instant,
+        commands: mpsc::Sender<(Command, oneshot::Sender<CommandAnswer>)>,
+    ) {
+        let behind = fake.lock().wall_base - BEGIN;
+        loop {
+            let index = *self.done.lock().unwrap();
+            let Some((at, act)) = self.story.script.get(index).cloned() else { return };
+            let due = i64::try_from(at).unwrap() * 1_000 - behind;
+            if let Ok(due) = u64::try_from(due) {
+                tokio::time::sleep_until(started + Duration::from_millis(due)).await;
+            }
+            self.act(fake, &act, &commands).await;
+            *self.done.lock().unwrap() = index + 1;
+        }
+    }
+
+    async fn act(
+        &self,
+        fake: &Fake,
+        act: &Act,
+        commands: &mpsc::Sender<(Command, oneshot::Sender<CommandAnswer>)>,
+    ) {
+        let now = patchdrop::world::clock::Clock::now(fake).wall;
+        match act {
+            Act::Drop(path, content) | Act::Put(path, content) => {
+                fake.lock().disk.put(&place(path), content.as_bytes(), now);
+            }
+            Act::MoveBack { content, name } => {
+                let from = places_of(&fake.lock(), content).pop();
+                if let Some(from) = from {
+                    fake.lock().disk.person_moves(&from, &place(name), now);
+                }
+            }
+            Act::TakeAway(content) => {
+                let all = places_of(&fake.lock(), content);
+                let mut state = fake.lock();
+                all.iter().for_each(|place| state.disk.person_removes(place));
+            }
+            Act::AwaitClaimed(content) => {
+                while places_of(&fake.lock(), content)
+                    .iter()
+                    .any(|place| *place.folder == *Path::new(ROOT))
+                {
+                    let later = tokio::time::Instant::now() + Duration::from_secs(1);
+                    tokio::time::sleep_until(later).await;
+                }
+            }
+            Act::Await(content, state) => self.await_state(fake, content, *state).await,
+            Act::Tell(content, command) => {
+                let Some(id) = self.newest(fake, content) else { return };
+                let (reply, answer) = oneshot::channel();
+                if commands.send((command(id), reply)).await.is_ok() {
+                    drop(answer.await);
+                }
+            }
+        }
+    }
+
+    fn newest(&self, fake: &Fake, content: &str) -> Option<String> {
+        let digest = state::digest(content.as_bytes());
+        let state = fake.lock();
+        let mut entries = state.record.entries.values().rev();
+        entries.find(|entry| entry.digest == Some(digest)).map(|entry| entry.id.to_string())
+    }
+
+    /// Waits, at most an hour, until the newest entry of this content is there. (A cut may lead it
+    /// elsewhere: then the story goes on without.)
+    async fn await_state(&self, fake: &Fake, content: &str, wanted: patchdrop::model::step::State) {
+        let digest = state::digest(content.as_bytes());
+        for _ in 0..3_600 {
+            let is_there = {
+                let state = fake.lock();
+                state
+                    .record
+                    .entries
+                    .values()
+                    .rev()
+                    .find(|entry| entry.digest == Some(digest))
+                    .is_some_and(|entry| {
+                        entry.state == wanted && (entry.settled || appended(&state, entry.id))
+                    })
+            };
+            if is_there {
+                return;
+            }
+            tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Contents that a person has dropped so far and not taken away or replaced.
+    fn present(&self) -> Vec<&'static str> {
+        let done = *self.done.lock().unwrap();
+        let mut at: BTreeMap<&str, &'static str> = BTreeMap::new();
+        let mut kept = Vec::new();
+        for (_, act) in &self.story.script[..done] {
+            if let Act::Drop(path, content) | Act::Put(path, content) = act {
+                at.insert(path, content);
+            }
+        }
+        kept.extend(at.into_values());
+        kept
+    }
+}
+
+fn appended(state: &State, id: patchdrop::model::file::FileId) -> bool {
+    state.record.appended.iter().any(|step| step.id() == id)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Kill,
+    Power { seed: u64 },
+}
+
+/// What a cut leaves.
+fn cut(state: &mut State, kind: Cut) {
+    state.record.own.clear();
+    state.server.in_flight.clear();
+    match kind {
+        Cut::Kill => {
+            state.record.appended.clear();
+            // The fake's rename is one operation for the process too.
+        }
+        Cut::Power { seed } => {
+            let mut dice = seed;
+            state.disk.cut(|| match seed {
+                0 => false,
+                1 => true,
+                _ => {
+                    dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x9E37);
+                    dice >> 63 == 1
+                }
+            });
+            state.record.appended.clear();
+            state.record.begun.clear();
+            state.record.is_other_boot = true;
+        }
+    }
+}
+
+/// Runs a story with one cut; the violations.
+fn run_with_cut(story: &Story, at: usize, kind: Cut) -> Vec<String> {
+    let sim = Sim::new(story);
+    if sim.run(Some(at)) {
+        let mut state = sim.lock();
+        cut(&mut state, kind);
+        promises::check_one_place(&mut state, story, &sim.present());
+        if kind == Cut::Kill {
+            promises::check_explained(&mut state);
+        }
+        drop(state);
+        sim.run(None);
+    }
+    let mut state = sim.lock();
+    promises::check_rest(&mut state, story);
+    std::mem::take(&mut state.violations)
+}
+
+fn run_whole(story: &Story) -> (usize, Vec<String>) {
+    let sim = Sim::new(story);
+    sim.run(None);
+    let mut state = sim.lock();
+    let effects = state.effects;
+    promises::check_rest(&mut state, story);
+    (effects, std::mem::take(&mut state.violations))
+}
+
+fn sweep(story: &Story) -> Vec<String> {
+    let (effects, violations) = run_whole(story);
+    if !violations.is_empty() {
+        return violations.iter().map(|text| format!("{}, uncut: {text}", story.name)).collect();
+    }
+    let mut kinds = vec![Cut::Kill];
+    kinds.extend((0..5).map(|seed| Cut::Power { seed }));
+    for at in 0..effects {
+        for kind in &kinds {
+            let violations = run_with_cut(story, at, *kind);
+            if !violations.is_empty() {
+                return violations
+                    .iter()
+                    .map(|text| format!("{}, {kind:?} before effect {at}: {text}", story.name))
+                    .collect();
+            }
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn every_story_keeps_every_promise_wherever_it_is_cut() {
+    let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
+    let stories = stories::all();
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = stories
+            .iter()
+            .filter(|story| only.as_ref().is_none_or(|only| story.name.contains(only.as_str())))
+            .map(|story| scope.spawn(move || sweep(story)))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
+}

@@ -1,0 +1,162 @@
+//! The promises, checked at rest and after every cut.
+
+use patchdrop::model::step::{State as FileState, Verdict};
+
+use crate::stories::{Home, ROOT, Story, places_of};
+use crate::world::State;
+
+/// After a cut, before anything runs again: no file of the story is lost or doubled (P1).
+pub fn check_one_place(state: &mut State, story: &Story, present: &[&'static str]) {
+    for (content, home) in &story.homes {
+        let places = places_of(state, content);
+        let may_be_gone = *home == Home::Nowhere || !present.contains(content);
+        if places.len() > 1 || places.is_empty() && !may_be_gone {
+            state.violates("P1", format!("{content} is in {} places: {places:?}", places.len()));
+        }
+    }
+}
+
+/// After a kill of the process alone: whatever is in `failed/` or `held/` has its why (P5).
+pub fn check_explained(state: &mut State) {
+    for folder in ["failed", "held"] {
+        let Some(names) = state.disk.folders.get(std::path::Path::new(&format!("{ROOT}/{folder}")))
+        else {
+            continue;
+        };
+        let alone: Vec<String> = names
+            .keys()
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| !name.ends_with(".why.txt"))
+            .filter(|name| {
+                let why = format!("{name}.why.txt");
+                !names.keys().any(|other| *other == *why)
+            })
+            .collect();
+        for name in alone {
+            state.violates("P5", format!("{folder}/{name} has no why"));
+        }
+    }
+}
+
+/// At rest.
+pub fn check_rest(state: &mut State, story: &Story) {
+    check_homes(state, story);
+    check_explained(state);
+    check_sent(state);
+    check_doubts(state);
+    check_server(state, story);
+    check_strangers(state, story);
+    let open: Vec<String> = state
+        .record
+        .entries
+        .values()
+        .filter(|entry| !entry.settled)
+        .map(|entry| format!("{} {:?}", entry.id, entry.state))
+        .collect();
+    if !open.is_empty() {
+        state.violates("P12", format!("still open at rest: {open:?}"));
+    }
+    let sending = state.disk.folders[std::path::Path::new(&format!("{ROOT}/sending"))].len();
+    if sending > 0 {
+        state.violates("P12", format!("{sending} files left in sending/"));
+    }
+}
+
+fn check_homes(state: &mut State, story: &Story) {
+    for (content, home) in &story.homes {
+        let places = places_of(state, content);
+        let folder = |name: &str| format!("{ROOT}/{name}");
+        let allowed: Vec<String> = match home {
+            Home::Inbox => vec![ROOT.to_owned()],
+            Home::Sent => vec![folder("sent")],
+            Home::Failed => vec![folder("failed")],
+            Home::Held => vec![folder("held")],
+            Home::SentOrHeld => vec![folder("sent"), folder("held")],
+            Home::Nowhere => Vec::new(),
+        };
+        let fits = match places.as_slice() {
+            [] => allowed.is_empty(),
+            [place] => allowed.iter().any(|folder| *place.folder == *std::path::Path::new(folder)),
+            _ => false,
+        };
+        if !fits {
+            let promise = if places.len() > 1 { "P1" } else { "P12" };
+            state.violates(promise, format!("{content} should be {home:?}, is in {places:?}"));
+        }
+    }
+}
+
+/// P4: nothing in `sent/` without an acceptance on record.
+fn check_sent(state: &mut State) {
+    let names = state.disk.folders[std::path::Path::new(&format!("{ROOT}/sent"))].clone();
+    for (name, node) in names {
+        let content = state.disk.nodes[&node].content.clone();
+        let digest = crate::state::digest(&content);
+        let shown = name.to_string_lossy().into_owned();
+        if shown.ends_with(".receipt.json") || content.starts_with(b"a") {
+            continue;
+        }
+        let accepted = state.record.entries.values().any(|entry| {
+            entry.digest == Some(digest)
+                && entry.state == FileState::Sent
+                && (state.record.has_delivered(entry.id)
+                    || entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent"))
+        });
+        if !accepted {
+            state.violates("P4", format!("{shown} is in sent/ without an acceptance on record"));
+        }
+    }
+}
+
+/// P6: what the server stored and no answer confirmed is visible as a doubt.
+fn check_doubts(state: &mut State) {
+    let mut doubts = Vec::new();
+    for stored in &state.server.stored {
+        let Some(entry) = state.record.entries.get(&stored.id) else { continue };
+        let attempts = state.record.attempts.get(&stored.id).cloned().unwrap_or_default();
+        let visible = attempts.iter().any(|attempt| match &attempt.end {
+            Some(end) => matches!(end.verdict, Verdict::Delivered | Verdict::InDoubt),
+            None => entry.state == FileState::Missing,
+        });
+        if !visible {
+            doubts.push(format!("{} was stored; the record says {attempts:?}", stored.id));
+        }
+    }
+    doubts.into_iter().for_each(|text| state.violates("P6", text));
+}
+
+fn check_server(state: &mut State, story: &Story) {
+    for (content, least, most) in &story.stored {
+        let digest = crate::state::digest(content.as_bytes());
+        let times = state.server.stored.iter().filter(|stored| stored.digest == digest).count();
+        if times < *least {
+            state.violates("P12", format!("{content} was stored {times} times, not {least}"));
+        }
+        if times > *most {
+            state.violates("P3", format!("{content} was stored {times} times, more than {most}"));
+        }
+        // A key changes only after a recorded rejection.
+        let rejected = state.record.attempts.values().flatten().any(|attempt| {
+            attempt
+                .end
+                .as_ref()
+                .is_some_and(|end| matches!(end.verdict, Verdict::Rejected | Verdict::RouteFault))
+        });
+        let keys = state.server.keys.get(content.as_bytes()).map_or(0, |keys| keys.len());
+        if keys > 1 && !rejected {
+            state.violates("P6", format!("{content} went out under {keys} keys"));
+        }
+    }
+}
+
+/// P7: files that a person put into our folders are still there, unchanged.
+fn check_strangers(state: &mut State, story: &Story) {
+    for (_, act) in &story.script {
+        if let crate::stories::Act::Put(path, content) = act
+            && path.contains('/')
+            && state.disk.content(&crate::stories::place(path)) != Some(content.as_bytes())
+        {
+            state.violates("P7", format!("{path} was replaced or removed"));
+        }
+    }
+}

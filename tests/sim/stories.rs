@@ -1,0 +1,369 @@
+//! Stories: what people and the server do, and where every file must be in the end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use patchdrop::model::command::Command;
+use patchdrop::model::file::Place;
+use patchdrop::model::step::State as FileState;
+
+use crate::state::{Asked, Behaviour, Rule};
+use crate::world::State;
+
+/// What a person does; each is done once, whatever is cut.
+#[derive(Clone)]
+pub enum Act {
+    /// Drops a file, complete, by a rename.
+    Drop(&'static str, &'static str),
+    /// Puts a file anywhere below the route's folder.
+    Put(&'static str, &'static str),
+    /// Moves the (only) file with this content back into the drop folder under its name there.
+    MoveBack { content: &'static str, name: &'static str },
+    /// Takes the file with this content away, wherever it is.
+    TakeAway(&'static str),
+    /// Gives a command about the file with this content.
+    Tell(&'static str, fn(String) -> Command),
+    /// Waits until no file with this content is in the drop folder.
+    AwaitClaimed(&'static str),
+    /// Waits until the entry with this content is settled in this state.
+    Await(&'static str, FileState),
+}
+
+/// Where a file must be at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Home {
+    Inbox,
+    Sent,
+    Failed,
+    Held,
+    /// Sent, or held because a cut left it in doubt.
+    SentOrHeld,
+    /// Taken away by a person.
+    Nowhere,
+}
+
+pub struct Story {
+    pub name: &'static str,
+    /// Seconds after the begin, and what is done.
+    pub script: Vec<(u64, Act)>,
+    pub rule: Rule,
+    /// Content and home of every file.
+    pub homes: Vec<(&'static str, Home)>,
+    /// Content and how often the server may have stored it: at least, at most.
+    pub stored: Vec<(&'static str, usize, usize)>,
+    /// Seconds that the run goes on after the last act.
+    pub rest: u64,
+    pub resends_in_doubt: bool,
+    pub syncs_folders: bool,
+    pub receipts: bool,
+    pub has_credential: bool,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self {
+            name: "",
+            script: Vec::new(),
+            rule: |_| Behaviour::Accept,
+            homes: Vec::new(),
+            stored: Vec::new(),
+            rest: 900,
+            resends_in_doubt: false,
+            syncs_folders: true,
+            receipts: false,
+            has_credential: false,
+        }
+    }
+}
+
+pub const ROOT: &str = "/r/orders";
+
+pub fn place(path: &str) -> Place {
+    let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));
+    let folder = if folder.is_empty() { ROOT.to_owned() } else { format!("{ROOT}/{folder}") };
+    Place::new(&Arc::from(Path::new(&folder)), name)
+}
+
+fn release(id: String) -> Command {
+    Command::Release { ids: vec![id] }
+}
+
+fn resend(id: String) -> Command {
+    Command::Resend { ids: vec![id] }
+}
+
+fn mark_sent(id: String) -> Command {
+    Command::Mark { id, sent: true, note: "looked at the receiver".into() }
+}
+
+fn mark_failed(id: String) -> Command {
+    Command::Mark { id, sent: false, note: "not wanted".into() }
+}
+
+const A: &str = r#"{"order":"A"}"#;
+const B: &str = r#"{"order":"B"}"#;
+const C: &str = r#"{"order":"C"}"#;
+const BAD: &str = r#"{"order":]"#;
+
+fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
+    if asked.before == 0 { first } else { Behaviour::Accept }
+}
+
+/// With `hold` a cut during an attempt may leave a file in doubt, and so in `held/`.
+pub fn all() -> Vec<Story> {
+    use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, TakeAway, Tell};
+    use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Away, Status};
+    use Home::{Failed, Held, Inbox, Nowhere, Sent, SentOrHeld};
+    vec![
+        Story {
+            name: "a good file",
+            script: vec![(0, Drop("a.json", A))],
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            receipts: true,
+            ..Story::default()
+        },
+        Story {
+            name: "a good file where folders cannot be synced",
+            script: vec![(0, Drop("a.json", A)), (1, Drop("b.json", B))],
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            syncs_folders: false,
+            ..Story::default()
+        },
+        Story {
+            name: "a bad file among good ones",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("bad.json", BAD)),
+                (0, Drop("c.json", C)),
+            ],
+            homes: vec![(A, SentOrHeld), (BAD, Failed), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (BAD, 0, 0), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the token ends midway",
+            script: vec![(0, Drop("a.json", A)), (5, Drop("b.json", B))],
+            rule: |asked| if asked.stored >= 1 && asked.token < 2 { Status(401) } else { Accept },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            has_credential: true,
+            ..Story::default()
+        },
+        Story {
+            name: "deferred and then sent",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| if asked.before < 3 { Status(503) } else { Accept },
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the server is away for an hour",
+            script: vec![(0, Drop("a.json", A)), (3, Drop("b.json", B))],
+            rest: 2 * 3_600,
+            rule: |asked| if asked.at < 3_600 { Away } else { Accept },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the answer is lost, hold",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B))],
+            rule: |asked| if asked.content.contains('A') { AcceptAndLose } else { Accept },
+            homes: vec![(A, Held), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the answer is lost, resend",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| once_then_accept(asked, AcceptAndHide),
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 9)],
+            resends_in_doubt: true,
+            ..Story::default()
+        },
+        Story {
+            name: "held, released and sent",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, Await(A, FileState::Held)),
+                (1, Tell(A, release)),
+                (5, Drop("b.json", B)),
+            ],
+            rule: |asked| {
+                if asked.content.contains('A') {
+                    once_then_accept(asked, AcceptAndLose)
+                } else {
+                    Accept
+                }
+            },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 2), (B, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "held, marked as sent and as failed",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("b.json", B)),
+                (1, Await(A, FileState::Held)),
+                (1, Await(B, FileState::Held)),
+                (2, Tell(A, mark_sent)),
+                (2, Tell(B, mark_failed)),
+            ],
+            rule: |_| AcceptAndLose,
+            homes: vec![(A, Sent), (B, Failed)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the same name three times, the first deferred",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, AwaitClaimed(A)),
+                (1, Drop("a.json", B)),
+                (40, AwaitClaimed(B)),
+                (40, Drop("a.json", C)),
+            ],
+            rule: |asked| {
+                if asked.content.contains('A') && asked.before < 4 { Status(503) } else { Accept }
+            },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the same name twice, the first in doubt and resent",
+            script: vec![(0, Drop("a.json", A)), (1, AwaitClaimed(A)), (1, Drop("a.json", B))],
+            rule: |asked| {
+                if asked.content.contains('A') && asked.before < 2 { AcceptAndHide } else { Accept }
+            },
+            homes: vec![(A, Sent), (B, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9)],
+            resends_in_doubt: true,
+            ..Story::default()
+        },
+        Story {
+            name: "a taken name in sent and in failed",
+            script: vec![
+                (0, Put("sent/a.json", "an older file")),
+                (0, Put("failed/bad.json.why.txt", "a note")),
+                (0, Drop("a.json", A)),
+                (0, Drop("bad.json", BAD)),
+            ],
+            homes: vec![(A, SentOrHeld), (BAD, Failed)],
+            stored: vec![(A, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "a stranger takes the target's name while the file moves",
+            script: vec![(0, Drop("a.json", A)), (0, Put("sent/a.json", "a stranger"))],
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            syncs_folders: false,
+            ..Story::default()
+        },
+        Story {
+            name: "rejected, resent and sent",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, Await(A, FileState::Failed)),
+                (1, Tell(A, resend)),
+            ],
+            rule: |asked| once_then_accept(asked, Status(422)),
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "rejected and moved back by hand",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, Await(A, FileState::Failed)),
+                (1, MoveBack { content: A, name: "a.json" }),
+            ],
+            rule: |asked| once_then_accept(asked, Status(422)),
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "a poison file among good ones",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (2, Drop("c.json", C))],
+            rule: |asked| if asked.content.contains('A') { Status(400) } else { Accept },
+            homes: vec![(A, Failed), (B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(A, 0, 0), (B, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "the route is wrong for a while",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (9, Drop("c.json", C))],
+            rest: 1_500,
+            rule: |asked| if asked.at < 600 { Status(404) } else { Accept },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "one file alone is refused like a wrong route",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (60, Drop("c.json", C))],
+            rule: |asked| if asked.content.contains('B') { Status(404) } else { Accept },
+            homes: vec![(A, SentOrHeld), (B, Failed), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "taken away while deferred",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (2, AwaitClaimed(A)),
+                (2, TakeAway(A)),
+                (3, Drop("b.json", B)),
+            ],
+            rule: |asked| if asked.content.contains('A') { Status(503) } else { Accept },
+            homes: vec![(A, Nowhere), (B, SentOrHeld)],
+            stored: vec![(A, 0, 0), (B, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "overwritten before and after the claim",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("a.json", B)),
+                (4, AwaitClaimed(B)),
+                (4, Drop("a.json", C)),
+            ],
+            homes: vec![(B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(B, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "a document that stops in the middle, and one that never goes on",
+            script: vec![
+                (0, Drop("slow.json", r#"{"order":"#)),
+                (0, Drop("never.json", r#"{"never":"#)),
+                (5, Put("slow.json", C)),
+                (0, Put("note.txt", "not ours")),
+            ],
+            homes: vec![(C, SentOrHeld), (r#"{"never":"#, Failed), ("not ours", Inbox)],
+            stored: vec![(C, 0, 1)],
+            ..Story::default()
+        },
+    ]
+}
+
+/// Finds every place of a content.
+pub fn places_of(state: &State, content: &str) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (folder, names) in &state.disk.folders {
+        for (name, node) in names {
+            if state.disk.nodes[node].content == content.as_bytes() {
+                places.push(Place::new(&Arc::from(folder.as_path()), name.clone()));
+            }
+        }
+    }
+    places
+}

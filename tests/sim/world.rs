@@ -1,0 +1,557 @@
+//! The fakes for the world's traits. Every effect passes one gate, at which the power can go.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::future::pending;
+use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use patchdrop::model::exchange::{
+    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
+};
+use patchdrop::model::file::{Digest, FileId, Identity, Place, Sighting};
+use patchdrop::model::outcome::{Cause, Code};
+use patchdrop::model::route::RouteName;
+use patchdrop::model::secret::Secret;
+use patchdrop::model::step::{Entry, History, RouteRecord, State as FileState, Step};
+use patchdrop::model::time::{Now, Tick, Wall};
+use patchdrop::world::World;
+use patchdrop::world::clock::Clock;
+use patchdrop::world::endpoint::Endpoint;
+use patchdrop::world::folder::{Disk, Examined, FolderError, MoveError};
+use patchdrop::world::ledger::{Count, Ledger, LedgerError, Query};
+use patchdrop::world::token::Tokens;
+use tokio::sync::{Notify, mpsc};
+
+use crate::state::{Asked, Behaviour, Disk as DiskState, Record, Rule, Server, Stored, digest};
+
+/// Everything that outlives a simulated process.
+pub struct State {
+    pub disk: DiskState,
+    pub record: Record,
+    pub server: Server,
+    pub rule: Rule,
+    pub syncs_folders: bool,
+    pub token: u64,
+    pub token_requests: usize,
+    /// Wall time at the start of the present process.
+    pub wall_base: i64,
+    pub began_at: i64,
+    pub effects: usize,
+    pub cut_before: Option<usize>,
+    pub is_cut: bool,
+    pub last_effect: String,
+    pub violations: Vec<String>,
+    pub dice: u64,
+}
+
+pub struct Fake {
+    pub state: Arc<Mutex<State>>,
+    pub cut: Arc<Notify>,
+    started: tokio::time::Instant,
+}
+
+impl Fake {
+    pub fn new(state: Arc<Mutex<State>>, cut: Arc<Notify>) -> Self {
+        Self { state, cut, started: tokio::time::Instant::now() }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn wall(&self) -> Wall {
+        let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap();
+        Wall(self.lock().wall_base + elapsed)
+    }
+
+    /// The gate before every effect. When the power goes, nothing returns any more.
+    async fn gate(&self, what: impl FnOnce() -> String) {
+        // Others may run between any two effects.
+        tokio::task::yield_now().await;
+        if !self.passes(what) {
+            pending::<()>().await;
+        }
+    }
+
+    fn passes(&self, what: impl FnOnce() -> String) -> bool {
+        let mut state = self.lock();
+        if state.is_cut {
+            return false;
+        }
+        if state.cut_before == Some(state.effects) {
+            state.is_cut = true;
+            state.last_effect = what();
+            self.cut.notify_one();
+            return false;
+        }
+        state.effects += 1;
+        true
+    }
+}
+
+impl State {
+    pub fn violates(&mut self, promise: &str, text: String) {
+        self.violations.push(format!("{promise}: {text}"));
+    }
+}
+
+pub struct Parts(pub Arc<Fake>);
+
+impl World for Parts {
+    type Clock = Fake;
+    type Disk = Fake;
+    type Ledger = Fake;
+    type Endpoint = Fake;
+    type Tokens = Fake;
+    fn clock(&self) -> &Fake {
+        &self.0
+    }
+    fn disk(&self) -> &Fake {
+        &self.0
+    }
+    fn ledger(&self) -> &Fake {
+        &self.0
+    }
+    fn endpoint(&self) -> &Fake {
+        &self.0
+    }
+    fn tokens(&self) -> &Fake {
+        &self.0
+    }
+}
+
+impl Clock for Fake {
+    fn now(&self) -> Now {
+        let tick = u64::try_from(self.started.elapsed().as_millis()).unwrap();
+        Now { wall: self.wall(), tick: Tick(tick) }
+    }
+
+    async fn sleep(&self, span: Duration) {
+        tokio::time::sleep_until(tokio::time::Instant::now() + span).await;
+    }
+
+    fn dice(&self) -> f64 {
+        let mut state = self.lock();
+        state.dice = state.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state.dice >> 40) as f64 / (1_u64 << 24) as f64
+    }
+}
+
+impl Disk for Fake {
+    type Grip = u64;
+
+    async fn sweep(
+        &self,
+        folder: Arc<Path>,
+        chunks: mpsc::Sender<Vec<Sighting>>,
+    ) -> Result<(), FolderError> {
+        let all: Vec<Sighting> = {
+            let state = self.lock();
+            let Some(names) = state.disk.folders.get(&*folder) else {
+                return Err(FolderError::Gone { path: folder.to_path_buf() });
+            };
+            names.iter().map(|(name, node)| state.disk.sighting(name, *node)).collect()
+        };
+        for chunk in all.chunks(2) {
+            if chunks.send(chunk.to_vec()).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn subfolders(&self, _folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
+        Ok(Vec::new())
+    }
+
+    async fn examine<T, F>(&self, place: Place, read: F) -> Result<Examined<u64, T>, FolderError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read, &Identity) -> T + Send + 'static,
+    {
+        tokio::task::yield_now().await;
+        let (node, identity, changed_at, content) = {
+            let state = self.lock();
+            let Some(node) = state.disk.node_at(&place) else {
+                return Err(FolderError::Gone { path: place.path() });
+            };
+            let known = state.disk.nodes[&node].clone();
+            (node, state.disk.identity(node), known.changed_at, known.content)
+        };
+        let findings = read(&mut Cursor::new(content), &identity);
+        Ok(Examined { grip: node, identity, changed_at, lease_granted: true, findings })
+    }
+
+    async fn claim(&self, grip: u64, from: Place, to: Place) -> Result<(), MoveError> {
+        self.move_new(from, to.clone()).await?;
+        if self.lock().disk.node_at(&to) != Some(grip) {
+            return Err(MoveError::Swapped { target: to.path() });
+        }
+        Ok(())
+    }
+
+    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+        self.gate(|| format!("move {from} to {to}")).await;
+        let now = self.wall();
+        let mut state = self.lock();
+        if !state.disk.folders.contains_key(&*to.folder) {
+            return Err(FolderError::Gone { path: to.path() }.into());
+        }
+        if state.disk.node_at(&from).is_none() {
+            return Err(MoveError::Gone { source_path: from.path() });
+        }
+        if state.disk.node_at(&to).is_some() {
+            return Err(MoveError::Taken { target: to.path() });
+        }
+        state.disk.rename(&from, &to, false, now);
+        Ok(())
+    }
+
+    async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        self.gate(|| format!("sync {}", folder.display())).await;
+        let mut state = self.lock();
+        if state.syncs_folders {
+            state.disk.sync(&folder);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, place: Place) -> Result<Option<Sighting>, FolderError> {
+        let state = self.lock();
+        if state.disk.folders.contains_key(&place.path()) {
+            let identity = Identity { volume: 1, number: 1, size: 0, mtime_ns: 0 };
+            let kind = patchdrop::model::file::Kind::Folder;
+            let changed_at = Wall(0);
+            return Ok(Some(Sighting { name: place.name, kind, identity, changed_at }));
+        }
+        Ok(state.disk.node_at(&place).map(|node| state.disk.sighting(&place.name, node)))
+    }
+
+    async fn digest(&self, place: Place) -> Result<Option<(Identity, Digest)>, FolderError> {
+        let state = self.lock();
+        Ok(state
+            .disk
+            .node_at(&place)
+            .map(|node| (state.disk.identity(node), digest(&state.disk.nodes[&node].content))))
+    }
+
+    fn open(&self, place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
+        match self.lock().disk.content(place) {
+            Some(content) => Ok(Box::new(Cursor::new(content.to_vec()))),
+            None => Err(FolderError::Gone { path: place.path() }),
+        }
+    }
+
+    async fn write(&self, place: Place, content: Vec<u8>) -> Result<(), FolderError> {
+        self.gate(|| format!("write {place}")).await;
+        let now = self.wall();
+        self.lock().disk.create(&place, content, now);
+        Ok(())
+    }
+
+    async fn remove(&self, place: Place) -> Result<(), FolderError> {
+        self.gate(|| format!("remove {place}")).await;
+        self.lock().disk.remove(&place);
+        Ok(())
+    }
+
+    async fn make_folder(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        self.lock().disk.make_folder(&folder);
+        Ok(())
+    }
+
+    async fn is_local(&self, _folder: Arc<Path>) -> bool {
+        true
+    }
+
+    fn syncs_folders(&self) -> bool {
+        self.lock().syncs_folders
+    }
+}
+
+impl Ledger for Fake {
+    async fn commit(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
+        self.gate(|| format!("commit {steps:?}")).await;
+        let mut state = self.lock();
+        for step in std::mem::take(&mut state.record.appended).into_iter().chain(steps) {
+            if let Step::Decided { cause, .. } = &step
+                && cause.excerpt.is_some()
+            {
+                state.violates("P11", "an excerpt went into the ledger".into());
+            }
+            state.record.apply(&step);
+        }
+        Ok(())
+    }
+
+    fn append(&self, steps: Vec<Step>) {
+        if self.passes(|| "append".into()) {
+            self.lock().record.appended.extend(steps);
+        }
+    }
+
+    fn begun(&self, id: FileId, attempt: u32) -> Result<(), LedgerError> {
+        if !self.passes(|| format!("begun {id} {attempt}")) {
+            return Err(LedgerError::Replaced);
+        }
+        self.lock().record.begun.insert((id, attempt));
+        Ok(())
+    }
+
+    fn had_begun(&self, id: FileId, attempt: u32) -> Option<bool> {
+        let state = self.lock();
+        if state.record.is_other_boot && !state.record.own.contains(&id) {
+            return None;
+        }
+        Some(state.record.begun.contains(&(id, attempt)))
+    }
+
+    fn key(&self, first: FileId) -> String {
+        format!("key-{first}")
+    }
+
+    async fn reserve(&self, floor: FileId) -> Result<Range<u64>, LedgerError> {
+        self.gate(|| "reserve".into()).await;
+        let mut state = self.lock();
+        let start = state.record.reserved_end.max(floor.0);
+        state.record.reserved_end = start + 10_000;
+        Ok(start..start + 10_000)
+    }
+
+    fn has_reserved(&self, id: FileId) -> bool {
+        id.0 < self.lock().record.reserved_end
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Entry>, LedgerError> {
+        let state = self.lock();
+        Ok(state.record.entries.values().filter(|entry| !entry.settled).cloned().collect())
+    }
+
+    async fn entry(&self, id: FileId) -> Result<Option<Entry>, LedgerError> {
+        // What is appended is on record a moment later; readers see it then.
+        let mut state = self.lock();
+        for step in std::mem::take(&mut state.record.appended) {
+            state.record.apply(&step);
+        }
+        Ok(state.record.entries.get(&id).cloned())
+    }
+
+    async fn history(&self, id: FileId) -> Result<Option<History>, LedgerError> {
+        let state = self.lock();
+        Ok(state.record.entries.get(&id).map(|entry| History {
+            entry: entry.clone(),
+            attempts: state.record.attempts.get(&id).cloned().unwrap_or_default(),
+            remarks: state.record.remarks.get(&id).cloned().unwrap_or_default(),
+        }))
+    }
+
+    async fn list(&self, query: Query) -> Result<Vec<Entry>, LedgerError> {
+        let state = self.lock();
+        let fits = |entry: &&Entry| {
+            (query.states.is_empty() || query.states.contains(&entry.state))
+                && query.name.as_ref().is_none_or(|name| *name == entry.name)
+        };
+        Ok(state.record.entries.values().rev().filter(fits).take(query.limit).cloned().collect())
+    }
+
+    async fn predecessor(
+        &self,
+        route: &RouteName,
+        digest: &Digest,
+    ) -> Result<Option<Entry>, LedgerError> {
+        let state = self.lock();
+        let fits = |entry: &&Entry| {
+            entry.settled
+                && entry.route == *route
+                && entry.digest == Some(*digest)
+                && matches!(entry.state, FileState::Failed | FileState::Held)
+        };
+        Ok(state.record.entries.values().rev().find(fits).cloned())
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>, LedgerError> {
+        Ok(Vec::new())
+    }
+
+    async fn routes(&self) -> Result<Vec<RouteRecord>, LedgerError> {
+        Ok(self.lock().record.routes.values().cloned().collect())
+    }
+
+    async fn put_route(&self, record: RouteRecord) -> Result<(), LedgerError> {
+        self.gate(|| "put route".into()).await;
+        self.lock().record.routes.insert(record.name.to_string(), record);
+        Ok(())
+    }
+}
+
+impl Endpoint for Fake {
+    async fn send(&self, request: Request) -> Reply {
+        self.gate(|| "request arrives".into()).await;
+        let headers: BTreeMap<String, String> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
+            .collect();
+        let content = match request.body {
+            Body::Bytes(bytes) => bytes.to_vec(),
+            Body::Stream(mut stream) => {
+                let mut content = Vec::new();
+                let read = stream.reader.read_to_end(&mut content);
+                if read.is_err() || digest(&content) != stream.digest {
+                    return Reply::Changed;
+                }
+                content
+            }
+        };
+        let arrived = self.arrive(&headers, &content);
+        // The server takes its time: another request of the same name would be seen in flight.
+        tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(5)).await;
+        let name = headers.get("X-Name").cloned().unwrap_or_default();
+        self.lock().server.in_flight.remove(&OsString::from(name));
+        self.gate(|| "answer comes".into()).await;
+        reply(arrived)
+    }
+}
+
+fn reply(behaviour: Behaviour) -> Reply {
+    let cut = |progress| {
+        let cause = Cause::new(Code::of("cut"), "the connection was cut");
+        Reply::NoAnswer { progress, cause }
+    };
+    let status = |status| Reply::Answer(Answer { status, ..Answer::default() });
+    match behaviour {
+        Behaviour::Accept => status(200),
+        Behaviour::AcceptAndLose => cut(Progress::Whole),
+        Behaviour::AcceptAndHide => status(504),
+        Behaviour::Status(code) => status(code),
+        Behaviour::Away => cut(Progress::Nothing),
+    }
+}
+
+impl Fake {
+    /// The server sees a request: what it does, and what must be true at this moment (P2, P3, P6,
+    /// P8, P13).
+    fn arrive(&self, headers: &BTreeMap<String, String>, content: &[u8]) -> Behaviour {
+        let at = self.wall();
+        let mut state = self.lock();
+        let state = &mut *state;
+        let token = headers
+            .get("Authorization")
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0);
+        let before = state.server.seen.entry(content.to_vec()).or_default();
+        let asked = Asked {
+            content: String::from_utf8_lossy(content).into_owned(),
+            before: *before,
+            token,
+            at: u64::try_from((at.0 - state.began_at) / 1_000).unwrap_or(0),
+            stored: state.server.stored.len(),
+        };
+        let behaviour = (state.rule)(&asked);
+        if behaviour == Behaviour::Away {
+            return behaviour;
+        }
+        *before += 1;
+        state.server.requests += 1;
+        state.check_arrival(headers, content);
+        let stores = matches!(
+            behaviour,
+            Behaviour::Accept | Behaviour::AcceptAndLose | Behaviour::AcceptAndHide
+        );
+        if let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)).filter(|_| stores) {
+            let key = headers.get("Idempotency-Key").cloned().unwrap_or_default();
+            state.server.stored.push(Stored { id, key, digest: digest(content) });
+        }
+        behaviour
+    }
+}
+
+impl State {
+    fn check_arrival(&mut self, headers: &BTreeMap<String, String>, content: &[u8]) {
+        let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)) else {
+            self.violates("P2", "a request without id".into());
+            return;
+        };
+        let key = headers.get("Idempotency-Key").cloned().unwrap_or_default();
+        let Some(entry) = self.record.entries.get(&id).cloned() else {
+            self.violates("P2", format!("{id} was sent before its claim was on record"));
+            return;
+        };
+        if entry.attempt_open_since.is_none() {
+            self.violates("P2", format!("{id} was sent without an attempt on record"));
+        }
+        if !self.server.used.insert((id, entry.attempt)) {
+            self.violates("P2", format!("attempt {} of {id} was used twice", entry.attempt));
+        }
+        if self.record.has_delivered(id) || entry.state == FileState::Sent {
+            self.violates("P3", format!("{id} was sent after a recorded acceptance"));
+        }
+        if entry.key != key {
+            self.violates("P6", format!("{id} went out under another key than recorded"));
+        }
+        let claimed = patchdrop::journey::settle::claimed_name(id, &entry.name);
+        let is_there = self.disk.folders.iter().any(|(folder, names)| {
+            let place = Place::new(&Arc::from(folder.as_path()), claimed.clone());
+            names.contains_key(&claimed)
+                && (!self.syncs_folders || self.disk.durably_at(&place).is_some())
+        });
+        if !is_there {
+            self.violates("P2", format!("{id} was sent before its rename was durable"));
+        }
+        if entry.envelope.as_ref().is_none_or(|body| body.digest != digest(content)) {
+            self.violates("P8", format!("{id}: other bytes than recorded"));
+        }
+        if !self.server.in_flight.insert(entry.name.clone()) {
+            self.violates("P13", format!("two files named {:?} in flight", entry.name));
+        }
+        let ended = |id: FileId| {
+            self.record
+                .appended
+                .iter()
+                .any(|step| matches!(step, Step::Settled { id: one } if *one == id))
+        };
+        let older_waits = self.record.entries.values().any(|other| {
+            !ended(other.id)
+                && other.name == entry.name
+                && other.route == entry.route
+                && other.id < id
+                && !other.settled
+        });
+        if older_waits {
+            self.violates("P13", format!("{id} overtook an older file of its name"));
+        }
+        self.server.keys.entry(content.to_vec()).or_default().insert(key);
+    }
+}
+
+impl Tokens for Fake {
+    async fn current(&self, _credential: &CredentialName) -> Result<Token, TokenRefusal> {
+        let generation = self.lock().token;
+        if generation == 0 {
+            return self.refresh(_credential, 0).await;
+        }
+        Ok(token(generation))
+    }
+
+    async fn refresh(
+        &self,
+        _credential: &CredentialName,
+        generation: u64,
+    ) -> Result<Token, TokenRefusal> {
+        let mut state = self.lock();
+        if state.token <= generation {
+            state.token = generation + 1;
+            state.token_requests += 1;
+        }
+        Ok(token(state.token))
+    }
+}
+
+fn token(generation: u64) -> Token {
+    Token { authorization: Secret::new(format!("Bearer {generation}")), generation }
+}
