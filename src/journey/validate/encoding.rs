@@ -120,11 +120,9 @@ pub(super) fn recognise(encoding: Encoding, head: &[u8], whole: bool) -> Head {
     match encoding {
         Encoding::Auto if begins_mark => Head::Stops,
         Encoding::Utf16 if begins_mark && head.len() == 1 => Head::Stops,
-        Encoding::Auto | Encoding::Utf8 => {
-            wide(head).map_or(text(None, 0), |misfit| Head::Misfit(misfit))
-        }
+        Encoding::Auto | Encoding::Utf8 => wide(head).map_or(text(None, 0), Head::Misfit),
         Encoding::Windows1252 => {
-            wide(head).map_or(text(Some(Conversion::Windows1252), 0), |misfit| Head::Misfit(misfit))
+            wide(head).map_or(text(Some(Conversion::Windows1252), 0), Head::Misfit)
         }
         Encoding::Utf16 => match head {
             [0, low, ..] if *low != 0 => Head::Misfit(Misfit::Utf16BeNoBom),

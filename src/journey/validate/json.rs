@@ -177,11 +177,12 @@ impl Parser {
         if self.state == State::Number && self.depth == 0 && self.number.may_end() {
             self.number_ended()?;
         }
-        match self.state {
-            State::Done => Ok(()),
-            State::Value(After::Nothing) => Err(Defect::new(at, Kind::Empty)),
-            _ => Err(Defect::new(at, Kind::Stops(self.depth))),
+        if self.state == State::Done {
+            return Ok(());
         }
+        let nothing = self.state == State::Value(After::Nothing);
+        let kind = if nothing { Kind::Empty } else { Kind::Stops(self.depth) };
+        Err(Defect::new(at, kind))
     }
 
     #[inline]
@@ -223,7 +224,7 @@ impl Parser {
                 self.open(false, at)?;
                 self.state = State::Value(After::Bracket);
             }
-            (State::Value(_), b't' | b'f' | b'n') => return self.word(text, at, byte),
+            (State::Value(_), b't' | b'f' | b'n') => return Ok(self.word(text, at, byte)),
             (State::Colon, b':') => self.state = State::Value(After::Colon),
             (State::Next, b',') => {
                 let in_object = self.is_in_object();
@@ -302,7 +303,7 @@ impl Parser {
     }
 
     #[inline]
-    fn word(&mut self, text: &[u8], at: usize, first: u8) -> Result<usize, Defect> {
+    fn word(&mut self, text: &[u8], at: usize, first: u8) -> usize {
         self.word = match first {
             b't' => b"rue",
             b'f' => b"alse",
@@ -311,10 +312,10 @@ impl Parser {
         let end = at + 1 + self.word.len();
         if text.get(at + 1..end) == Some(self.word) {
             self.value_ended();
-            return Ok(end);
+            return end;
         }
         self.state = State::Word;
-        Ok(at + 1)
+        at + 1
     }
 
     fn letters(&mut self, byte: u8, at: usize) -> Result<usize, Defect> {
@@ -494,14 +495,13 @@ impl Parser {
             (State::Value(_), byte) if byte.is_ascii_alphabetic() => {
                 "a word other than true, false and null, or text without quotes,"
             }
-            (State::FirstKey | State::Key, b']') => "a ] that closes an object",
+            (State::FirstKey | State::Key | State::Next, b']') => "a ] that closes an object",
             (State::FirstKey | State::Key, byte) if byte.is_ascii_alphanumeric() => {
                 "a key without double quotes"
             }
             (State::Value(_), _) => "something that begins no value",
             (State::FirstKey | State::Key, _) => "something that is no key",
             (State::Colon, _) => "a key without a colon after it",
-            (State::Next, b']') => "a ] that closes an object",
             (State::Next, b'}') => "a } that closes an array",
             (State::Next, b':') => "a colon that belongs to no key",
             (State::Next, b'"' | b'{' | b'[' | b'-' | b'0'..=b'9') => {

@@ -36,7 +36,7 @@ impl Spot {
     /// The place behind `text`, which begins here.
     fn after(self, text: &[u8]) -> Self {
         let is_letter = |byte: &&u8| !matches!(byte, 0x80..=0xbf);
-        let breaks = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let breaks: u64 = text.iter().map(|byte| u64::from(*byte == b'\n')).sum();
         let last = text.iter().rposition(|byte| *byte == b'\n');
         let line = &text[last.map_or(0, |at| at + 1)..];
         let letters = line.iter().filter(is_letter).count() as u64;
