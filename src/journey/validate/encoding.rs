@@ -161,6 +161,42 @@ pub(super) fn is_unassigned(byte: u8) -> bool {
     matches!(byte, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d)
 }
 
+/// Whether a file that is taken for windows-1252 reads as UTF-8 too. Texts with letters beyond
+/// ASCII hardly do so by chance: such a file's letters would come out as pairs of odd ones.
+#[derive(Default)]
+pub(super) struct Utf8Watch {
+    /// Letters beyond ASCII were seen.
+    beyond_ascii: bool,
+    /// Something that is no UTF-8 was seen.
+    other: bool,
+    /// The last block ended within a letter.
+    cut: bool,
+}
+
+impl Utf8Watch {
+    /// Takes the next block of the file.
+    pub(super) fn take(&mut self, block: &[u8]) {
+        if self.other || (block.is_ascii() && !self.cut) {
+            return;
+        }
+        let is_rest = |byte: &&u8| self.cut && matches!(byte, 0x80..=0xbf);
+        let rest = block.iter().take(3).take_while(is_rest).count();
+        let read = std::str::from_utf8(&block[rest..]);
+        self.beyond_ascii = true;
+        self.cut = read.is_err_and(|error| error.error_len().is_none());
+        self.other = read.is_err() && !self.cut;
+    }
+
+    /// What is put on record at the end of the file.
+    pub(super) fn remark(&self) -> Option<String> {
+        (self.beyond_ascii && !self.other && !self.cut).then(|| {
+            "the file was converted from windows-1252 but reads as UTF-8 too: if its letters come \
+             out as pairs of odd ones, set encoding = 'auto'"
+                .to_owned()
+        })
+    }
+}
+
 /// Streams the body of a file again for sending: exactly the bytes that `validate` hashed as the
 /// body, as long as the file is the one it read.
 ///

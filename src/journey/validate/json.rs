@@ -3,7 +3,7 @@
 
 use super::flaw::{At, Defect, Kind};
 use super::keys::Keys;
-use super::number::Number;
+use super::number::{self, Number};
 
 /// What is checked beside the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +211,10 @@ impl Parser {
                 return self.string(text, at + 1);
             }
             (State::Value(_), b'-' | b'0'..=b'9') => {
+                if let Some(length) = number::plain(&text[at..]) {
+                    self.value_ended();
+                    return Ok(at + length);
+                }
                 self.token_at = Some(at);
                 self.number = Number::begin(byte);
                 self.state = State::Number;
@@ -347,6 +351,11 @@ impl Parser {
         match next {
             Some(b'"') => {
                 self.string_ended(run)?;
+                // The colon mostly follows at once, which saves a turn.
+                if self.state == State::Colon && rest.get(1) == Some(&b':') {
+                    self.state = State::Value(After::Colon);
+                    return Ok(at + 2);
+                }
                 Ok(at + 1)
             }
             Some(b'\\') => {

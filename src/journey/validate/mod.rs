@@ -37,7 +37,7 @@ use bytes::Bytes;
 use encoding_rs::{Decoder, DecoderResult};
 use sha2::{Digest as _, Sha256};
 
-use self::encoding::{HEAD_BYTES, Head, Misfit};
+use self::encoding::{HEAD_BYTES, Head, Misfit, Utf8Watch};
 use self::flaw::Kind;
 use self::json::Limits;
 use self::schema::Schema;
@@ -477,11 +477,15 @@ impl Pass<'_> {
             keep_max: self.keep_max,
             bytes_max: max,
         };
-        let body = match conversion.and_then(encoding::decoder) {
-            None => plain(source, block, &mut text, body)?,
-            Some(decoder) => converted(source, block, &mut text, body, conversion, decoder)?,
+        let decoder = conversion.and_then(|conversion| {
+            encoding::decoder(conversion).map(|decoder| (conversion, decoder))
+        });
+        let (body, remark) = match decoder {
+            None => (plain(source, block, &mut text, body)?, None),
+            Some((from, decoder)) => converted(source, block, &mut text, body, from, decoder)?,
         };
-        Ok(Sound { body, conversion, remarks: text.remarks() })
+        let remarks = text.remarks().into_iter().chain(remark).collect();
+        Ok(Sound { body, conversion, remarks })
     }
 }
 
@@ -522,17 +526,20 @@ fn converted(
     mut block: Block,
     text: &mut Text,
     mut body: Growing,
-    conversion: Option<Conversion>,
+    conversion: Conversion,
     mut decoder: Decoder,
-) -> Result<Body, Halt> {
+) -> Result<(Body, Option<String>), Halt> {
     // A byte becomes three at most.
     let mut out = vec![0; 3 * block.bytes.len()];
+    let mut watch = Utf8Watch::default();
     loop {
         block.refill(source)?;
-        let is_wrong = |byte: &u8| {
-            conversion == Some(Conversion::Windows1252) && encoding::is_unassigned(*byte)
-        };
-        let wrong = block.left().iter().position(is_wrong);
+        let western = conversion == Conversion::Windows1252 && !block.left().is_ascii();
+        let looked_at = if western { block.left() } else { b"" };
+        let wrong = looked_at.iter().position(|byte| encoding::is_unassigned(*byte));
+        if conversion == Conversion::Windows1252 {
+            watch.take(block.left());
+        }
         let good_to = wrong.map_or(block.to, |at| block.from + at);
         while block.from < good_to {
             let raw = &block.bytes[block.from..good_to];
@@ -564,7 +571,7 @@ fn converted(
     text.take(piece, false)?;
     body.put(piece)?;
     text.take(b"", true)?;
-    Ok(body.finish())
+    Ok((body.finish(), watch.remark()))
 }
 
 #[cfg(test)]

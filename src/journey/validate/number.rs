@@ -20,6 +20,30 @@ const TOP_MAGNITUDE: i64 = 309;
 /// So many significant digits are kept; they fit 64 bits.
 const DIGITS_KEPT: i64 = 19;
 
+/// The length of a number that begins here, ends in this piece and needs no second look: no
+/// exponent and few enough digits for a double. `None` for any other, and for what is no number.
+#[inline]
+pub(super) fn plain(text: &[u8]) -> Option<usize> {
+    let digits = |from: usize| {
+        text.get(from..)
+            .map_or(0, |rest| rest.iter().take_while(|byte| byte.is_ascii_digit()).count())
+    };
+    let start = usize::from(text.first() == Some(&b'-'));
+    let whole = digits(start);
+    if whole == 0 || whole > 15 || (whole > 1 && text[start] == b'0') {
+        return None;
+    }
+    let mut end = start + whole;
+    if text.get(end) == Some(&b'.') {
+        let fraction = digits(end + 1);
+        if fraction == 0 {
+            return None;
+        }
+        end += 1 + fraction;
+    }
+    matches!(text.get(end), Some(b',' | b']' | b'}' | b' ' | b'\r' | b'\n')).then_some(end)
+}
+
 /// A number as far as it has been read. Its size does not grow with the number's length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number {

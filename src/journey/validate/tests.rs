@@ -332,6 +332,23 @@ fn sound_files_are_converted_and_sent_as_hashed() {
 }
 
 #[test]
+fn utf_8_on_a_route_for_windows_1252_is_remarked() {
+    let check = |file: &[u8], is_remarked: bool| {
+        for block_bytes in [BLOCK_BYTES, 16, 17, 18, 19] {
+            let findings = pass(&in_encoding(Encoding::Windows1252), file, block_bytes);
+            let Checked::Sound { envelope, .. } = findings.result else { panic!("{findings:?}") };
+            let remarked = envelope.remarks.iter().any(|remark| remark.contains("UTF-8 too"));
+            assert_eq!(remarked, is_remarked, "{:?}", envelope.remarks);
+        }
+    };
+    check("[\"12345678901ä€üxxxxxxxxxxx\", \"ß\", 1234567]".as_bytes(), true);
+    check(b"[\"nothing beyond ASCII, and quite long\"]", false);
+    check(b"[\"f\xfcr, and quite a long text after it\"]", false);
+    check(b"[\"\xc3\xa4 and then, quite a bit later, \xe4\"]", false);
+    check(b"[\"123456789012\xe4\", 1]", false);
+}
+
+#[test]
 fn a_document_cut_anywhere_is_truncated_and_nothing_else() {
     let text = "{\"ä\\u00e4\\ud83d\\ude00\": [1, -2.5e+10, true, false, null, \"😀\"], \"b\": {\"c\": []},\n\
                 \"d\": \"€ x\"}";
