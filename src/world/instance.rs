@@ -1,0 +1,1 @@
+//! Whose state folder and whose roots these are: one lock, and a mark in each root.
