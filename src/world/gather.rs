@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    const FOR_EVER: Duration = Duration::from_secs(3600);
+    const FOR_EVER: Duration = Duration::from_hours(1);
 
     fn check(load: usize, patience: Duration, waiting: u32, expected: usize) {
         let gather = Gather { load: Arc::new(AtomicUsize::new(load)), most: 128, patience };

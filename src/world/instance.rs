@@ -343,16 +343,18 @@ fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding, MarkError
     }
     let Some(mark) = read(&folder)? else {
         let known = standing.marked.iter().any(|marked| **marked == *folder);
-        return Ok(match known {
-            true => MarkFinding::Vanished { folder },
-            false => MarkFinding::New { folder },
+        return Ok(if known {
+            MarkFinding::Vanished { folder }
+        } else {
+            MarkFinding::New { folder }
         });
     };
     if mark.ledger == standing.ledger.to_string() {
         let behind = mark.reserved_end > standing.reserved.end;
-        return Ok(match behind {
-            true => MarkFinding::Behind { folder, mark: Box::new(mark) },
-            false => MarkFinding::Ours { folder },
+        return Ok(if behind {
+            MarkFinding::Behind { folder, mark: Box::new(mark) }
+        } else {
+            MarkFinding::Ours { folder }
         });
     }
     let mark = Box::new(mark);

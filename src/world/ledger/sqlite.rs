@@ -1,4 +1,4 @@
-//! The embedded ledger: SQLite in `state_dir/ledger/`, in WAL mode, synced with every commit.
+//! The embedded ledger: `SQLite` in `state_dir/ledger/`, in WAL mode, synced with every commit.
 //!
 //! Keeps promises P2 and P3: what a commit has answered survives a power cut. One thread writes,
 //! with one fsync for all who wait; reading goes through connections of its own, also from other
@@ -80,7 +80,7 @@ pub enum OpenError {
     Unavailable {
         /// The database.
         path: PathBuf,
-        /// What the system or SQLite said.
+        /// What the system or `SQLite` said.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -116,7 +116,7 @@ pub enum OpenError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What SQLite said.
+        /// What `SQLite` said.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -190,9 +190,10 @@ impl SqliteLedger {
     /// [`OpenError`]; a damaged ledger is none: see [`Opened::lost`].
     pub fn open(state_dir: &Path, options: LedgerOptions) -> Result<Opened, OpenError> {
         let home = Home::of(state_dir);
-        let (connection, lost) = match begin(&home) {
+        let (found, lost) = match begin(&home) {
             Err(Failure::Damaged(first)) => {
                 tracing::warn!(error = %first, "found the ledger damaged, opening it once more");
+                home.suspect();
                 match begin(&home) {
                     Err(failure @ Failure::Damaged(_)) => {
                         let aside = home.set_aside(&compact(now())).map_err(|source| {
@@ -206,8 +207,8 @@ impl SqliteLedger {
             }
             other => (other, None),
         };
-        let ledger = connection
-            .and_then(|connection| Self::start(home.clone(), connection, options))
+        let ledger = found
+            .and_then(|found| Self::start(home.clone(), found, options))
             .map_err(|failure| open_error(&home, &failure))?;
         Ok(Opened { ledger, lost })
     }
@@ -308,12 +309,8 @@ impl SqliteLedger {
         drop(self);
     }
 
-    fn start(home: Home, connection: Connection, options: LedgerOptions) -> Result<Self, Failure> {
-        let failure = |error| Failure::sqlite(&home.db, error);
-        let row = own_row(&connection).map_err(failure)?;
-        let sieve = Sieve::new();
-        read::troubled(&connection, |digest| sieve.insert(digest)).map_err(failure)?;
-        let open = read::open_attempts(&connection).map_err(failure)?;
+    fn start(home: Home, found: Found, options: LedgerOptions) -> Result<Self, Failure> {
+        let Found { connection, row, sieve, open } = found;
         let begun = Begun::open(&home.state_dir, row.id, &open)
             .map_err(|error| Failure::system(&home.state_dir.join("begun"), error))?;
         let seen = home.look();
@@ -555,28 +552,45 @@ impl Readers {
     }
 }
 
+/// A database that has been opened, and what a start reads of it.
+struct Found {
+    connection: Connection,
+    row: OwnRow,
+    sieve: Sieve,
+    open: Vec<(FileId, u32)>,
+}
+
 /// One try to open or to make the database.
-fn begin(home: &Home) -> Result<Connection, Failure> {
+fn begin(home: &Home) -> Result<Found, Failure> {
     home.make_folder().map_err(|error| Failure::system(&home.folder, error))?;
     let connection = home.open_writer(true)?;
     let failure = |error| Failure::sqlite(&home.db, error);
     if ledger_id(&connection).map_err(failure)?.is_none() {
-        let mut id = [0_u8; 16];
-        getrandom::fill(&mut id).map_err(|error| Failure::system(&home.db, error))?;
-        // A `begun` without its ledger tells which one is lost.
-        let replaces = Begun::ledger(&home.state_dir).map(|lost| lost.0);
-        connection
-            .execute(
-                "
-                INSERT INTO ledger (one, id, replaces, created_at, reserved_from, reserved_end)
-                VALUES (1, ?1, ?2, ?3, 0, 0)
-                ",
-                params![id, replaces, now().0],
-            )
-            .map_err(failure)?;
-        home.sync_folder().map_err(|error| Failure::system(&home.folder, error))?;
+        make_row(home, &connection)?;
     }
-    Ok(connection)
+    let row = own_row(&connection).map_err(failure)?;
+    let sieve = Sieve::new();
+    read::troubled(&connection, |digest| sieve.insert(digest)).map_err(failure)?;
+    let open = read::open_attempts(&connection).map_err(failure)?;
+    Ok(Found { connection, row, sieve, open })
+}
+
+/// A new ledger's own row, and the names of its files made durable.
+fn make_row(home: &Home, connection: &Connection) -> Result<(), Failure> {
+    let mut id = [0_u8; 16];
+    getrandom::fill(&mut id).map_err(|error| Failure::system(&home.db, error))?;
+    // A `begun` without its ledger tells which one is lost.
+    let replaces = Begun::ledger(&home.state_dir).map(|lost| lost.0);
+    connection
+        .execute(
+            "
+            INSERT INTO ledger (one, id, replaces, created_at, reserved_from, reserved_end)
+            VALUES (1, ?1, ?2, ?3, 0, 0)
+            ",
+            params![id, replaces, now().0],
+        )
+        .map_err(|error| Failure::sqlite(&home.db, error))?;
+    home.sync_folder().map_err(|error| Failure::system(&home.folder, error))
 }
 
 struct OwnRow {

@@ -17,13 +17,13 @@ use crate::model::file::FileId;
 const APPLICATION_ID: i32 = 0x7064_726f;
 
 /// Frozen; `user_version` is the number of the last one applied.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001.sql")];
+const MIGRATIONS: [&str; SCHEMA as usize] = [include_str!("../migrations/0001.sql")];
 
 /// Newest schema that this program knows.
-pub(super) const SCHEMA: u32 = MIGRATIONS.len() as u32;
+pub(super) const SCHEMA: u32 = 1;
 
 /// Nobody but the service writes; this is for a person with a database shell.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After an unclean end a database up to this size is checked as a whole: about half a second.
 const CHECK_BYTES_MAX: u64 = 128 << 20;
@@ -38,7 +38,7 @@ pub(super) enum Failure {
     Impossible { id: FileId, why: &'static str },
 }
 
-/// What the system or SQLite said about the ledger's file.
+/// What the system or `SQLite` said about the ledger's file.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     path: PathBuf,
@@ -71,17 +71,18 @@ impl Failure {
 
     /// Only what says that the content is wrong is damage; all else may pass.
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
-        let damaged = match &error {
+        let misread = matches!(
+            error,
             rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::InvalidColumnType(..) => true,
-            other => matches!(
-                other.sqlite_error_code(),
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-            ),
-        };
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+        );
+        let damaged = matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+        );
         let trouble = Trouble::new(path, error);
-        if damaged { Self::Damaged(trouble) } else { Self::Unavailable(trouble) }
+        if damaged || misread { Self::Damaged(trouble) } else { Self::Unavailable(trouble) }
     }
 
     /// As the trait has it.
@@ -157,7 +158,7 @@ impl Home {
         }
         let unclean = self.wal_bytes() > 0;
         let mut connection = Connection::open_with_flags(&self.db, flags).map_err(failure)?;
-        self.set_up(&connection, 8_000).map_err(failure)?;
+        set_up(&connection, 8_000).map_err(failure)?;
         self.migrate(&mut connection)?;
         let suspect = std::fs::symlink_metadata(&self.suspect).is_ok();
         let small = std::fs::metadata(&self.db).is_ok_and(|db| db.len() <= CHECK_BYTES_MAX);
@@ -175,25 +176,8 @@ impl Home {
         let failure = |error| Failure::sqlite(&self.db, error);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.db, flags).map_err(failure)?;
-        self.set_up(&connection, 2_000).map_err(failure)?;
+        set_up(&connection, 2_000).map_err(failure)?;
         Ok(connection)
-    }
-
-    fn set_up(&self, connection: &Connection, cache_kb: i64) -> rusqlite::Result<()> {
-        connection.set_prepared_statement_cache_capacity(64);
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // Reading through a map turns an I/O error into a signal that ends the process.
-        connection.pragma_update(None, "mmap_size", 0)?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        connection.pragma_update(None, "cell_size_check", true)?;
-        connection.pragma_update(None, "temp_store", "memory")?;
-        connection.pragma_update(None, "cache_size", -cache_kb)?;
-        connection.pragma_update(None, "synchronous", "full")?;
-        // 16 MB; a checkpoint costs two fsyncs, so not one every 4 MB. Cut back after a long
-        // reader has let it grow.
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)
     }
 
     fn migrate(&self, connection: &mut Connection) -> Result<(), Failure> {
@@ -297,7 +281,7 @@ pub(super) fn is_denied(trouble: &Trouble) -> bool {
     }
 }
 
-/// SQLite does not say why it could not open a file; the system does. The file is not opened to
+/// `SQLite` does not say why it could not open a file; the system does. The file is not opened to
 /// find out: closing it would drop the locks that this process has on it.
 #[cfg(unix)]
 fn may_not_read(path: &Path) -> bool {
@@ -316,6 +300,23 @@ pub(super) fn ledger_id(connection: &Connection) -> rusqlite::Result<Option<Ledg
         .query_row("SELECT id FROM ledger WHERE one = 1", [], |row| row.get::<_, [u8; 16]>(0))
         .optional()?;
     Ok(id.map(LedgerId))
+}
+
+fn set_up(connection: &Connection, cache_kb: i64) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Reading through a map turns an I/O error into a signal that ends the process.
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -cache_kb)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    // 16 MB; a checkpoint costs two fsyncs, so not one every 4 MB. Cut back after a long
+    // reader has let it grow.
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)
 }
 
 fn make_private(path: &Path) -> io::Result<()> {

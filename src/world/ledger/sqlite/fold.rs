@@ -1,14 +1,15 @@
 //! Steps into tables: the one place that says what a step does to a file's entry.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, params};
 
 use super::super::begun::Try;
 use super::connect::Failure;
-use super::text::{Name, read_name};
+use super::text::{Name, read_optional_name};
 use crate::model::file::{FileId, Identity, Place, shown};
 use crate::model::outcome::Cause;
 use crate::model::step::{AttemptEnd, Claim, Envelope, Intent, State, Step, Verdict};
@@ -23,7 +24,7 @@ pub(super) struct Effects {
     pub(super) opened: Vec<Try>,
     /// Attempts that nobody will ask for any more.
     pub(super) ended: Vec<Try>,
-    /// Digests of files that settled in another state than `sent`.
+    /// Digests of files that settled as `failed` or `held`.
     pub(super) troubled: Vec<[u8; 32]>,
 }
 
@@ -52,6 +53,23 @@ impl Effects {
     }
 }
 
+/// The decision's update. Only the end of the last attempt closes what is open.
+macro_rules! decide {
+    ($where:literal) => {
+        concat!(
+            "
+            UPDATE file
+            SET state = ?2, settled = 0, cause_code = ?3, cause_plain = ?4,
+                target_folder = ?5, target_name = ?6, decided_at = ?7,
+                open_since = CASE attempt WHEN ?8 THEN NULL ELSE open_since END,
+                last_verdict = coalesce(?9, last_verdict),
+                unspent_since = NULL, due_at = NULL
+            ",
+            $where
+        )
+    };
+}
+
 /// What a step must know of a file before it.
 struct Standing {
     route: String,
@@ -61,13 +79,58 @@ struct Standing {
     decided: bool,
 }
 
-/// Applies steps within an open transaction.
+/// Applies steps within an open transaction. What it prepares it keeps at hand: looking a long
+/// statement up in the connection's cache costs as much as a short one takes to run.
 pub(super) struct Fold<'c> {
-    pub(super) connection: &'c Connection,
-    pub(super) path: &'c Path,
+    connection: &'c Connection,
+    path: &'c Path,
+    at_hand: RefCell<Vec<(&'static str, CachedStatement<'c>)>>,
 }
 
-impl Fold<'_> {
+impl<'c> Fold<'c> {
+    pub(super) fn new(connection: &'c Connection, path: &'c Path) -> Self {
+        Self { connection, path, at_hand: RefCell::default() }
+    }
+
+    /// Runs one statement and tells how many rows it changed.
+    pub(super) fn run(&self, sql: &'static str, params: &[&dyn ToSql]) -> Result<usize, Failure> {
+        self.try_run(sql, params).map_err(|error| self.failure(error))
+    }
+
+    fn try_run(&self, sql: &'static str, params: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+        self.with(sql, |statement| statement.execute(params))
+    }
+
+    /// The one row of a statement, if it has one.
+    pub(super) fn row<T>(
+        &self,
+        sql: &'static str,
+        params: &[&dyn ToSql],
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, Failure> {
+        self.with(sql, |statement| statement.query_row(params, read).optional())
+            .map_err(|error| self.failure(error))
+    }
+
+    fn with<T>(
+        &self,
+        sql: &'static str,
+        run: impl FnOnce(&mut CachedStatement<'c>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let mut at_hand = self.at_hand.borrow_mut();
+        let found = at_hand.iter().position(|(known, _)| std::ptr::eq(*known, sql));
+        let place = found.unwrap_or(at_hand.len());
+        if found.is_none() {
+            at_hand.push((sql, self.connection.prepare_cached(sql)?));
+        }
+        run(&mut at_hand[place].1)
+    }
+
+    /// As this ledger's failure.
+    pub(super) fn failure(&self, error: rusqlite::Error) -> Failure {
+        Failure::sqlite(self.path, error)
+    }
+
     /// Applies one commit's steps, in order. After an error the transaction (or a savepoint) must
     /// be rolled back.
     pub(super) fn apply(&self, steps: &[Step]) -> Result<Effects, Failure> {
@@ -289,40 +352,35 @@ impl Fold<'_> {
         outcome: &Outcome<'_>,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        let before = self.standing(id)?;
         let is_outcome = matches!(outcome.state, State::Sent | State::Failed | State::Held);
         require(is_outcome, id, "a file is decided to be sent, failed or held, nothing else")?;
-        let turns = before.state == State::Sent && outcome.state != State::Sent;
-        require(before.settled || !turns, id, "its acceptance is on record")?;
-        self.set_down(id, &before, "decided anew", outcome.at, effects)?;
+        let last_verdict = attempt.map(|(_, end)| end.verdict.name());
+        let row = number(id)?;
+        let params = params![
+            row,
+            outcome.state.name(),
+            &*outcome.cause.code.0,
+            outcome.cause.plain,
+            Name(outcome.target.folder.as_os_str()),
+            Name(&outcome.target.name),
+            outcome.at.0,
+            attempt.map(|(number, _)| number),
+            last_verdict,
+        ];
+        // Nearly always it is the first decision: then there is nothing to set down.
+        if self.run(decide!("WHERE id = ?1 AND settled = 0 AND target_folder IS NULL"), params)?
+            == 0
+        {
+            let before = self.standing(id)?;
+            let turns = before.state == State::Sent && outcome.state != State::Sent;
+            require(before.settled || !turns, id, "its acceptance is on record")?;
+            self.set_down(id, &before, "decided anew", outcome.at, effects)?;
+            self.run(decide!("WHERE id = ?1"), params)?;
+        }
         if let Some((number, end)) = attempt {
             self.end_attempt(id, *number, end, outcome.at)?;
             effects.ended.push((id, *number));
         }
-        let is_last = attempt.is_some_and(|(number, _)| *number == before.attempt);
-        self.run(
-            "
-            UPDATE file
-            SET state = ?2, settled = 0, cause_code = ?3, cause_plain = ?4,
-                target_folder = ?5, target_name = ?6, decided_at = ?7,
-                -- Only the end of the last attempt closes what is open.
-                open_since = CASE ?8 WHEN 1 THEN NULL ELSE open_since END,
-                last_verdict = coalesce(?9, last_verdict),
-                unspent_since = NULL, due_at = NULL
-            WHERE id = ?1
-            ",
-            params![
-                number(id)?,
-                outcome.state.name(),
-                &*outcome.cause.code.0,
-                outcome.cause.plain,
-                Name(outcome.target.folder.as_os_str()),
-                Name(&outcome.target.name),
-                outcome.at.0,
-                is_last,
-                attempt.map(|(_, end)| end.verdict.name()),
-            ],
-        )?;
         Ok(())
     }
 
@@ -343,10 +401,13 @@ impl Fold<'_> {
             return Ok(());
         }
         require(before.decided, id, "it is not decided, so it cannot be settled")?;
-        self.run("UPDATE file SET settled = 1 WHERE id = ?1", params![number(id)?])?;
+        let row = number(id)?;
+        self.run("UPDATE file SET settled = 1 WHERE id = ?1", params![row])?;
         effects.ended.push((id, before.attempt));
         if before.state != State::Sent {
-            self.note_trouble(id, effects)?;
+            let digest =
+                self.row("SELECT digest FROM file WHERE id = ?1", params![row], |row| row.get(0))?;
+            effects.troubled.extend::<Option<[u8; 32]>>(digest.flatten());
         }
         *effects.tally.entry((before.route, before.state)).or_default() += 1;
         Ok(())
@@ -373,7 +434,6 @@ impl Fold<'_> {
             params![number(id)?, state.name(), &*cause.code.0, cause.plain, at.0],
         )?;
         effects.ended.push((id, before.attempt));
-        self.note_trouble(id, effects)?;
         *effects.tally.entry((before.route.clone(), state)).or_default() += 1;
         Ok(())
     }
@@ -431,38 +491,32 @@ impl Fold<'_> {
         if !before.decided && !before.settled {
             return Ok(());
         }
-        let last = self
-            .connection
-            .prepare_cached(
-                "
-                SELECT cause_code, cause_plain, target_folder, target_name, decided_at
-                FROM file WHERE id = ?1
-                ",
-            )
-            .and_then(|mut statement| {
-                statement.query_row([number(id).unwrap_or(0)], |row| {
-                    let code: Option<String> = row.get(0)?;
-                    let plain: Option<String> = row.get(1)?;
-                    let folder = row.get_ref(2)?;
-                    let target = if folder == rusqlite::types::ValueRef::Null {
-                        None
-                    } else {
-                        Some(Path::new(&read_name(folder)?).join(read_name(row.get_ref(3)?)?))
-                    };
-                    Ok((code, plain, target, row.get::<_, Option<i64>>(4)?))
-                })
-            })
-            .map_err(|error| self.failure(error))?;
-        let (code, plain, target, decided_at) = last;
+        let last = self.row(
+            "
+            SELECT cause_code, cause_plain, target_folder, target_name, decided_at
+            FROM file WHERE id = ?1
+            ",
+            params![number(id)?],
+            |row| {
+                let code: Option<String> = row.get(0)?;
+                let plain: Option<String> = row.get(1)?;
+                let folder = read_optional_name(row.get_ref(2)?)?;
+                let name = read_optional_name(row.get_ref(3)?)?;
+                let target = folder.zip(name).map(|(folder, name)| Path::new(&folder).join(name));
+                Ok((code, plain, target, row.get::<_, Option<i64>>(4)?))
+            },
+        )?;
+        let (code, plain, target, decided_at) =
+            last.ok_or_else(|| impossible(id, "there is no such file on record"))?;
         let mut text = format!("{doing}; until then {}", before.state.name());
         if let Some(since) = decided_at {
-            text.push_str(&format!(" since {}", Wall(since)));
+            text = format!("{text} since {}", Wall(since));
         }
-        if let (Some(code), Some(plain)) = (code, plain) {
-            text.push_str(&format!(" ({code}: {plain})"));
+        if let Some((code, plain)) = code.zip(plain) {
+            text = format!("{text} ({code}: {plain})");
         }
         if let Some(target) = target {
-            text.push_str(&format!(" at {}", shown(target.as_os_str())));
+            text = format!("{text} at {}", shown(target.as_os_str()));
         }
         self.remark(id, at, &text)
     }
@@ -478,55 +532,24 @@ impl Fold<'_> {
         Ok(())
     }
 
-    fn note_trouble(&self, id: FileId, effects: &mut Effects) -> Result<(), Failure> {
-        let digest: Option<[u8; 32]> = self
-            .connection
-            .prepare_cached("SELECT digest FROM file WHERE id = ?1")
-            .and_then(|mut statement| {
-                statement.query_row([number(id).unwrap_or(0)], |row| row.get(0))
-            })
-            .map_err(|error| self.failure(error))?;
-        effects.troubled.extend(digest);
-        Ok(())
-    }
-
     fn standing(&self, id: FileId) -> Result<Standing, Failure> {
-        let row = number(id)?;
-        let found = self
-            .connection
-            .prepare_cached(
-                "
-                SELECT route, state, settled, attempt, target_folder IS NOT NULL
-                FROM file WHERE id = ?1
-                ",
-            )
-            .and_then(|mut statement| {
-                statement
-                    .query_row([row], |row| {
-                        Ok(Standing {
-                            route: row.get(0)?,
-                            state: super::read::state(row.get_ref(1)?)?,
-                            settled: row.get(2)?,
-                            attempt: row.get(3)?,
-                            decided: row.get(4)?,
-                        })
-                    })
-                    .optional()
-            })
-            .map_err(|error| self.failure(error))?;
+        let found = self.row(
+            "
+            SELECT route, state, settled, attempt, target_folder IS NOT NULL
+            FROM file WHERE id = ?1
+            ",
+            params![number(id)?],
+            |row| {
+                Ok(Standing {
+                    route: row.get(0)?,
+                    state: super::read::state(row.get_ref(1)?)?,
+                    settled: row.get(2)?,
+                    attempt: row.get(3)?,
+                    decided: row.get(4)?,
+                })
+            },
+        )?;
         found.ok_or_else(|| impossible(id, "there is no such file on record"))
-    }
-
-    pub(super) fn run(&self, sql: &str, params: &[&dyn ToSql]) -> Result<usize, Failure> {
-        self.try_run(sql, params).map_err(|error| self.failure(error))
-    }
-
-    fn try_run(&self, sql: &str, params: &[&dyn ToSql]) -> rusqlite::Result<usize> {
-        self.connection.prepare_cached(sql)?.execute(params)
-    }
-
-    fn failure(&self, error: rusqlite::Error) -> Failure {
-        Failure::sqlite(self.path, error)
     }
 }
 

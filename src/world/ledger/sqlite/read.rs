@@ -1,7 +1,7 @@
 //! Tables into entries.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rusqlite::types::{FromSqlError, FromSqlResult, Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::{Count, Query};
-use super::text::{name_value, read_name};
+use super::text::{name_value, read_name, read_optional_name};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::RouteName;
@@ -87,15 +87,17 @@ pub(super) fn history(connection: &Connection, id: FileId) -> rusqlite::Result<O
 }
 
 fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
-    let end = match row.get_ref(3)? {
-        ValueRef::Null => None,
-        verdict => Some(AttemptEnd {
+    let verdict = row.get_ref(3)?;
+    let end = if verdict == ValueRef::Null {
+        None
+    } else {
+        Some(AttemptEnd {
             verdict: known(verdict, Verdict::parse)?,
             code: Code(row.get::<_, String>(4)?.into()),
             status: row.get(5)?,
             request_id: row.get(6)?,
             plain: row.get(7)?,
-        }),
+        })
     };
     Ok(Attempt {
         number: row.get(0)?,
@@ -147,7 +149,7 @@ pub(super) fn list(connection: &Connection, query: &Query) -> rusqlite::Result<V
         );
     }
     values.push(Value::from(i64::try_from(query.limit).unwrap_or(i64::MAX)));
-    sql.push_str(&format!(" ORDER BY id DESC LIMIT ?{}", values.len()));
+    sql = format!("{sql} ORDER BY id DESC LIMIT ?{}", values.len());
     let mut shelf = Shelf::default();
     connection
         .prepare(&sql)?
@@ -173,7 +175,7 @@ pub(super) fn predecessor(
         .optional()
 }
 
-/// The digests of all settled files that were not sent.
+/// The digests of all settled files that failed or are held.
 pub(super) fn troubled(
     connection: &Connection,
     mut each: impl FnMut(&[u8; 32]),
@@ -182,6 +184,7 @@ pub(super) fn troubled(
         "
         SELECT digest FROM file
         WHERE settled = 1 AND state <> 'sent' AND digest IS NOT NULL
+            AND state IN ('failed', 'held')
         ",
     )?;
     let mut rows = statement.query([])?;
@@ -297,17 +300,17 @@ impl Shelf {
 
     fn place(&mut self, columns: &mut Columns<'_, '_>) -> rusqlite::Result<Option<Place>> {
         let (folder, name) = (columns.optional_name()?, columns.optional_name()?);
-        Ok(folder.zip(name).map(|(folder, name)| Place { folder: self.folder(folder), name }))
+        Ok(folder.zip(name).map(|(folder, name)| Place { folder: self.folder(&folder), name }))
     }
 
-    fn folder(&mut self, path: OsString) -> Arc<Path> {
+    fn folder(&mut self, path: &OsStr) -> Arc<Path> {
         if let Some(known) = self.folders.iter().find(|known| known.as_os_str() == path) {
             return Arc::clone(known);
         }
         if self.folders.len() == FOLDERS {
             self.folders.remove(0);
         }
-        let folder: Arc<Path> = Arc::from(Path::new(&path));
+        let folder: Arc<Path> = Arc::from(Path::new(path));
         self.folders.push(Arc::clone(&folder));
         folder
     }
@@ -319,9 +322,7 @@ fn envelope(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Option<Envelope>>
     let conversion = columns.known(Conversion::parse)?;
     let remarks: Option<String> = columns.get()?;
     let remarks = match remarks {
-        Some(list) => serde_json::from_str(&list)
-            .map_err(|error| FromSqlError::other(error))
-            .map_err(rusqlite::Error::from)?,
+        Some(list) => serde_json::from_str(&list).map_err(FromSqlError::other)?,
         None => Vec::new(),
     };
     Ok(digest.zip(bytes).map(|(digest, bytes)| Envelope {
@@ -364,18 +365,13 @@ impl Columns<'_, '_> {
 
     fn optional_name(&mut self) -> rusqlite::Result<Option<OsString>> {
         self.next += 1;
-        match self.row.get_ref(self.next - 1)? {
-            ValueRef::Null => Ok(None),
-            value => Ok(Some(read_name(value)?)),
-        }
+        Ok(read_optional_name(self.row.get_ref(self.next - 1)?)?)
     }
 
     fn known<T>(&mut self, parse: fn(&str) -> Option<T>) -> rusqlite::Result<Option<T>> {
         self.next += 1;
-        match self.row.get_ref(self.next - 1)? {
-            ValueRef::Null => Ok(None),
-            value => Ok(Some(known(value, parse)?)),
-        }
+        let value = self.row.get_ref(self.next - 1)?;
+        if value == ValueRef::Null { Ok(None) } else { Ok(Some(known(value, parse)?)) }
     }
 }
 

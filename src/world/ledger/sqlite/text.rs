@@ -35,6 +35,11 @@ pub(super) fn read_name(value: ValueRef<'_>) -> FromSqlResult<OsString> {
     read_raw(value.as_blob()?)
 }
 
+/// The same where there may be none.
+pub(super) fn read_optional_name(value: ValueRef<'_>) -> FromSqlResult<Option<OsString>> {
+    if value == ValueRef::Null { Ok(None) } else { read_name(value).map(Some) }
+}
+
 #[cfg(unix)]
 fn raw(name: &OsStr) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(ValueRef::Blob(std::os::unix::ffi::OsStrExt::as_bytes(name)))

@@ -16,6 +16,7 @@ use super::connect::{Failure, Seen, ledger_id};
 use super::fold::{Effects, Fold};
 use super::text::Name;
 use super::{BLOCK, Shared};
+use crate::model::file::FileId;
 use crate::model::step::{RouteRecord, Step};
 use crate::model::time::Wall;
 use crate::world::gather::Gather;
@@ -161,8 +162,7 @@ fn commit(
     changes: &[&Change],
 ) -> Result<Vec<Result<Range<u64>, Failure>>, Failure> {
     let open = connected(shared, connection, seen)?;
-    let failure = |error| Failure::sqlite(&shared.home.db, error);
-    let fold = Fold { connection: open, path: &shared.home.db };
+    let fold = Fold::new(open, &shared.home.db);
     let end = shared.reserved().end;
     fold.run("BEGIN IMMEDIATE", &[])?;
     let (answers, effects) = match apply_all(&fold, changes, end) {
@@ -174,7 +174,7 @@ fn commit(
         other => other?,
     };
     effects.write_tally(&fold)?;
-    open.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map_err(failure)?;
+    fold.run("COMMIT", &[])?;
     // Only now is any of it true.
     shared.begun.note(&effects.opened, &effects.ended);
     for digest in &effects.troubled {
@@ -253,23 +253,20 @@ fn apply(
 /// The next block, none of it below `floor`.
 fn reserve(fold: &Fold<'_>, floor: u64) -> Result<Range<u64>, Failure> {
     let Ok(floor) = i64::try_from(floor) else {
-        return Err(Failure::system(fold.path, "there are no ids that large"));
+        return Err(Failure::Impossible { id: FileId(floor), why: "no id is that large" });
     };
-    let end: i64 = fold
-        .connection
-        .prepare_cached(
-            "
-            UPDATE ledger
-            SET reserved_from = CASE reserved_end WHEN 0 THEN ?1 ELSE reserved_from END,
-                reserved_end = max(reserved_end, ?1) + ?2
-            WHERE one = 1
-            RETURNING reserved_end
-            ",
-        )
-        .and_then(|mut statement| {
-            statement.query_row([floor, BLOCK.cast_signed()], |row| row.get(0))
-        })
-        .map_err(|error| Failure::sqlite(fold.path, error))?;
+    let reserved = fold.row(
+        "
+        UPDATE ledger
+        SET reserved_from = CASE reserved_end WHEN 0 THEN ?1 ELSE reserved_from END,
+            reserved_end = max(reserved_end, ?1) + ?2
+        WHERE one = 1
+        RETURNING reserved_end
+        ",
+        params![floor, BLOCK.cast_signed()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    let end = reserved.ok_or_else(|| fold.failure(rusqlite::Error::QueryReturnedNoRows))?;
     let end = end.cast_unsigned();
     Ok(end - BLOCK..end)
 }
@@ -329,4 +326,56 @@ fn connected<'c>(
         *connection = Some(fresh);
     }
     Ok(connection.as_ref().expect("it was opened just now"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LedgerOptions, SqliteLedger};
+    use super::*;
+
+    fn note(number: i64) -> Change {
+        // A route's record is the smallest change there is; a long name fills pages.
+        let name = format!("{number}{}", "x".repeat(3_000));
+        Change::Route(RouteRecord {
+            name: crate::model::route::RouteName::new(&name),
+            first_sweep_at: Some(Wall(number)),
+            released: false,
+            paused_at: None,
+        })
+    }
+
+    #[test]
+    fn a_full_disk_refuses_a_commit_whole_and_the_next_starts_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(folder.path(), LedgerOptions::default()).unwrap().ledger;
+        let shared = Arc::clone(&ledger.shared);
+        let connection = shared.home.open_writer(false).unwrap();
+        connection.pragma_update(None, "max_page_count", 40).unwrap();
+        let mut writer = Writer {
+            gather: Gather::new(Arc::default()),
+            connection: Some(connection),
+            seen: shared.home.look(),
+            shared,
+            appended: vec![note(-1)],
+            due: None,
+            dirty: false,
+        };
+        let mut write = |numbers: Range<i64>| {
+            let (done, answer): (Vec<_>, Vec<_>) =
+                numbers.clone().map(|_| oneshot::channel()).unzip();
+            let requests = numbers.zip(done);
+            let requests =
+                requests.map(|(number, done)| Request { change: note(number), done: Some(done) });
+            writer.write(requests.collect());
+            answer.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect::<Vec<_>>()
+        };
+        for answer in write(0..100) {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, LedgerError::Unavailable(_)), "{error:?}");
+        }
+        let reader = SqliteLedger::open_read_only(folder.path()).unwrap();
+        assert_eq!(reader.routes().unwrap(), [], "nothing of it is on record");
+        assert!(write(0..100).iter().all(Result::is_ok), "there is room again");
+        assert_eq!(reader.routes().unwrap().len(), 101, "and what nobody waits for came along");
+    }
 }
