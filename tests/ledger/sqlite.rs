@@ -62,6 +62,7 @@ conformance! {
     an_impossible_commit_does_not_hurt_those_beside_it
     what_was_answered_is_there_after_a_reopen
     what_was_appended_is_there_after_a_close
+    what_was_appended_needs_no_company
     unsettled_files_come_oldest_first
     ids_come_in_blocks_that_only_grow
     a_predecessor_is_the_newest_settled_failure_with_this_digest

@@ -352,6 +352,8 @@ pub(crate) async fn an_impossible_step_fails_with_all_of_its_commit<B: Backend>(
     check_impossible::<B>(is_sent(), decided(100, None, State::Failed, 300)).await;
     check_impossible::<B>(is_sent(), Step::Cancelled { id, cause: why, at }).await;
     check_impossible::<B>(whole(100, State::Sent), release()).await;
+    let cancelled = vec![claimed(100), Step::Cancelled { id, cause: cause("swapped"), at }];
+    check_impossible::<B>(cancelled, release()).await;
     check_impossible::<B>(whole(100, State::Failed), begun(100, 2, 300)).await;
     let huge = Claim { id: FileId(u64::MAX), ..claim(1) };
     check_impossible::<B>(vec![], Step::Claimed(Box::new(huge))).await;
@@ -396,6 +398,15 @@ pub(crate) async fn what_was_appended_is_there_after_a_close<B: Backend>() {
     drop(ledger);
     let ledger = backend.open(0);
     assert!(entry(&ledger, 100).await.settled, "an impossible one does not take it along");
+}
+
+pub(crate) async fn what_was_appended_needs_no_company<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    record(&ledger, vec![claimed(100), delivered(100, 200)]).await;
+    ledger.append(vec![settled(100)]);
+    let comes = async { while !entry(&ledger, 100).await.settled {} };
+    tokio::time::timeout(Duration::from_mins(1), comes).await.expect("it comes by itself");
 }
 
 pub(crate) async fn unsettled_files_come_oldest_first<B: Backend>() {

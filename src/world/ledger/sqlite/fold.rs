@@ -451,6 +451,8 @@ impl<'c> Fold<'c> {
         require(before.settled, id, "it is on its way, there is nothing to release")?;
         let is_sent = before.state == State::Sent;
         require(!is_sent, id, "its acceptance is on record, it is not sent again")?;
+        let is_cancelled = before.state == State::Cancelled;
+        require(!is_cancelled, id, "it was cancelled, its name belongs to another file")?;
         self.set_down(id, &before, "released", at, effects)?;
         self.run(
             "
