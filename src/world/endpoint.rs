@@ -5,7 +5,6 @@
 //! been read, the body yields nothing more. It keeps P8 for streamed bodies: the last block leaves
 //! only after length and digest of everything have matched the record. It keeps P11: no path, no
 //! query, no header and no body of a request is ever in a text.
-#![expect(clippy::disallowed_methods, reason = "this is the door to the network and its timeouts")]
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -116,38 +115,26 @@ impl HttpEndpoint {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("a TLS provider was installed before");
         }
-        let direct = || client(&options.user_agent).no_proxy();
+        let EndpointOptions { proxy, user_agent } = options;
+        let direct = || client(&user_agent).no_proxy();
         let (direct, no_roots) = match direct().build() {
             Ok(direct) => (direct, false),
-            Err(_) => (
-                direct()
-                    .tls_certs_only(Vec::new())
-                    .build()
-                    .map_err(|source| EndpointError::Client(source.without_url()))?,
-                true,
-            ),
+            // Most likely no certificate was found; any other reason stands in the way again.
+            Err(_) => (build(direct().tls_certs_only(Vec::new()))?, true),
         };
-        let proxied = match &options.proxy {
+        let proxied = match proxy {
             Proxy::None => None,
-            Proxy::System => Some(client(&options.user_agent)),
+            Proxy::System => Some(client(&user_agent)),
             Proxy::Url(url) => {
                 let proxy =
                     reqwest::Proxy::all(url.reveal()).map_err(|_| EndpointError::ProxyUrl)?;
-                Some(client(&options.user_agent).proxy(proxy))
+                Some(client(&user_agent).proxy(proxy))
             }
         };
-        let proxied = match proxied {
-            None => None,
-            Some(builder) => {
-                let builder = if no_roots { builder.tls_certs_only(Vec::new()) } else { builder };
-                Some(
-                    builder
-                        .build()
-                        .map_err(|source| EndpointError::Client(source.without_url()))?,
-                )
-            }
-        };
-        Ok(Self { direct, proxied, no_roots })
+        let proxied = proxied.map(|builder| {
+            build(if no_roots { builder.tls_certs_only(Vec::new()) } else { builder })
+        });
+        Ok(Self { direct, proxied: proxied.transpose()?, no_roots })
     }
 
     fn client_for(&self, url: &Url) -> (&reqwest::Client, bool) {
@@ -167,6 +154,10 @@ fn client(user_agent: &str) -> reqwest::ClientBuilder {
         .pool_idle_timeout(IDLE_FOR)
         .tcp_nodelay(true)
         .user_agent(user_agent)
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, EndpointError> {
+    builder.build().map_err(|error| EndpointError::Client(error.without_url()))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -640,10 +631,9 @@ impl http_body::Body for Tracked {
                     this.hand_over(bytes, true)
                 }
                 Some(Block::Changed) => this.withdraw(TROUBLE_CHANGED),
-                Some(Block::Unreadable) => this.withdraw(TROUBLE_READ),
                 // After the last block nothing is asked for; before it, the reading thread died.
                 None if this.handover.progress() == Progress::Whole => Poll::Ready(None),
-                None => this.withdraw(TROUBLE_READ),
+                Some(Block::Unreadable) | None => this.withdraw(TROUBLE_READ),
             },
         }
     }
@@ -839,22 +829,25 @@ fn of_certificate(error: &CertificateError, no_roots: bool) -> &'static str {
     if no_roots {
         return "this machine has no certificate store; install the package ca-certificates";
     }
-    match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "it has expired, or this machine's clock is wrong"
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet, or this machine's clock is wrong"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another host name; an intercepting proxy may be in between"
-        }
-        CertificateError::Revoked => "it has been revoked",
-        CertificateError::UnknownIssuer => {
-            "its issuer is unknown; if an intercepting proxy or a private authority signs it, that \
-             authority must be in this machine's certificate store"
-        }
-        _ => "it did not pass the check",
+    if matches!(error, CertificateError::Expired | CertificateError::ExpiredContext { .. }) {
+        "it has expired, or this machine's clock is wrong"
+    } else if matches!(
+        error,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
+    ) {
+        "it is not valid yet, or this machine's clock is wrong"
+    } else if matches!(
+        error,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+    ) {
+        "it is for another host name; an intercepting proxy may be in between"
+    } else if matches!(error, CertificateError::Revoked) {
+        "it has been revoked"
+    } else if matches!(error, CertificateError::UnknownIssuer) {
+        "its issuer is unknown; if an intercepting proxy or a private authority signs it, that \
+         authority must be in this machine's certificate store"
+    } else {
+        "it did not pass the check"
     }
 }
 
@@ -871,4 +864,73 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'st
         };
     }
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_why() {
+        let words = Words { host: "shop.example", proxied: false, no_roots: false };
+        let of = |error| words.of_tls(&rustls::Error::InvalidCertificate(error));
+        for (error, part) in [
+            (CertificateError::Expired, "it has expired"),
+            (CertificateError::NotValidYet, "not valid yet"),
+            (CertificateError::NotValidForName, "for another host name; an intercepting proxy"),
+            (CertificateError::UnknownIssuer, "issuer is unknown; if an intercepting proxy"),
+            (CertificateError::Revoked, "has been revoked"),
+            (CertificateError::BadSignature, "did not pass the check"),
+        ] {
+            let text = of(error);
+            assert!(text.starts_with("the certificate of shop.example is not trusted: "), "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+        let bare = Words { no_roots: true, ..words };
+        let error = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(bare.of_tls(&error).contains("no certificate store"));
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_rest() {
+        for (url, is_so) in [
+            ("http://127.0.0.1:8080/x", true),
+            ("http://127.8.9.1/", true),
+            ("http://[::1]:80/", true),
+            ("http://localhost/", true),
+            ("http://LOCALHOST/", true),
+            ("http://a.localhost/", true),
+            ("http://localhost.example/", false),
+            ("http://notlocalhost/", false),
+            ("http://10.0.0.1/", false),
+            ("http://127.0.0.1.example/", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), is_so, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_error_hidden_in_an_io_error_is_found() {
+        let inner = rustls::Error::HandshakeNotComplete;
+        let outer = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, inner));
+        assert!(chain(&outer).iter().any(|cause| cause.is::<rustls::Error>()));
+    }
+
+    #[test]
+    fn a_revoked_body_yields_nothing_more() {
+        use http_body::Body as _;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let mut body = pin!(Tracked::of_bytes(Bytes::from(vec![1; 2 * PIECE_BYTES]), &handover));
+        assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(handover.revoke(), Progress::Partial);
+        assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Err(Withdrawn)))));
+        assert_eq!(handover.progress(), Progress::Partial);
+
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let empty = Tracked::of_bytes(Bytes::new(), &handover);
+        assert_eq!(handover.revoke(), Progress::Nothing);
+        assert!(!empty.is_end_stream());
+        assert_eq!(handover.progress(), Progress::Nothing);
+    }
 }

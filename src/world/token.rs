@@ -163,19 +163,19 @@ impl<C: Clock, E: Endpoint> TokenDesk<C, E> {
         self.desk.seats.get(credential).is_some_and(|seat| seat.credential.may_go_to(host))
     }
 
-    /// One exchange at a time; `stale` says whether the held token is to be replaced, asked again
+    /// One exchange at a time; `is_stale` says whether the held token is to be replaced, asked again
     /// once the gate is open.
     async fn exchange(
         &self,
         seat: &Arc<Seat>,
-        stale: impl Fn(&Held, Now) -> bool + Send,
+        is_stale: impl Fn(&Held, Now) -> bool + Send,
     ) -> Result<Token, TokenRefusal> {
         let gate = Arc::clone(&seat.gate).lock_owned().await;
         let now = self.desk.clock.now();
         let (known, generation) = {
             let state = seat.state();
             if let Some(held) = &state.held
-                && !stale(held, now)
+                && !is_stale(held, now)
             {
                 return Ok(held.token.clone());
             }
@@ -234,8 +234,8 @@ impl<C: Clock, E: Endpoint> Tokens for TokenDesk<C, E> {
             Some((token, true)) => {
                 let (desk, seat) = (self.clone(), Arc::clone(seat));
                 tokio::spawn(async move {
-                    let stale = |held: &Held, now: Now| now.tick >= held.refresh_at;
-                    let result = desk.exchange(&seat, stale).await;
+                    let is_stale = |held: &Held, now: Now| now.tick >= held.refresh_at;
+                    let result = desk.exchange(&seat, is_stale).await;
                     seat.state().is_refreshing = false;
                     if let Err(refusal) = result {
                         tracing::warn!(
@@ -596,10 +596,16 @@ fn escape(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            escaped.push('%');
+            escaped.extend(hex(byte).map(|digit| digit.to_ascii_uppercase()));
         }
     }
     escaped
+}
+
+/// Two digits.
+fn hex(byte: u8) -> [char; 2] {
+    [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'))
 }
 
 /// RFC 4648 base64 with padding, for the one Basic header.
@@ -894,7 +900,7 @@ fn fingerprint(oauth2: &OAuth2) -> String {
         add(name);
         add(value);
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher.finalize().into_iter().flat_map(hex).collect()
 }
 
 /// A file name for any credential name.
@@ -904,7 +910,8 @@ fn file_name(credential: &str) -> String {
         if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("%{byte:02x}"));
+            name.push('%');
+            name.extend(hex(byte));
         }
     }
     name + ".json"

@@ -1,5 +1,6 @@
 //! What goes over the wire, against the simulator and against peers that behave badly. Loopback
 //! only. Timeouts are short only where a timeout is what is tested.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are tests")]
 
 mod endpoint;
 mod simulator;
@@ -41,7 +42,7 @@ fn post(url: impl Into<String>, body: impl Into<bytes::Bytes>) -> Request {
 fn answer(reply: Reply) -> patchdrop::model::exchange::Answer {
     match reply {
         Reply::Answer(answer) => answer,
-        other => panic!("no answer: {other:?}"),
+        other @ (Reply::NoAnswer { .. } | Reply::Changed) => panic!("no answer: {other:?}"),
     }
 }
 

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 
 use super::{Captured, SECRET, endpoint};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// A clock that stands still until it is moved.
 struct Still(Mutex<Now>);
@@ -133,22 +134,19 @@ fn credential(token_url: &str) -> Credential {
             extra: BTreeMap::new(),
             token_field: "access_token".into(),
         },
-        refresh_before: Duration::from_secs(600),
-        lifetime: 24 * HOUR,
+        refresh_before: Duration::from_mins(10),
+        lifetime: DAY,
         keep_token: true,
         hosts: BTreeSet::from(["inbound.pwks.co".into(), "127.0.0.1:8080".into()]),
     }
 }
 
-fn desk<C: Clock, E: Endpoint>(
+fn desk<C: Clock, E: Endpoint + Clone>(
     credential: Credential,
     folder: &Path,
     clock: &Arc<C>,
     endpoint: &E,
-) -> TokenDesk<C, E>
-where
-    E: Clone,
-{
+) -> TokenDesk<C, E> {
     let credentials = BTreeMap::from([(Arc::clone(&credential.name), Arc::new(credential))]);
     TokenDesk::new(credentials, folder, Arc::clone(clock), endpoint.clone())
 }
@@ -205,7 +203,7 @@ async fn an_end_costs_one_exchange() {
     let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
     let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
-    clock.pass(24 * HOUR);
+    clock.pass(DAY);
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
     assert_eq!(endpoint.count(), 2);
@@ -218,7 +216,7 @@ async fn shortly_before_its_end_the_old_token_is_used_while_a_new_one_is_fetched
     let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
     desk.current(&name()).await.unwrap();
     // refresh_before is 10 min, half of the jitter's 10 % on top.
-    clock.pass(24 * HOUR - Duration::from_secs(631));
+    clock.pass(DAY.saturating_sub(Duration::from_secs(631)));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
     assert_eq!(endpoint.count(), 1);
     clock.pass(Duration::from_secs(1));
@@ -235,12 +233,12 @@ async fn an_early_refresh_that_fails_costs_nobody_the_old_token() {
     let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
     let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
     desk.current(&name()).await.unwrap();
-    clock.pass(24 * HOUR - Duration::from_secs(60));
+    clock.pass(DAY.saturating_sub(Duration::from_mins(1)));
     for _ in 0..3 {
         assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
         until(|| endpoint.count() == 2).await;
     }
-    clock.pass(Duration::from_secs(60));
+    clock.pass(Duration::from_mins(1));
     assert_eq!(shown(&desk.current(&name()).await), "token-invalid-client");
 }
 
@@ -458,7 +456,7 @@ async fn retry_after_of_a_token_endpoint_is_honoured() {
     let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
     let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
     let refusal = desk.current(&name()).await.unwrap_err();
-    assert_eq!(refusal.retry_after, Some(Duration::from_secs(120)));
+    assert_eq!(refusal.retry_after, Some(Duration::from_mins(2)));
     clock.pass(Duration::from_secs(119));
     assert_eq!(shown(&desk.current(&name()).await), "token-throttled");
     clock.pass(Duration::from_secs(1));
@@ -563,7 +561,7 @@ async fn a_jumping_clock_makes_no_token_live_for_ever() {
     let first = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
     first.current(&name()).await.unwrap();
     // Back by a year: the tick still ends it after a day.
-    let year = Duration::from_secs(365 * 86_400);
+    let year = 365 * DAY;
     clock.set_wall(|wall| Wall(wall.0 - i64::try_from(year.as_millis()).unwrap()));
     clock.pass(12 * HOUR);
     assert_eq!(shown(&first.current(&name()).await), "1 Bearer tok1");
