@@ -35,6 +35,9 @@ pub use rules::{Act, Match, Per, Rule};
 use oauth::Issued;
 use rules::Tally;
 
+/// What a connection reads ahead; hyper's own choice is 400 KB.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
 /// What the simulator is to be.
 #[derive(Clone, Debug)]
 pub struct SimulatorOptions {
@@ -256,6 +259,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     let answer = service_fn(|request| door::answer(request, &state));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .max_buf_size(READ_AHEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::select! {
         () = state.stopped.cancelled() => {}

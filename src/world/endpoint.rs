@@ -933,4 +933,19 @@ mod tests {
         assert!(!empty.is_end_stream());
         assert_eq!(handover.progress(), Progress::Nothing);
     }
+
+    #[test]
+    fn no_more_than_two_blocks_wait_for_the_socket() {
+        use http_body::Body as _;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let mut body = pin!(Tracked::of_bytes(Bytes::from(vec![1; 3 * PIECE_BYTES]), &handover));
+        let first = body.as_mut().poll_frame(&mut cx);
+        let second = body.as_mut().poll_frame(&mut cx);
+        assert!(first.is_ready() && second.is_ready());
+        assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+        drop(first);
+        assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+        assert_eq!(handover.progress(), Progress::Whole);
+    }
 }

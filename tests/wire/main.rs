@@ -7,7 +7,7 @@ mod simulator;
 mod token;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use patchdrop::model::exchange::{Body, Reply, Request};
@@ -24,6 +24,7 @@ fn digest(bytes: &[u8]) -> Digest {
 }
 
 fn endpoint() -> HttpEndpoint {
+    Captured::start();
     let options = EndpointOptions { user_agent: "patchdrop-test".into(), ..Default::default() };
     HttpEndpoint::new(options).unwrap()
 }
@@ -46,19 +47,24 @@ fn answer(reply: Reply) -> patchdrop::model::exchange::Answer {
     }
 }
 
-/// What `tracing` has written, for looking for secrets in it.
+/// What `tracing` has written in the whole test run, for looking for secrets in it. (One subscriber
+/// for all threads: a scoped one is missed by call sites that another thread meets first.)
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let captured = Self::default();
-        let writer = captured.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(move || writer.clone())
-            .finish();
-        (captured, tracing::subscriber::set_default(subscriber))
+    fn start() -> &'static Self {
+        static CAPTURED: OnceLock<Captured> = OnceLock::new();
+        CAPTURED.get_or_init(|| {
+            let captured = Self::default();
+            let writer = captured.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            captured
+        })
     }
 
     fn text(&self) -> String {
