@@ -60,7 +60,7 @@ async fn a_volume_in_use_can_be_unmounted_and_its_watch_says_so() {
     watcher.arm(&volume).unwrap();
     let (place, target) = (Place::new(&volume, "a.json"), Place::new(&volume, "b.json"));
     fs::write(place.path(), "{}").unwrap();
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     scene.disk.claim(examined.grip, place, target.clone()).await.unwrap();
     scene.disk.sync(Arc::clone(&volume)).await.unwrap();
     scene.disk.digest(target).await.unwrap();

@@ -26,7 +26,7 @@ fn fifo(place: &Place) {
 async fn an_examination_yields_content_and_identity_of_one_open_file() {
     let scene = Scene::new();
     let place = scene.drop_file("a.json", "{}");
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     let metadata = fs::metadata(place.path()).unwrap();
     assert_eq!(examined.findings, "{}");
     let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
@@ -139,9 +139,9 @@ async fn a_file_open_for_writing_is_in_use_until_it_is_closed() {
     let writer = File::options().append(true).open(place.path()).unwrap();
     assert!(matches!(scene.examine(&place).await, Err(FolderError::InUse { .. })));
     drop(writer);
-    assert!(scene.examine(&place).await.unwrap().lease_granted);
+    assert!(scene.examined(&place).await.lease_granted);
     let _reader = File::open(place.path()).unwrap();
-    assert!(scene.examine(&place).await.unwrap().lease_granted, "readers do no harm");
+    assert!(scene.examined(&place).await.lease_granted, "readers do no harm");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_writer_that_comes_during_the_grip_waits_and_then_gets_through() {
         return;
     }
     let place = scene.drop_file("a.json", "{}");
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     let at_once = |path: &Path| {
         File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).map(drop)
     };
@@ -187,7 +187,7 @@ async fn a_file_that_changes_while_it_is_read_is_in_use() {
     };
     let outcome = scene.disk.examine(place.clone(), touch).await;
     assert!(matches!(outcome, Err(FolderError::InUse { .. })));
-    assert_eq!(scene.examine(&place).await.unwrap().findings, "{}");
+    assert_eq!(scene.examined(&place).await.findings, "{}");
 }
 
 #[tokio::test]
@@ -306,7 +306,7 @@ async fn odd_names_go_the_whole_way() {
     for (number, name) in odd_names().into_iter().enumerate() {
         assert!(seen.contains(&name), "{name:?}");
         let (place, claimed) = (scene.inbox(&name), scene.sending(format!("{number}~")));
-        let examined = scene.examine(&place).await.unwrap();
+        let examined = scene.examined(&place).await;
         scene.disk.claim(examined.grip, place, claimed.clone()).await.unwrap();
         scene.disk.move_new(claimed, Place::new(&done, name)).await.unwrap();
     }
@@ -398,7 +398,7 @@ async fn what_this_account_may_not_is_denied() {
     if fs::metadata(foreign.path()).unwrap().uid() == rustix::process::geteuid().as_raw() {
         crate::scene::not_run("leases on foreign files", "not run as root, no foreign file");
     } else {
-        let examined = scene.examine(&foreign).await.unwrap();
+        let examined = scene.examined(&foreign).await;
         assert!(!examined.lease_granted);
         assert_eq!(examined.findings, "{}");
     }

@@ -28,7 +28,7 @@ async fn a_claim_moves_the_examined_file_and_keeps_its_times() {
     let scene = Scene::new();
     let (place, target) = (scene.drop_file("a.json", "{}"), scene.sending("1~a.json"));
     let time = set_mtime(&place, 1_000_000_000);
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     scene.disk.claim(examined.grip, place.clone(), target.clone()).await.unwrap();
     assert_eq!((content(&place), content(&target).as_deref()), (None, Some("{}")));
     assert_eq!(mtime(&target), time);
@@ -41,7 +41,7 @@ async fn a_claim_never_replaces() {
     let scene = Scene::new();
     let (place, target) = (scene.drop_file("a.json", "new"), scene.sending("1~a.json"));
     fs::write(target.path(), "old").unwrap();
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     let error = scene.disk.claim(examined.grip, place.clone(), target.clone()).await.unwrap_err();
     assert!(matches!(error, MoveError::Taken { target: taken } if taken == target.path()));
     assert_eq!(content(&place).as_deref(), Some("new"));
@@ -53,7 +53,7 @@ async fn a_claim_tells_when_another_file_was_moved() {
     let scene = Scene::new();
     let target = scene.sending("1~a.json");
     let place = scene.drop_file("a.json", "examined");
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     let other = scene.drop_file("other", "same len");
     fs::rename(other.path(), place.path()).unwrap();
     let error = scene.disk.claim(examined.grip, place.clone(), target.clone()).await.unwrap_err();
@@ -62,7 +62,7 @@ async fn a_claim_tells_when_another_file_was_moved() {
     assert_eq!(content(&place), None);
 
     let (place, target) = (scene.drop_file("b.json", "{}"), scene.sending("2~b.json"));
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     set_mtime(&place, 1);
     let error = scene.disk.claim(examined.grip, place, target.clone()).await.unwrap_err();
     assert!(matches!(error, MoveError::Swapped { .. }), "changed since: {error:?}");
@@ -73,7 +73,7 @@ async fn a_claim_tells_when_another_file_was_moved() {
 async fn a_claim_of_a_file_that_has_gone_says_so() {
     let scene = Scene::new();
     let (place, target) = (scene.drop_file("a.json", "{}"), scene.sending("1~a.json"));
-    let examined = scene.examine(&place).await.unwrap();
+    let examined = scene.examined(&place).await;
     fs::remove_file(place.path()).unwrap();
     let error = scene.disk.claim(examined.grip, place, target).await.unwrap_err();
     assert!(matches!(error, MoveError::Gone { .. }));

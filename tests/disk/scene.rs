@@ -8,11 +8,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use patchdrop::model::file::{Identity, Place, Sighting};
 use patchdrop::world::folder::{Disk, Examined, FolderError, Grip, RealDisk};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+/// Only a failed test waits as long as this.
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     pub(crate) root: TempDir,
@@ -66,6 +70,20 @@ impl Scene {
     ) -> Result<Examined<Grip, String>, FolderError> {
         let read = |file: &mut dyn Read, _: &Identity| io::read_to_string(file).unwrap();
         self.disk.examine(place.clone(), read).await
+    }
+
+    /// As [`Self::examine`] of a file that nobody writes. A child that another test starts has all
+    /// files of this process open until it is its own program, so it may have to be asked again.
+    pub(crate) async fn examined(&self, place: &Place) -> Examined<Grip, String> {
+        let ask_again = async {
+            loop {
+                match self.examine(place).await {
+                    Err(FolderError::InUse { .. }) => tokio::task::yield_now().await,
+                    other => return other.unwrap(),
+                }
+            }
+        };
+        tokio::time::timeout(GIVE_UP_AFTER, ask_again).await.expect("it stays in use")
     }
 
     /// All sightings of a folder.

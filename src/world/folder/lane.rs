@@ -10,6 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+#[cfg(unix)]
+use super::volume::mount_of;
+#[cfg(not(unix))]
+use super::windows::mount_of;
+
 /// Threads of one volume for looks, reads and moves. More would only queue in the kernel.
 const WORKERS_MAX: usize = 8;
 /// Threads of one volume for folder fsyncs; each also waits a few milliseconds for company.
@@ -163,7 +168,7 @@ impl Volumes {
 
     /// As [`Self::lanes`], by the mount table as it is now.
     pub(super) fn looked_up(&self, folder: &Arc<Path>) -> Arc<VolumeLanes> {
-        let mount = super::system::mount_of(folder);
+        let mount = mount_of(folder);
         let mut state = self.lock();
         let lanes = state.of_mount.entry(mount.point).or_insert_with(|| {
             Arc::new(VolumeLanes {

@@ -6,6 +6,8 @@ mod lease;
 mod real;
 #[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+mod volume;
 #[cfg(not(unix))]
 mod windows;
 
@@ -15,7 +17,11 @@ use unix as system;
 use windows as system;
 
 pub use real::RealDisk;
-pub use system::{Grip, volume_kind};
+pub use system::Grip;
+#[cfg(unix)]
+pub use volume::volume_kind;
+#[cfg(not(unix))]
+pub use windows::volume_kind;
 
 use std::ffi::OsString;
 use std::future::Future;
