@@ -336,8 +336,9 @@ async fn temporary_files_of_an_earlier_process_are_swept_and_no_others() {
     assert_eq!(left.len(), others.len() + 3);
 }
 
-#[test]
-fn the_kernel_s_own_file_systems_are_local() {
+#[tokio::test]
+async fn the_kernel_s_own_file_systems_are_local() {
+    assert!(RealDisk::new(Arc::default()).is_local(Arc::from(Path::new("/proc"))).await);
     assert_eq!(volume_kind(Path::new("/proc")), Volume::Local);
     assert_eq!(volume_kind(Path::new("/no/such/path")), Volume::Local);
 }

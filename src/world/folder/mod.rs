@@ -245,6 +245,9 @@ pub trait Disk: Send + Sync + 'static {
         folder: Arc<Path>,
     ) -> impl Future<Output = Result<(), FolderError>> + Send;
 
+    /// Whether a folder is on a local volume: its events and its change times can be trusted.
+    fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;
+
     /// Whether `sync` really makes renames durable there; if not, a rename on record may be lost
     /// in a power cut even after a later commit.
     fn syncs_folders(&self) -> bool;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::group::SharedSyncs;
 use super::lane::Volumes;
 use super::system::{self, Grip};
-use super::{Disk, Examined, FolderError, MoveError};
+use super::{Disk, Examined, FolderError, MoveError, Volume, volume_kind};
 use crate::model::file::{Digest, Identity, Place, Sighting};
 use crate::model::time::Wall;
 
@@ -172,6 +172,10 @@ impl Disk for RealDisk {
     async fn make_folder(&self, folder: Arc<Path>) -> Result<(), FolderError> {
         let own = Arc::clone(&self.own);
         self.on(&Arc::clone(&folder), move || system::make_folder(&folder, &own)).await
+    }
+
+    async fn is_local(&self, folder: Arc<Path>) -> bool {
+        self.on(&Arc::clone(&folder), move || volume_kind(&folder) == Volume::Local).await
     }
 
     fn syncs_folders(&self) -> bool {
