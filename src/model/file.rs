@@ -133,6 +133,9 @@ pub enum Kind {
     Link,
     /// FIFO, socket, device.
     Special,
+    /// It is listed, but the system cannot say what it is (a damaged entry, a stale handle). Its
+    /// identity is zero.
+    Unknown,
 }
 
 /// One look at one name in a folder. It may be out of date a moment later.

@@ -1,5 +1,28 @@
 //! Folders and files: look, open, read, move without replacing, make durable.
 
+mod group;
+mod lane;
+mod lease;
+mod real;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+mod volume;
+#[cfg(not(unix))]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(not(unix))]
+use windows as system;
+
+pub use real::RealDisk;
+pub use system::Grip;
+#[cfg(unix)]
+pub use volume::volume_kind;
+#[cfg(not(unix))]
+pub use windows::volume_kind;
+
 use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Read};
@@ -52,7 +75,7 @@ pub enum FolderError {
     /// Anything else.
     #[error("cannot {doing} {}", .path.display())]
     Io {
-        /// The verb: open, read, list, sync, write, remove, create.
+        /// The verb: open, look at, read, list, sync, write, move, remove, create.
         doing: &'static str,
         /// Which path.
         path: PathBuf,
@@ -60,6 +83,22 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
+}
+
+impl FolderError {
+    /// What the system said, sorted.
+    fn of(doing: &'static str, path: PathBuf, source: io::Error) -> Self {
+        let kind = source.kind();
+        if kind == io::ErrorKind::NotFound {
+            Self::Gone { path }
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Self::Denied { path, source }
+        } else if kind == io::ErrorKind::StorageFull || kind == io::ErrorKind::QuotaExceeded {
+            Self::Full { path, source }
+        } else {
+            Self::Io { doing, path, source }
+        }
+    }
 }
 
 /// Why a move did not happen. Whatever the variant: nothing was replaced.
@@ -86,6 +125,19 @@ pub enum MoveError {
     /// Anything else. The file is still at the source.
     #[error(transparent)]
     Folder(#[from] FolderError),
+}
+
+/// Where a folder's volume is. On a remote one events do not tell what other machines do, and
+/// change times are those of another clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volume {
+    /// On this machine.
+    Local,
+    /// On another machine, or behind a program (FUSE).
+    Remote {
+        /// `nfs`, `smb`, `fuse`, `9p`, `ceph`, `afs`, `lustre`, `gpfs`, `vboxsf`, `vmhgfs`.
+        kind: &'static str,
+    },
 }
 
 /// What the examination of a file yields.

@@ -1,0 +1,249 @@
+//! The real folders and files. What the system does is in `unix.rs` and `windows.rs`, as plain
+//! blocking functions; this carries them to the threads of their volume.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+
+use super::group::SharedSyncs;
+use super::lane::Volumes;
+use super::system::{self, Grip};
+use super::{Disk, Examined, FolderError, MoveError, Volume, volume_kind};
+use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::time::Wall;
+
+/// Most sightings in one chunk of a sweep.
+const CHUNK_MAX: usize = 256;
+/// Chunks that one hop to a blocking thread reads. A slow receiver holds no thread.
+const CHUNKS_A_HOP: usize = 4;
+
+/// Folders and files of this machine. Holds no folder open between two calls, so that a volume can
+/// be unmounted while patchdrop runs.
+pub struct RealDisk {
+    volumes: Volumes,
+    syncs: Arc<SharedSyncs>,
+    own: Arc<Own>,
+}
+
+/// What is this process's own: the names of its temporary files, and the count of its fsyncs.
+pub(super) struct Own {
+    token: String,
+    temporary: AtomicU64,
+    started_at: Wall,
+    fsyncs: AtomicU64,
+}
+
+impl RealDisk {
+    /// `load` is the number of files on their way; folder fsyncs wait for company by it.
+    #[must_use]
+    pub fn new(load: Arc<AtomicUsize>) -> Self {
+        Self {
+            volumes: Volumes::default(),
+            syncs: Arc::new(SharedSyncs::new(load)),
+            own: Arc::new(Own::new()),
+        }
+    }
+
+    /// How many fsyncs there were so far, of folders and of files.
+    #[must_use]
+    pub fn fsyncs(&self) -> u64 {
+        self.own.fsyncs.load(Ordering::Relaxed)
+    }
+
+    /// Removes the temporary files (`.patchdrop-*.part`) that an earlier process left in a folder,
+    /// and says how many. Those of this process, or changed since it started, stay.
+    ///
+    /// # Errors
+    /// [`FolderError`] if the folder can't be listed or a file not removed.
+    pub async fn temporary_names_swept(&self, folder: Arc<Path>) -> Result<u64, FolderError> {
+        let own = Arc::clone(&self.own);
+        self.on(&Arc::clone(&folder), move || sweep_temporary(&folder, &own)).await
+    }
+
+    async fn on<T: Send + 'static>(
+        &self,
+        folder: &Arc<Path>,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.volumes.lanes(folder).work.run(job).await
+    }
+}
+
+impl Disk for RealDisk {
+    type Grip = Grip;
+
+    async fn sweep(
+        &self,
+        folder: Arc<Path>,
+        chunks: mpsc::Sender<Vec<Sighting>>,
+    ) -> Result<(), FolderError> {
+        // A volume may have been mounted or unmounted here since the last sweep.
+        let lanes = self.volumes.looked_up(&folder);
+        let mut listing = lanes.work.run(move || system::Listing::open(folder)).await?;
+        loop {
+            let (rest, read) = lanes
+                .work
+                .run(move || {
+                    let read = listing.read(CHUNK_MAX * CHUNKS_A_HOP);
+                    (listing, read)
+                })
+                .await;
+            listing = rest;
+            let mut sightings = read?;
+            let is_end = sightings.len() < CHUNK_MAX * CHUNKS_A_HOP;
+            while !sightings.is_empty() {
+                let rest = sightings.split_off(sightings.len().min(CHUNK_MAX));
+                if chunks.send(sightings).await.is_err() {
+                    return Ok(());
+                }
+                sightings = rest;
+            }
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn subfolders(&self, folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
+        self.on(&Arc::clone(&folder), move || system::subfolders(folder)).await
+    }
+
+    async fn examine<T, F>(&self, place: Place, read: F) -> Result<Examined<Grip, T>, FolderError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read, &Identity) -> T + Send + 'static,
+    {
+        let folder = Arc::clone(&place.folder);
+        self.on(&folder, move || system::examine(&place, read)).await
+    }
+
+    async fn claim(&self, grip: Grip, from: Place, to: Place) -> Result<(), MoveError> {
+        let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
+        lanes.work.run(move || system::claim(grip, &from, &to)).await
+    }
+
+    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+        let own = Arc::clone(&self.own);
+        let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
+        lanes.work.run(move || system::move_new(&from, &to, &own)).await
+    }
+
+    async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        if !system::SYNCS_FOLDERS {
+            return Ok(());
+        }
+        let own = Arc::clone(&self.own);
+        let lanes = self.volumes.lanes(&folder);
+        let fsync = move |folder: &Path| system::sync_folder(folder, &own);
+        let answer = self.syncs.sync(&lanes.syncs, &folder, fsync).await;
+        answer.map_err(|error| FolderError::of("sync", folder.to_path_buf(), error))
+    }
+
+    async fn look(&self, place: Place) -> Result<Option<Sighting>, FolderError> {
+        let folder = Arc::clone(&place.folder);
+        self.on(&folder, move || system::look(&place)).await
+    }
+
+    async fn digest(&self, place: Place) -> Result<Option<(Identity, Digest)>, FolderError> {
+        let folder = Arc::clone(&place.folder);
+        self.on(&folder, move || system::digest(&place)).await
+    }
+
+    fn open(&self, place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
+        system::open(place)
+    }
+
+    async fn write(&self, place: Place, content: Vec<u8>) -> Result<(), FolderError> {
+        let own = Arc::clone(&self.own);
+        let folder = Arc::clone(&place.folder);
+        self.on(&folder, move || system::write(&place, &content, &own)).await
+    }
+
+    async fn remove(&self, place: Place) -> Result<(), FolderError> {
+        let folder = Arc::clone(&place.folder);
+        self.on(&folder, move || system::remove(&place)).await
+    }
+
+    async fn make_folder(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        let own = Arc::clone(&self.own);
+        self.on(&Arc::clone(&folder), move || system::make_folder(&folder, &own)).await
+    }
+
+    async fn is_local(&self, folder: Arc<Path>) -> bool {
+        self.on(&Arc::clone(&folder), move || volume_kind(&folder) == Volume::Local).await
+    }
+
+    fn syncs_folders(&self) -> bool {
+        system::SYNCS_FOLDERS
+    }
+}
+
+impl Own {
+    pub(super) fn new() -> Self {
+        let token = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
+        Self {
+            token: format!("{token:016x}"),
+            temporary: AtomicU64::new(0),
+            started_at: now(),
+            fsyncs: AtomicU64::new(0),
+        }
+    }
+
+    /// A name for a temporary file that no other process and no other call uses.
+    pub(super) fn temporary_name(&self) -> OsString {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        OsString::from(format!("{TEMPORARY_PREFIX}{}-{number}{TEMPORARY_SUFFIX}", self.token))
+    }
+
+    /// Whether this is the name of a temporary file of another process.
+    fn is_foreign_temporary(&self, name: &OsStr) -> bool {
+        name.to_str().is_some_and(|name| {
+            name.strip_prefix(TEMPORARY_PREFIX).is_some_and(|rest| {
+                rest.ends_with(TEMPORARY_SUFFIX) && !rest.starts_with(&self.token)
+            })
+        })
+    }
+
+    /// Counts one fsync.
+    pub(super) fn count_fsync(&self) {
+        self.fsyncs.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+const TEMPORARY_PREFIX: &str = ".patchdrop-";
+const TEMPORARY_SUFFIX: &str = ".part";
+
+/// File times lag behind the clock by up to one tick of the kernel, 10 ms at the slowest.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Only what changed before this process started is stale: a command may be copying a file in
+/// beside the service.
+fn sweep_temporary(folder: &Arc<Path>, own: &Own) -> Result<u64, FolderError> {
+    let mut removed = 0;
+    let mut listing = system::Listing::open(Arc::clone(folder))?;
+    loop {
+        let sightings = listing.read(CHUNK_MAX)?;
+        if sightings.is_empty() {
+            return Ok(removed);
+        }
+        for sighting in sightings {
+            let is_file = sighting.kind == crate::model::file::Kind::File;
+            let is_stale = sighting.changed_at.plus(TICK) < own.started_at;
+            if is_file && is_stale && own.is_foreign_temporary(&sighting.name) {
+                system::remove(&Place::new(folder, sighting.name))?;
+                removed += 1;
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the moment this process began, asked once")]
+fn now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

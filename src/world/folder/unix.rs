@@ -1,0 +1,623 @@
+//! Folders and files on Unix, as plain blocking functions.
+//!
+//! Every operation opens the folder, works relative to it and closes it again: nobody can swap the
+//! folder between two steps of one operation, and an unmount finds no handle of ours.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{
+    Access, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps,
+};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::lease::{self, Lease};
+use super::real::Own;
+use super::volume::is_local;
+use super::{Examined, FolderError, MoveError};
+use crate::model::file::{Digest, Identity, Kind, Place, Sighting};
+use crate::model::time::Wall;
+
+/// An fsync of a folder makes its renames durable.
+pub(super) const SYNCS_FOLDERS: bool = true;
+
+/// A file that is read in one go is read in pieces of this size.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// An open file that is being examined. The read lease, where there is one, ends when it is
+/// dropped.
+pub struct Grip {
+    file: File,
+    identity: Identity,
+}
+
+impl std::fmt::Debug for Grip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grip").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+// ---- folders --------------------------------------------------------------------------------
+
+/// Opens a folder; a link in its last place is refused. The one door through which every operation
+/// goes.
+fn folder_handle(folder: &Path) -> Result<OwnedFd, FolderError> {
+    #[cfg(target_os = "linux")]
+    let access = OFlags::PATH;
+    #[cfg(not(target_os = "linux"))]
+    let access = OFlags::RDONLY;
+    open_folder(folder, access | OFlags::NOFOLLOW)
+}
+
+/// A folder opened so that it can be listed or synced, for which it must be readable.
+fn readable_handle(folder: &Path) -> Result<OwnedFd, FolderError> {
+    open_folder(folder, OFlags::RDONLY | OFlags::NOFOLLOW)
+}
+
+fn open_folder(folder: &Path, flags: OFlags) -> Result<OwnedFd, FolderError> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::io::retry_on_intr(|| rustix::fs::open(folder, flags, Mode::empty()))
+        .map_err(|errno| folder_fault("open", folder, errno))
+}
+
+/// The names in a folder, read piece by piece.
+pub(super) struct Listing {
+    folder: Arc<Path>,
+    entries: Dir,
+}
+
+impl Listing {
+    pub(super) fn open(folder: Arc<Path>) -> Result<Self, FolderError> {
+        let handle = readable_handle(&folder)?;
+        let entries = Dir::new(handle).map_err(|errno| folder_fault("list", &folder, errno))?;
+        Ok(Self { folder, entries })
+    }
+
+    /// At most `most` sightings; fewer mean that this is the end.
+    pub(super) fn read(&mut self, most: usize) -> Result<Vec<Sighting>, FolderError> {
+        let mut sightings = Vec::new();
+        while sightings.len() < most {
+            let Some((name, _)) = self.next_name()? else { break };
+            if let Some(sighting) = self.sighting(name)? {
+                sightings.push(sighting);
+            }
+        }
+        Ok(sightings)
+    }
+
+    fn next_name(&mut self) -> Result<Option<(OsString, FileType)>, FolderError> {
+        loop {
+            let entry = match self.entries.read() {
+                None => return Ok(None),
+                Some(Ok(entry)) => entry,
+                Some(Err(errno)) => return Err(folder_fault("list", &self.folder, errno)),
+            };
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                return Ok(Some((OsString::from_vec(name.to_vec()), entry.file_type())));
+            }
+        }
+    }
+
+    fn sighting(&self, name: OsString) -> Result<Option<Sighting>, FolderError> {
+        let handle =
+            self.entries.fd().map_err(|errno| folder_fault("list", &self.folder, errno))?;
+        match rustix::fs::statat(handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(sighting(name, &stat))),
+            Err(Errno::NOENT) => Ok(None),
+            // The right to search is the folder's: without it no entry can be looked at.
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                Err(folder_fault("list", &self.folder, errno))
+            }
+            Err(_) => Ok(Some(Sighting {
+                name,
+                kind: Kind::Unknown,
+                identity: Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 },
+                changed_at: Wall(0),
+            })),
+        }
+    }
+}
+
+pub(super) fn subfolders(folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
+    let mut listing = Listing::open(folder)?;
+    let mut names = Vec::new();
+    while let Some((name, file_type)) = listing.next_name()? {
+        let is_folder = match file_type {
+            FileType::Directory => true,
+            FileType::Unknown => {
+                listing.sighting(name.clone())?.is_some_and(|seen| seen.kind == Kind::Folder)
+            }
+            FileType::RegularFile
+            | FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice => false,
+        };
+        if is_folder {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+pub(super) fn sync_folder(folder: &Path, own: &Own) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::io::retry_on_intr(|| rustix::fs::open(folder, flags, Mode::empty()))?;
+    own.count_fsync();
+    Ok(rustix::fs::fsync(handle)?)
+}
+
+/// Every missing folder of the path is made with mode 0750 and its parent synced. The last one's
+/// parent is synced even if nothing was missing: an earlier process may have been cut off between
+/// the two.
+pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
+    let existed = match folder_handle(folder) {
+        Ok(_) => true,
+        Err(FolderError::Gone { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return if existed { Ok(()) } else { Err(FolderError::Gone { path: folder.to_owned() }) };
+    };
+    if existed {
+        return match sync_parent(parent, own) {
+            // A parent that may be searched but not read, like a `/srv` of mode 0711, is not ours
+            // to make anything in; what exists there is the administrator's.
+            Err(FolderError::Denied { .. }) => Ok(()),
+            other => other,
+        };
+    }
+    if let Err(errno) = rustix::fs::stat(parent) {
+        if errno != Errno::NOENT {
+            return Err(folder_fault("open", parent, errno));
+        }
+        make_folder(parent, own)?;
+    }
+    match rustix::fs::mkdir(folder, Mode::from_raw_mode(0o750)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => drop(folder_handle(folder)?),
+        Err(errno) => return Err(folder_fault("create", folder, errno)),
+    }
+    sync_parent(parent, own)
+}
+
+/// Parents above the folders that patchdrop works in may be links.
+fn sync_parent(parent: &Path, own: &Own) -> Result<(), FolderError> {
+    let handle = open_folder(parent, OFlags::RDONLY)?;
+    own.count_fsync();
+    rustix::fs::fsync(handle).map_err(|errno| folder_fault("sync", parent, errno))
+}
+
+// ---- looks and reads ------------------------------------------------------------------------
+
+pub(super) fn look(place: &Place) -> Result<Option<Sighting>, FolderError> {
+    let folder = folder_handle(&place.folder)?;
+    match rustix::fs::statat(&folder, name_in(place)?, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(sighting(place.name.clone(), &stat))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(file_fault("look at", place, errno)),
+    }
+}
+
+pub(super) fn examine<T>(
+    place: &Place,
+    read: impl FnOnce(&mut dyn Read, &Identity) -> T,
+) -> Result<Examined<Grip, T>, FolderError> {
+    let (mut file, _) = open_regular(place)?;
+    let lease = lease::take(&file);
+    if lease == Lease::Refused && is_local(&file) {
+        return Err(FolderError::InUse { path: place.path() });
+    }
+    // Taken after the lease: what a writer did before it is seen, and nothing can follow.
+    let before = stat_of(&file, place)?;
+    let identity = identity(&before);
+    let findings = read(&mut file, &identity);
+    let after = stat_of(&file, place)?;
+    if identity != self::identity(&after) || changed_at(&before) != changed_at(&after) {
+        return Err(FolderError::InUse { path: place.path() });
+    }
+    Ok(Examined {
+        grip: Grip { file, identity },
+        identity,
+        changed_at: changed_at(&before),
+        lease_granted: lease == Lease::Granted,
+        findings,
+    })
+}
+
+pub(super) fn digest(place: &Place) -> Result<Option<(Identity, Digest)>, FolderError> {
+    let folder_is_there = folder_handle(&place.folder).map(drop);
+    let (mut file, before) = match open_regular(place) {
+        Ok(opened) => opened,
+        // Nothing has the name; but of a folder that is away nobody can say so.
+        Err(FolderError::Gone { .. }) => return folder_is_there.map(|()| None),
+        Err(error) => return Err(error),
+    };
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => sha256.update(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(FolderError::of("read", place.path(), error)),
+        }
+    }
+    let identity = identity(&before);
+    if identity != self::identity(&stat_of(&file, place)?) {
+        return Err(FolderError::InUse { path: place.path() });
+    }
+    Ok(Some((identity, Digest(sha256.finalize().into()))))
+}
+
+pub(super) fn open(place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
+    open_regular(place).map(|(file, _)| Box::new(file) as Box<dyn Read + Send>)
+}
+
+/// Opens a regular file for reading. Anything else is not opened at all: opening a FIFO or a
+/// device can have effects. Should one take the name between look and open, the open does not
+/// block, and the second look refuses it.
+fn open_regular(place: &Place) -> Result<(File, Stat), FolderError> {
+    let folder = folder_handle(&place.folder)?;
+    let name = name_in(place)?;
+    let seen = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| file_fault("open", place, errno))?;
+    if kind(&seen) != Kind::File {
+        return Err(FolderError::NotAFile { path: place.path() });
+    }
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file =
+        rustix::io::retry_on_intr(|| rustix::fs::openat(&folder, name, flags, Mode::empty()))
+            .map_err(|errno| file_fault("open", place, errno))?;
+    let file = File::from(file);
+    let stat = stat_of(&file, place)?;
+    if kind(&stat) != Kind::File {
+        return Err(FolderError::NotAFile { path: place.path() });
+    }
+    Ok((file, stat))
+}
+
+fn stat_of(file: &File, place: &Place) -> Result<Stat, FolderError> {
+    rustix::fs::fstat(file).map_err(|errno| file_fault("read", place, errno))
+}
+
+// ---- moves ----------------------------------------------------------------------------------
+
+pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveError> {
+    let source = folder_handle(&from.folder)?;
+    let target = folder_handle(&to.folder)?;
+    let (from_name, to_name) = (name_in(from)?, name_in(to)?);
+    rename_new(&source, from_name, &target, to_name)
+        .map_err(|errno| move_fault(errno, (&source, from), (&target, to)))?;
+    let moved = match rustix::fs::statat(&target, to_name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => identity(&stat),
+        Err(Errno::NOENT) => return Err(MoveError::Gone { source_path: to.path() }),
+        Err(errno) => {
+            // What lies there cannot be told, so it goes back; if it can't, resume will find it.
+            rename_new(&target, to_name, &source, from_name).ok();
+            return Err(file_fault("look at", to, errno).into());
+        }
+    };
+    let is_the_one = moved == grip.identity;
+    drop(grip.file);
+    if is_the_one { Ok(()) } else { Err(MoveError::Swapped { target: to.path() }) }
+}
+
+pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+    let source = folder_handle(&from.folder)?;
+    let target = folder_handle(&to.folder)?;
+    match rename_new(&source, name_in(from)?, &target, name_in(to)?) {
+        Ok(()) => Ok(()),
+        Err(Errno::XDEV) => move_across(&source, from, &target, to, own),
+        Err(errno) => Err(move_fault(errno, (&source, from), (&target, to))),
+    }
+}
+
+/// A rename that never replaces, by the best means that the file system has.
+fn rename_new(source: &OwnedFd, from: &OsStr, target: &OwnedFd, to: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(source, from, target, to, RenameFlags::NOREPLACE) {
+        // NFS and some FUSE file systems know no flags.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            match link_then_unlink(source, from, target, to) {
+                Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::MLINK) => {
+                    check_then_rename(source, from, target, to)
+                }
+                other => other,
+            }
+        }
+        other => other,
+    }
+}
+
+/// A second name for the file, then the first is taken away. A link never replaces.
+fn link_then_unlink(
+    source: &OwnedFd,
+    from: &OsStr,
+    target: &OwnedFd,
+    to: &OsStr,
+) -> Result<(), Errno> {
+    let linked = rustix::fs::linkat(source, from, target, to, AtFlags::empty());
+    match linked {
+        Ok(()) => {}
+        // The name is taken by this very file: an earlier move was cut off in the middle, or a
+        // server's answer was lost and the request repeated.
+        Err(Errno::EXIST) if are_two_names_of_one(source, from, target, to) => {}
+        Err(errno) => return Err(errno),
+    }
+    let unlinked = rustix::fs::unlinkat(source, from, AtFlags::empty());
+    if unlinked.is_err() && linked.is_ok() {
+        rustix::fs::unlinkat(target, to, AtFlags::empty()).ok();
+    }
+    unlinked
+}
+
+/// For file systems with neither: safe only where nobody else makes names in the target folder.
+fn check_then_rename(
+    source: &OwnedFd,
+    from: &OsStr,
+    target: &OwnedFd,
+    to: &OsStr,
+) -> Result<(), Errno> {
+    match rustix::fs::statat(target, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Err(Errno::EXIST),
+        Err(Errno::NOENT) => rustix::fs::renameat(source, from, target, to),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn are_two_names_of_one(source: &OwnedFd, from: &OsStr, target: &OwnedFd, to: &OsStr) -> bool {
+    let is_same = |one: Result<Stat, Errno>, other: Result<Stat, Errno>| {
+        matches!((one, other), (Ok(one), Ok(other))
+            if one.st_dev == other.st_dev && one.st_ino == other.st_ino)
+    };
+    let is_one_name = from == to && is_same(rustix::fs::fstat(source), rustix::fs::fstat(target));
+    let one = rustix::fs::statat(source, from, AtFlags::SYMLINK_NOFOLLOW);
+    let other = rustix::fs::statat(target, to, AtFlags::SYMLINK_NOFOLLOW);
+    !is_one_name && is_same(one, other)
+}
+
+/// To another volume: copy under a temporary name, make it durable, give it its name, make that
+/// durable, and only then remove the source. Cut off anywhere, the file is at one of the two
+/// places, or at both.
+fn move_across(
+    source: &OwnedFd,
+    from: &Place,
+    target: &OwnedFd,
+    to: &Place,
+    own: &Own,
+) -> Result<(), MoveError> {
+    let (mut original, stat) = match open_regular(from) {
+        Err(FolderError::Gone { path }) => return Err(MoveError::Gone { source_path: path }),
+        other => other?,
+    };
+    let temporary = own.temporary_name();
+    let copied = copy(&mut original, &stat, target, &temporary, own)
+        .map_err(|error| FolderError::of("write", to.path(), error))
+        .and_then(|()| match stat_of(&original, from)? {
+            now if identity(&now) == identity(&stat) => Ok(()),
+            _ => Err(FolderError::InUse { path: from.path() }),
+        });
+    let named = copied.map_err(MoveError::from).and_then(|()| {
+        rename_new(target, &temporary, target, name_in(to)?)
+            .map_err(|errno| move_fault(errno, (source, from), (target, to)))
+    });
+    if let Err(error) = named {
+        rustix::fs::unlinkat(target, &temporary, AtFlags::empty()).ok();
+        return Err(error);
+    }
+    sync_folder(&to.folder, own)
+        .map_err(|error| FolderError::of("sync", to.folder.to_path_buf(), error))?;
+    // If another file has taken the source's name meanwhile, that one was not copied.
+    let now = rustix::fs::statat(source, &from.name, AtFlags::SYMLINK_NOFOLLOW);
+    if now.is_ok_and(|now| identity(&now) == identity(&stat)) {
+        rustix::fs::unlinkat(source, &from.name, AtFlags::empty())
+            .map_err(|errno| file_fault("remove", from, errno))?;
+    }
+    Ok(())
+}
+
+fn copy(
+    original: &mut File,
+    stat: &Stat,
+    target: &OwnedFd,
+    temporary: &OsStr,
+    own: &Own,
+) -> io::Result<()> {
+    let mut file = create(target, temporary, 0o600)?;
+    io::copy(original, &mut file)?;
+    // Some file systems know neither mode nor times; the bytes count.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777)).ok();
+    rustix::fs::futimens(&file, &times(stat)).ok();
+    own.count_fsync();
+    file.sync_all()
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanos| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i32::try_from(nanos).unwrap_or(0).into(),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+// ---- files of ours --------------------------------------------------------------------------
+
+pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), FolderError> {
+    let folder = folder_handle(&place.folder)?;
+    let name = name_in(place)?;
+    let temporary = own.temporary_name();
+    let written = create(&folder, &temporary, 0o640)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            own.count_fsync();
+            file.sync_all()
+        })
+        .and_then(|()| Ok(rustix::fs::renameat(&folder, &temporary, &folder, name)?));
+    written.map_err(|error| {
+        rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty()).ok();
+        FolderError::of("write", place.path(), error)
+    })
+}
+
+pub(super) fn remove(place: &Place) -> Result<(), FolderError> {
+    let folder = folder_handle(&place.folder)?;
+    match rustix::fs::unlinkat(&folder, name_in(place)?, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(file_fault("remove", place, errno)),
+    }
+}
+
+fn create(folder: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    #[expect(clippy::useless_conversion, reason = "a mode has 16 bits on some systems")]
+    let mode = Mode::from_raw_mode(mode.try_into().unwrap_or(0o600));
+    Ok(File::from(rustix::fs::openat(folder, name, flags, mode)?))
+}
+
+// ---- what the system says, in our words -----------------------------------------------------
+
+/// The name of a place, which must be one path component: anything else would leave the folder.
+fn name_in(place: &Place) -> Result<&OsStr, FolderError> {
+    let name = place.name.as_bytes();
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        return Err(FolderError::Io { doing: "name", path: place.path(), source });
+    }
+    Ok(&place.name)
+}
+
+fn folder_fault(doing: &'static str, folder: &Path, errno: Errno) -> FolderError {
+    FolderError::of(doing, folder.to_owned(), errno.into())
+}
+
+fn file_fault(doing: &'static str, place: &Place, errno: Errno) -> FolderError {
+    match errno {
+        Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO => {
+            FolderError::NotAFile { path: place.path() }
+        }
+        // A program holds a write lease, as Samba does for its clients.
+        Errno::AGAIN => FolderError::InUse { path: place.path() },
+        _ => FolderError::of(doing, place.path(), errno.into()),
+    }
+}
+
+fn move_fault(
+    errno: Errno,
+    (source, from): (&OwnedFd, &Place),
+    (target, to): (&OwnedFd, &Place),
+) -> MoveError {
+    let may_not_change =
+        |folder| rustix::fs::accessat(folder, ".", Access::WRITE_OK, AtFlags::EACCESS).is_err();
+    match errno {
+        Errno::EXIST => MoveError::Taken { target: to.path() },
+        Errno::NOENT => match rustix::fs::statat(source, &from.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => FolderError::Gone { path: to.folder.to_path_buf() }.into(),
+            Err(_) => MoveError::Gone { source_path: from.path() },
+        },
+        Errno::ACCESS | Errno::PERM if may_not_change(target) => {
+            file_fault("move", to, errno).into()
+        }
+        Errno::NOSPC | Errno::DQUOT | Errno::NAMETOOLONG => {
+            FolderError::of("move", to.path(), errno.into()).into()
+        }
+        _ => FolderError::of("move", from.path(), errno.into()).into(),
+    }
+}
+
+fn sighting(name: OsString, stat: &Stat) -> Sighting {
+    Sighting { name, kind: kind(stat), identity: identity(stat), changed_at: changed_at(stat) }
+}
+
+fn kind(stat: &Stat) -> Kind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
+        FileType::Symlink => Kind::Link,
+        FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Kind::Special,
+    }
+}
+
+fn identity(stat: &Stat) -> Identity {
+    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Identity {
+        volume: unsigned(stat.st_dev),
+        number: unsigned(stat.st_ino),
+        size: unsigned(stat.st_size),
+        mtime_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos),
+    }
+}
+
+fn changed_at(stat: &Stat) -> Wall {
+    let millis = i64::try_from(stat.st_ctime_nsec).unwrap_or(0) / 1_000_000;
+    Wall(stat.st_ctime.saturating_mul(1_000).saturating_add(millis))
+}
+
+/// The fields of `stat` have other widths and signs on other systems.
+pub(super) fn unsigned(number: impl TryInto<u64>) -> u64 {
+    number.try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests make and look at the files themselves")]
+mod tests {
+    use super::*;
+
+    type Rename = fn(&OwnedFd, &OsStr, &OwnedFd, &OsStr) -> Result<(), Errno>;
+
+    /// What file systems without `RENAME_NOREPLACE` get must keep the same promise.
+    fn check(rename: Rename) {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let content = |name: &str| std::fs::read_to_string(at(name)).ok();
+        let folder = folder_handle(root.path()).unwrap();
+        let renamed = |from: &str, to: &str| rename(&folder, from.as_ref(), &folder, to.as_ref());
+        std::fs::write(at("one"), "1").unwrap();
+        std::fs::write(at("two"), "2").unwrap();
+
+        assert_eq!(renamed("one", "two"), Err(Errno::EXIST));
+        assert_eq!((content("one").as_deref(), content("two").as_deref()), (Some("1"), Some("2")));
+        assert_eq!(renamed("one", "one"), Err(Errno::EXIST));
+        assert_eq!(content("one").as_deref(), Some("1"));
+        assert_eq!(renamed("none", "three"), Err(Errno::NOENT));
+        assert_eq!(renamed("one", "three"), Ok(()));
+        assert_eq!((content("one"), content("three").as_deref()), (None, Some("1")));
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        assert_eq!(renamed("three", "link"), Err(Errno::EXIST), "a dangling link is a name too");
+    }
+
+    #[test]
+    fn every_kind_of_rename_replaces_nothing() {
+        check(rename_new);
+        check(link_then_unlink);
+        check(check_then_rename);
+    }
+
+    #[test]
+    fn a_move_by_link_that_was_cut_off_is_finished() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = folder_handle(root.path()).unwrap();
+        std::fs::write(root.path().join("one"), "1").unwrap();
+        std::fs::hard_link(root.path().join("one"), root.path().join("two")).unwrap();
+        link_then_unlink(&folder, "one".as_ref(), &folder, "two".as_ref()).unwrap();
+        assert!(!root.path().join("one").exists());
+        assert!(root.path().join("two").exists());
+        link_then_unlink(&folder, "two".as_ref(), &folder, "two".as_ref()).unwrap_err();
+        assert!(root.path().join("two").exists());
+    }
+}
