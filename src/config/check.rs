@@ -174,8 +174,12 @@ fn route_draft(
     own: &RawRoute,
 ) -> Option<Draft> {
     let is_name = check_name(setting.sink, name, "route");
-    let merged = own.over(&raw.defaults);
+    let mut merged = own.over(&raw.defaults);
     let deliver = merged.deliver.as_ref().map_or(Deliver::Inbound, |deliver| deliver.value);
+    if deliver == Deliver::Http {
+        // A token goes to another host only where the route itself says so.
+        merged.credential.clone_from(&own.credential);
+    }
     check_kind(setting.sink, own, deliver);
     let (rules, broken) = rules::check(setting, name, &merged);
     let inbox = inbox(setting.sink, root, name, own).filter(|_| is_name);
@@ -185,7 +189,7 @@ fn route_draft(
         label: format!("route {}", name.value),
         targets: targets(setting.sink, &merged, &inbox),
         inbox,
-        has_include: merged.include.is_some(),
+        has_include: own.include.is_some(),
         is_auto: false,
     };
     Some(Draft { name: Some(name.value.clone()), claim, rules, broken, vanity })
@@ -315,6 +319,7 @@ fn targets(sink: &Sink, merged: &RawRoute, inbox: &At<PathBuf>) -> [At<PathBuf>;
         if let Some(unknown) = rules::unknown_placeholder(&written.value, &["date"]) {
             let text = format!("{{{unknown}}} stands for nothing here");
             sink.fault(written.notice(text, "known is {date}: the local date of the outcome"));
+            return inbox.with(inbox.value.join(default));
         }
         written.with(folders::absolute(&inbox.value, Path::new(&written.value)))
     })

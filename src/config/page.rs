@@ -134,10 +134,14 @@ impl Page {
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let end = self.line_starts.get(line).copied().unwrap_or(self.text.len());
         let column = self.written(start..span.start).chars().count() + 1;
+        let mut text = format!("column {column}: {}", error.message());
+        if error.message() == "duplicate key" {
+            text = format!("{text} {}", self.written(span));
+        }
         Notice {
             key: String::new(),
             line: Some(line),
-            text: format!("column {column}: {}", error.message()),
+            text,
             hint: path_hint(self.written(start..end)),
         }
     }

@@ -469,3 +469,33 @@ fn added(own: Texts, inherited: Texts) -> Texts {
         (own, inherited) => own.or(inherited),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_accepted_key_is_in_the_example() {
+        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &RETRY];
+        for key in sections.into_iter().flat_map(|keys| keys.accepted) {
+            let is_there = super::super::EXAMPLE.lines().any(|line| {
+                let setting = line.strip_prefix('#').unwrap_or(line);
+                let is_table = [format!("[{key}]"), format!("[{key}.")]
+                    .iter()
+                    .any(|table| setting.starts_with(table.as_str()));
+                let is_inline = [format!("{{ {key} = "), format!(", {key} = ")]
+                    .iter()
+                    .any(|inline| !setting.starts_with(' ') && setting.contains(inline.as_str()));
+                is_table || is_inline || setting.starts_with(&format!("{key} = "))
+            });
+            assert!(is_there, "{key} is not in examples/config.toml");
+        }
+    }
+
+    #[test]
+    fn no_key_is_both_accepted_and_planned() {
+        for keys in [&TOP, &CREDENTIAL, &ROUTE] {
+            assert!(keys.planned.iter().all(|key| !keys.accepted.contains(key)), "{keys:?}");
+        }
+    }
+}

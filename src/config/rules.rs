@@ -521,7 +521,10 @@ fn credential(
         (Deliver::Inbound, several) => {
             setting.sink.fault(table.notice(
                 "there are several credentials, and an inbound route needs one of them",
-                format!("write credential = {}", suggest::list(several)),
+                format!(
+                    "write credential = {}, in its table or in [defaults]",
+                    suggest::list(several)
+                ),
             ));
             None
         }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Notice;
 use super::page::{At, Page, Sink, path_hint};
-use super::{span, suggest};
+use super::{raw, span, suggest};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -457,6 +457,9 @@ impl<'a> Section<'a> {
             }
             let hint = if self.keys.planned.contains(&name) {
                 Some("this key is planned and not in this version".to_owned())
+            } else if raw::TOP.accepted.contains(&name) {
+                // In TOML whatever follows a [table] belongs to it.
+                Some(format!("move {name} to the top, before the first [table]"))
             } else {
                 suggest::nearest(name, self.keys.accepted.iter().copied())
                     .map(|near| format!("did you mean {near}?"))
