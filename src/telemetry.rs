@@ -2,8 +2,6 @@
 //!
 //! Nothing in the program logs a secret on purpose; the blotting keeps promise P11 where a
 //! library, or an error from far below, does.
-#![expect(clippy::disallowed_methods, reason = "the log file is opened to append, once")]
-
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -143,7 +141,7 @@ fn filter(level: &str) -> String {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
         });
         if !says_little && !is_named {
-            filter.push_str(&format!(",{library}=warn"));
+            filter = format!("{filter},{library}=warn");
         }
     }
     filter
@@ -244,7 +242,7 @@ impl Visit for Pen<'_, '_> {
         let mut text = value.to_string();
         let mut source = value.source();
         while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
+            text = format!("{text}: {cause}");
             source = cause.source();
         }
         self.put(field, &text);
@@ -377,14 +375,10 @@ fn is_form_safe(byte: u8) -> bool {
 }
 
 fn percent_encoded(text: &str, is_kept: fn(u8) -> bool) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if is_kept(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
+    let encode = |byte| {
+        if is_kept(byte) { String::from(char::from(byte)) } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// The base64 of a secret wherever it begins in what is encoded, both alphabets, without the
@@ -582,6 +576,7 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[expect(clippy::disallowed_methods, reason = "the test looks at the file")]
     #[test]
     fn a_log_file_is_appended_to_and_is_its_owners_alone() {
         use std::os::unix::fs::PermissionsExt;

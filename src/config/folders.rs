@@ -129,6 +129,7 @@ fn same_case(part: Component<'_>) -> OsString {
 }
 
 #[cfg(test)]
+#[cfg_attr(unix, expect(clippy::disallowed_methods, reason = "the tests make folders to look at"))]
 mod tests {
     use super::*;
 

@@ -226,18 +226,13 @@ pub struct Notice {
 impl Notice {
     /// The notice as it is shown: `FILE:LINE: KEY: TEXT`, the hint on a line of its own.
     pub fn at(&self, path: &Path) -> String {
-        let mut shown = path.display().to_string();
-        if let Some(line) = self.line {
-            shown.push_str(&format!(":{line}"));
-        }
-        if !self.key.is_empty() {
-            shown.push_str(&format!(": {}", self.key));
-        }
-        shown.push_str(&format!(": {}", self.text));
-        if let Some(hint) = &self.hint {
-            shown.push_str(&format!("\n  hint: {hint}"));
-        }
-        shown
+        let place = match self.line {
+            Some(line) => format!("{}:{line}", path.display()),
+            None => path.display().to_string(),
+        };
+        let key = if self.key.is_empty() { String::new() } else { format!(" {}:", self.key) };
+        let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        format!("{place}:{key} {}{hint}", self.text)
     }
 }
 

@@ -157,7 +157,7 @@ fn utf8(bytes: &[u8]) -> Result<String, Notice> {
     let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
     Err(Notice {
         key: String::new(),
-        line: Some(before.iter().filter(|byte| **byte == b'\n').count() + 1),
+        line: Some(before.split(|byte| *byte == b'\n').count()),
         text: format!("column {column}: byte {:02X} is not UTF-8", after.first().unwrap_or(&0)),
         hint: Some("save the file as UTF-8".to_owned()),
     })

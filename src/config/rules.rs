@@ -397,11 +397,11 @@ fn delivery(
         Deliver::Http => ("http", http_url(setting, table, raw)),
     };
     let credential = credential(setting, table, raw, deliver);
-    let headers = headers(setting, raw, credential.as_ref().is_some_and(Option::is_some));
+    let headers = headers(setting, raw, matches!(credential, Ok(Some(_))));
     let content_type = content_type(setting.sink, raw, deliver);
     let idempotency_header = idempotency_header(setting.sink, raw);
     let (url, host) = url?;
-    let credential = credential?;
+    let credential = credential.ok()?;
     // Inbound hosts are among a credential's hosts because they are base URLs.
     if let (Deliver::Http, Some(name)) = (deliver, &credential)
         && let Some(known) = setting.credentials.get(name)
@@ -489,17 +489,20 @@ fn http_url(setting: &Setting<'_>, table: &At<String>, raw: &RawRoute) -> Option
     Some((Secret::new(String::from(url)), host))
 }
 
-/// The credential of a route: the outer `None` is a fault.
+/// A fault has been reported.
+struct Said;
+
+/// The credential of a route, if it has one; an error is a fault that has been said.
 fn credential(
     setting: &Setting<'_>,
     table: &At<String>,
     raw: &RawRoute,
     deliver: Deliver,
-) -> Option<Option<Arc<str>>> {
+) -> Result<Option<Arc<str>>, Said> {
     let names: Vec<&str> = setting.credential_names.iter().map(String::as_str).collect();
     if let Some(written) = &raw.credential {
         if names.contains(&written.value.as_str()) {
-            return Some(Some(Arc::from(written.value.as_str())));
+            return Ok(Some(Arc::from(written.value.as_str())));
         }
         let hint = if names.is_empty() {
             format!("write a table [credential.{}]", written.value)
@@ -508,15 +511,15 @@ fn credential(
         };
         let text = format!("there is no credential {:?}", written.value);
         setting.sink.fault(written.notice(text, hint));
-        return None;
+        return Err(Said);
     }
     match (deliver, names.as_slice()) {
-        (Deliver::Http, _) => Some(None),
-        (Deliver::Inbound, [only]) => Some(Some(Arc::from(*only))),
+        (Deliver::Http, _) => Ok(None),
+        (Deliver::Inbound, [only]) => Ok(Some(Arc::from(*only))),
         (Deliver::Inbound, []) => {
             let hint = "write a table [credential.inbound]; examples/config.toml shows it";
             setting.sink.fault(table.notice("an inbound route needs a credential", hint));
-            None
+            Err(Said)
         }
         (Deliver::Inbound, several) => {
             setting.sink.fault(table.notice(
@@ -526,7 +529,7 @@ fn credential(
                     suggest::list(several)
                 ),
             ));
-            None
+            Err(Said)
         }
     }
 }

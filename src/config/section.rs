@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 
 use super::Notice;
 use super::page::{At, Page, Sink, path_hint};
@@ -165,8 +165,8 @@ impl<'a> Section<'a> {
     pub(super) fn number(&self, name: &'static str, range: RangeInclusive<f64>) -> Option<At<f64>> {
         let form = format!("a number from {} to {}", range.start(), range.end());
         self.read(name, |value| {
-            let number = value.as_integer().map(|number| number.as_str());
-            let number = number.or_else(|| value.as_float().map(|number| number.as_str()));
+            let number = value.as_integer().map(DeInteger::as_str);
+            let number = number.or_else(|| value.as_float().map(DeFloat::as_str));
             let number = number.and_then(|text| text.parse().ok());
             number.filter(|number| range.contains(number)).ok_or_else(|| Wanted::form(form))
         })
@@ -280,12 +280,10 @@ impl<'a> Section<'a> {
             return Some(self.at(name, value, items.iter().collect()));
         }
         let one = self.page.written(value.span());
-        let wanted = match value.get_ref() {
-            DeValue::String(_) | DeValue::Integer(_) if !one.contains('\n') => {
-                Wanted::form(form).hint(format!("write [{one}]"))
-            }
-            _ => Wanted::form(form),
-        };
+        let is_single = value.get_ref().is_str() || value.get_ref().is_integer();
+        let hint =
+            if is_single && !one.contains('\n') { format!("write [{one}]") } else { String::new() };
+        let wanted = Wanted::form(form).hint(hint);
         self.refuse(name, value, wanted);
         None
     }
@@ -313,14 +311,13 @@ impl<'a> Section<'a> {
     fn written(&self, name: &str, value: &Value<'_>, form: &str) -> Option<At<Written>> {
         let place = self.at(name, value, ());
         let forms = "{ env = \"NAME\" } or { file = \"PATH\" }";
-        let table = match value.get_ref() {
-            DeValue::String(text) => return Some(place.with(Written::Plain(text.to_string()))),
-            DeValue::Table(table) => table,
-            _ => {
-                // What was written is not repeated: it may be the secret itself.
-                self.sink.fault(place.notice(format!("must be {form}"), format!("write {forms}")));
-                return None;
-            }
+        if let Some(text) = value.get_ref().as_str() {
+            return Some(place.with(Written::Plain(text.to_owned())));
+        }
+        let Some(table) = value.get_ref().as_table() else {
+            // What was written is not repeated: it may be the secret itself.
+            self.sink.fault(place.notice(format!("must be {form}"), format!("write {forms}")));
+            return None;
         };
         let mut entries = table.iter();
         let (Some((key, source)), None) = (entries.next(), entries.next()) else {

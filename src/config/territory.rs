@@ -48,6 +48,14 @@ impl<'a> Seen<'a> {
     }
 }
 
+impl Seen<'_> {
+    /// Whether a target of its own lies below each drop folder that it stands for. One fixed
+    /// folder does not, even where a pattern would match it.
+    fn keeps(&self, target: &Shape) -> bool {
+        self.inbox.has_vanity() == target.has_vanity() && self.inbox.holds(target)
+    }
+}
+
 /// Reports every pair that is in one another's way.
 pub(super) fn check(sink: &Sink, claims: &[Claim]) {
     let seen: Vec<Seen<'_>> = claims.iter().map(Seen::of).collect();
@@ -66,7 +74,8 @@ pub(super) fn check(sink: &Sink, claims: &[Claim]) {
 fn check_own(sink: &Sink, one: &Seen<'_>) {
     for (at, name) in TARGETS.iter().enumerate() {
         let (place, shape) = (&one.claim.targets[at], &one.targets[at]);
-        if shape.holds(&one.inbox) {
+        let is_fixed = one.inbox.has_vanity() && !shape.has_vanity();
+        if shape.holds(&if is_fixed { one.inbox.parent() } else { one.inbox.clone() }) {
             sink.fault(place.notice(
                 format!("{name} is the drop folder itself, or holds it"),
                 "choose another folder, or leave it out",
@@ -121,11 +130,12 @@ fn check_inboxes(sink: &Sink, one: &Seen<'_>, other: &Seen<'_>, is_later: bool) 
 }
 
 fn check_targets(sink: &Sink, one: &Seen<'_>, other: &Seen<'_>) {
-    let (label, is_shared) = (&other.claim.label, one.inbox.meets(&other.inbox));
+    let label = &other.claim.label;
+    let is_shared = one.inbox == other.inbox;
     for (at, name) in TARGETS.iter().enumerate() {
         let (place, shape) = (&one.claim.targets[at], &one.targets[at]);
         // Folders below one's own drop folder are judged by where that lies.
-        if is_shared || one.inbox.holds(shape) {
+        if is_shared || one.keeps(shape) {
             continue;
         }
         // A folder that holds one of many is left out of auto_routes.
@@ -206,7 +216,8 @@ pub(super) fn taken(claims: &[Claim], but: usize) -> Vec<Taken> {
             taken.push(Taken { label: claim.label.clone(), shape: seen.inbox.clone() });
         }
         for target in &seen.targets {
-            if !seen.inbox.holds(target) {
+            let is_fixed = !target.has_vanity();
+            if (at != but || is_fixed) && !seen.keeps(target) {
                 taken.push(Taken { label: claim.label.clone(), shape: target.clone() });
             }
         }

@@ -1,4 +1,5 @@
 //! `examples/config.toml` is the reference: it is right, and its defaults are the defaults.
+#![expect(clippy::disallowed_methods, reason = "the tests write what the config names")]
 
 use patchdrop::config::{self, Config, EXAMPLE};
 
@@ -16,7 +17,7 @@ fn is_setting(line: &str) -> bool {
 }
 
 fn switched_on(line: &str) -> &str {
-    line.strip_prefix('#').unwrap()
+    line.strip_prefix('#').unwrap_or(line)
 }
 
 #[test]

@@ -9,19 +9,17 @@ use super::{CREDENTIAL, options, read};
 /// A config and what is said about it, for a snapshot.
 fn check(text: &str) -> String {
     let text = text.trim_matches('\n');
-    let faults = match read(text) {
-        Ok(_) => panic!("no fault in:\n{text}"),
-        Err(faults) => faults,
-    };
-    let lines = text.lines().enumerate().map(|(at, line)| format!("{:>2} | {line}\n", at + 1));
-    format!("{}\n{faults}\n\n\n", lines.collect::<String>())
+    let Err(faults) = read(text) else { panic!("no fault in:\n{text}") };
+    let lines: Vec<String> =
+        text.lines().enumerate().map(|(at, line)| format!("{:>2} | {line}", at + 1)).collect();
+    format!("{}\n\n{faults}\n\n\n", lines.join("\n"))
 }
 
 /// The same below a root, a company and a credential, which the snapshot leaves out.
 fn check_below(text: &str) -> String {
     let start = format!("root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}\n");
     let whole = check(&format!("{start}{}", text.trim_matches('\n')));
-    whole.lines().skip(start.lines().count()).map(|line| format!("{line}\n")).collect()
+    whole.split_inclusive('\n').skip(start.lines().count()).collect()
 }
 
 #[test]
@@ -39,6 +37,7 @@ fn a_path_in_double_quotes_gets_the_hint_to_use_single_ones() {
     let mut said = String::new();
     said += &check("root = \"C:\\temp\\new\"\n");
     said += &check("state_dir = \"..\\top\"\n");
+    said += &check("root = 'D:\\drop'\nstate_dir = '\\\\server\\state'\n");
     insta::assert_snapshot!(said);
 }
 
@@ -370,6 +369,7 @@ sent = '/nowhere'
 ",
     );
     said += &check_below("[defaults]\nsent = '/nowhere/drop'\n");
+    said += &check_below("[defaults]\nsent = '/nowhere/drop/archive/sent'\n[route.archive]\n");
     insta::assert_snapshot!(said);
 }
 

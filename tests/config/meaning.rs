@@ -28,7 +28,7 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(&*config.state_dir, Path::new("/var/lib/patchdrop"));
     assert_eq!(config.watch, WatchMode::Auto);
     assert_eq!(config.poll_every, Duration::from_secs(10));
-    assert_eq!(config.sweep_every, Duration::from_secs(60));
+    assert_eq!(config.sweep_every, Duration::from_mins(1));
     assert_eq!(config.drain_for, Duration::from_secs(90));
     assert_eq!(config.log.level, "info");
     assert!(config.marked.is_empty());
@@ -57,7 +57,7 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(route.deliver.idempotency_header.as_deref(), Some("Idempotency-Key"));
     assert_eq!(route.deliver.credential.as_deref(), Some("inbound"));
     assert_eq!(route.deliver.connect_timeout, Duration::from_secs(10));
-    assert_eq!(route.deliver.timeout, Duration::from_secs(60));
+    assert_eq!(route.deliver.timeout, Duration::from_mins(1));
     assert_eq!(route.judge.success, [200, 201, 202, 204].into());
     assert_eq!(route.judge.file_faults, [400, 409, 413, 422].into());
     assert_eq!(route.judge.doubtful, [502, 504, 520, 524].into());
@@ -184,7 +184,7 @@ headers.X-Plain = 'plain'
 ",
     );
     let secrets = config.all_secrets();
-    let secrets: Vec<&str> = secrets.iter().map(|secret| secret.reveal()).collect();
+    let secrets: Vec<&str> = secrets.iter().map(config::Secret::reveal).collect();
     for secret in [
         "correct horse battery",
         "me:correct horse battery",
@@ -317,6 +317,31 @@ fn one_archive_outside_may_serve_all_routes() {
         &*auto(&config).route_of("other").unwrap().folders.sent,
         Path::new("/nowhere/archive/{date}")
     );
+}
+
+#[test]
+fn what_is_sent_is_never_taken_for_something_to_send() {
+    let config = below(
+        "
+[defaults]
+sent = '/nowhere/drop/archive'
+failed = '/nowhere/drop/{date}'
+held = '/nowhere/drop/attic/held'
+[route.shop]
+folder = '/nowhere/shops/{vanity}/export'
+sent = '/nowhere/shops/done/export'
+",
+    );
+    let check = |found: &Discovery, folder: &str, code: Option<&str>| {
+        assert_eq!(found.route_of(folder).err().map(|not| not.code), code, "{folder}");
+    };
+    check(auto(&config), "orders", None);
+    check(auto(&config), "archive", Some("folder-taken"));
+    check(auto(&config), "attic", Some("folder-taken"));
+    check(auto(&config), "2026-11-21", Some("folder-taken"));
+    let shops = config.discoveries.iter().find(|found| found.name.is_some()).unwrap();
+    check(shops, "paris", None);
+    check(shops, "done", Some("folder-taken"));
 }
 
 #[test]

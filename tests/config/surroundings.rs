@@ -1,4 +1,5 @@
 //! What lies round the config file: schemas, secrets, links.
+#![expect(clippy::disallowed_methods, reason = "the tests write what the config names")]
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +10,12 @@ use tempfile::TempDir;
 use super::{CREDENTIAL, options};
 
 fn scratch() -> TempDir {
-    tempfile::tempdir().unwrap()
+    tempfile::tempdir().expect("there is room for a folder")
 }
 
 fn load(folder: &Path, text: &str) -> Result<Config, ConfigFaults> {
     let path = folder.join("config.toml");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the folder is ours");
     config::load(&path, &LoadOptions { base: None, ..options(folder) })
 }
 
