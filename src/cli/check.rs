@@ -46,7 +46,7 @@ pub(super) fn run(
         return render_file(&route, &file.display().to_string(), &found, screen);
     }
     if arguments.json {
-        let routes = seam::routes(&config)?;
+        let routes = seam::routes(&config);
         screen.json(&routes.iter().map(|route| as_json(route)).collect::<Vec<_>>())?;
     } else {
         render(&config, screen)?;
@@ -104,7 +104,7 @@ fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
             write_notice(screen.out, notice)?;
         }
     }
-    let routes = seam::routes(config)?;
+    let routes = seam::routes(config);
     writeln!(screen.out)?;
     if routes.is_empty() {
         writeln!(screen.out, "No folder is a route yet.")?;

@@ -39,11 +39,8 @@ impl Exit {
     /// The table for `--help`.
     #[must_use]
     pub fn table() -> String {
-        let mut text = "Exit codes:\n".to_owned();
-        for (exit, meaning) in Self::ALL {
-            text.push_str(&format!("  {:>2}  {meaning}\n", exit as u8));
-        }
-        text
+        let line = |(exit, meaning): &(Self, &str)| format!("  {:>2}  {meaning}\n", *exit as u8);
+        format!("Exit codes:\n{}", Self::ALL.iter().map(line).collect::<String>())
     }
 }
 

@@ -15,12 +15,12 @@ use super::screen::{Screen, Style, shown_bytes, shown_span};
 use super::seam;
 use super::verify::{self, Here, Seen};
 use crate::config::Config;
-use crate::model::file::{FileId, shown};
+use crate::model::file::{FileId, Place, shown};
 use crate::model::route::Route;
 use crate::model::step::{Attempt, Conversion, Entry, History, State, Verdict};
 use crate::model::time::Wall;
 
-/// Tell one file's whole story: what happened, where it is, what comes next, what you can do
+/// Tell one file's whole story and what you can do
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     patchdrop explain orders-17.json\n  \
@@ -63,7 +63,7 @@ fn waiting(
     json: bool,
     screen: &mut Screen<'_>,
 ) -> Result<(), Failure> {
-    let sentences = seam::preview(config, path)?;
+    let sentences = seam::preview(config, path);
     if json {
         return screen.json(&serde_json::json!({
             "state": "waiting",
@@ -133,7 +133,7 @@ impl Story {
         let history =
             history.unwrap_or(History { entry, attempts: Vec::new(), remarks: Vec::new() });
         let entry = &history.entry;
-        let routes = seam::routes(config)?;
+        let routes = seam::routes(config);
         let route = routes.iter().find(|route| route.name == entry.route).map(AsRef::as_ref);
         let record = ledger.routes()?.into_iter().find(|it| it.name == entry.route);
         Ok(Self {
@@ -197,15 +197,14 @@ impl Story {
                 writeln!(screen.out, "  {:19}  {line}", "")?;
             }
         }
-        writeln!(screen.out, "\n{} {}", style.bold("Now:"), self.whereabouts())?;
+        writeln!(screen.out, "\n{} {}", style.bold("Now:"), self.whereabouts(&style))?;
         writeln!(screen.out, "{} {}", style.bold("Next:"), self.next(Some(&style)))?;
         let can = self.remedies(flag);
         if !can.is_empty() {
             writeln!(screen.out, "{}", style.bold("You can:"))?;
         }
-        let width = can.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
         for (command, effect) in can {
-            writeln!(screen.out, "  {command:<width$}  {effect}")?;
+            writeln!(screen.out, "  {command}\n      {effect}")?;
         }
         Ok(())
     }
@@ -225,21 +224,21 @@ impl Story {
         events
     }
 
-    fn whereabouts(&self) -> String {
+    fn whereabouts(&self, style: &Style) -> String {
         let entry = &self.history.entry;
         let expected = shown(self.expected_at.as_os_str());
         let source = shown(entry.source.path().as_os_str());
         if matches!(entry.state, State::Missing | State::Cancelled) {
-            let since = self.last_seen();
-            let text = match entry.state {
-                State::Missing => "it is nowhere",
-                _ => "this record is closed; the name belongs to nobody, or to a new file",
-            };
-            return match since {
-                Some((from, to)) if entry.state == State::Missing => {
-                    format!("{text}: it went missing between {from} and {to}")
+            return match self.last_seen() {
+                _ if entry.state == State::Cancelled => {
+                    "its claim came to nothing; the name belongs to nobody, or to a new file"
+                        .to_owned()
                 }
-                _ => text.to_owned(),
+                Some((from, to)) => {
+                    let (from, to) = (style.time(from), style.time(to));
+                    format!("it is nowhere: it went missing between {from} and {to}")
+                }
+                None => "it is nowhere".to_owned(),
             };
         }
         if let Some(follower) = self.follower
@@ -257,7 +256,7 @@ impl Story {
             }
             (false, true) => format!("somebody has taken it from {expected}"),
             (false, false) if self.seen.target == Here::Same => {
-                let target = entry.target.as_ref().map(|it| it.path()).unwrap_or_default();
+                let target = entry.target.as_ref().map(Place::path).unwrap_or_default();
                 format!("it is at {}, and that is about to be recorded", shown(target.as_os_str()))
             }
             (false, false) if self.seen.source == Here::Same => {
@@ -267,8 +266,7 @@ impl Story {
         }
     }
 
-    /// For a missing file: when it was last on record as there, and when it was missed. In UTC,
-    /// since it is part of a sentence that may be pasted elsewhere.
+    /// For a missing file: when it was last on record as there, and when it was missed.
     fn last_seen(&self) -> Option<(Wall, Wall)> {
         let History { entry, attempts, remarks } = &self.history;
         let missed_at = entry.decided_at?;
@@ -313,7 +311,7 @@ impl Story {
                 None => format!("attempt {} follows", entry.attempt + 1),
             },
             State::Sent | State::Failed | State::Held if !entry.settled => {
-                let target = entry.target.as_ref().map(|it| it.path()).unwrap_or_default();
+                let target = entry.target.as_ref().map(Place::path).unwrap_or_default();
                 format!("it is moved to {}", shown(target.as_os_str()))
             }
             State::Held => "nothing by itself: a person decides".to_owned(),
@@ -368,31 +366,26 @@ impl Story {
 
 fn claim_text(entry: &Entry) -> String {
     let source = shown(entry.source.path().as_os_str());
-    let mut text = format!("claimed from {source}, {}", shown_bytes(entry.identity.size));
-    if let Some(digest) = &entry.digest {
-        text.push_str(&format!("\nsha256 {digest}"));
-    }
-    if let Some(previous) = entry.previous {
-        text.push_str(&format!("\nit takes up {previous} again (patchdrop explain {previous})"));
-    }
-    if let Some(marker) = &entry.marker {
-        text.push_str(&format!("\nits done-marker {} moves along", shown(marker)));
-    }
+    let mut lines = vec![format!("claimed from {source}, {}", shown_bytes(entry.identity.size))];
+    lines.extend(entry.digest.map(|digest| format!("sha256 {digest}")));
+    lines.extend(
+        entry.previous.map(|id| format!("it takes up {id} again (patchdrop explain {id})")),
+    );
+    let marker = entry.marker.as_deref();
+    lines.extend(marker.map(|marker| format!("its done-marker {} moves along", shown(marker))));
     if let Some(envelope) = &entry.envelope {
-        if let Some(conversion) = envelope.conversion {
-            text.push_str(&format!(
-                "\n{}: what is sent has {}, sha256 {}",
+        lines.extend(envelope.conversion.map(|conversion| {
+            format!(
+                "{}: what is sent has {}, sha256 {}",
                 conversion_text(conversion),
                 shown_bytes(envelope.bytes),
                 envelope.digest
-            ));
-        }
-        for remark in &envelope.remarks {
-            text.push_str(&format!("\nremark: {remark}"));
-        }
+            )
+        }));
+        lines.extend(envelope.remarks.iter().map(|remark| format!("remark: {remark}")));
     }
-    text.push_str(&format!("\nidempotency key {}", entry.key));
-    text
+    lines.push(format!("idempotency key {}", entry.key));
+    lines.join("\n")
 }
 
 fn conversion_text(conversion: Conversion) -> &'static str {
@@ -419,14 +412,13 @@ fn attempt_end_text(attempt: &Attempt, at: Wall) -> String {
         Verdict::NotSent => "nothing was sent",
     };
     let took = shown_span(at.since(attempt.begun_at));
-    let mut text = format!(
-        "attempt {} ended after {took}: {verdict}\n{}: {}",
-        attempt.number, end.code, end.plain
-    );
-    if let Some(request_id) = &end.request_id {
-        text.push_str(&format!("\nthe server calls this request {request_id}"));
-    }
-    text
+    let mut lines = vec![
+        format!("attempt {} ended after {took}: {verdict}", attempt.number),
+        format!("{}: {}", end.code, end.plain),
+    ];
+    let request_id = end.request_id.as_ref();
+    lines.extend(request_id.map(|id| format!("the server calls this request {id}")));
+    lines.join("\n")
 }
 
 fn decision_text(entry: &Entry) -> String {
@@ -438,6 +430,8 @@ fn decision_text(entry: &Entry) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "these tests move files as people do")]
+
     use std::time::Duration;
 
     use super::*;
@@ -558,7 +552,7 @@ mod tests {
         let paused = |history: &mut History| history.entry.unspent_since = Some(START);
         let text = "Next: nothing until a person lifts the pause of route orders, set 2026-11-21";
         check(State::Deferred, paused, none, text);
-        let text = "patchdrop resume orders  let the route send again\n";
+        let text = "  patchdrop resume orders\n      let the route send again\n";
         check(State::Deferred, paused, none, text);
         check(State::Sending, |_| (), none, "Next: attempt 1 is under way");
         let taken_up = |history: &mut History| {

@@ -30,7 +30,7 @@ pub(super) const START: Wall = Wall(1_795_248_000_000);
 
 /// No colours, UTC, one hour after the start.
 pub(super) fn style() -> Style {
-    Style { colours: false, zone: TimeZone::UTC, now: START.plus(Duration::from_secs(3_600)) }
+    Style { colours: false, zone: TimeZone::UTC, now: START.plus(Duration::from_hours(1)) }
 }
 
 pub(super) fn screen(out: &mut Vec<u8>) -> Screen<'_> {
@@ -99,7 +99,7 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
             idempotency_header: Some("Idempotency-Key".to_owned()),
             credential: Some(Arc::from("inbound")),
             connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         },
         judge: JudgeRules {
             success: [200, 201, 202, 204].into(),
@@ -112,8 +112,8 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
         retry: Backoff {
             first: Duration::from_secs(1),
             factor: 2.0,
-            max: Duration::from_secs(300),
-            give_up_after: Duration::from_secs(432_000),
+            max: Duration::from_mins(5),
+            give_up_after: Duration::from_hours(120),
         },
         concurrency: 4,
         receipts: false,

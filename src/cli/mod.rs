@@ -112,7 +112,7 @@ pub fn run() -> ExitCode {
     let outcome = std::panic::catch_unwind(|| {
         let mut out = Patient::new(io::stdout());
         let exit = match Arguments::try_parse() {
-            Ok(arguments) => finish(carry_out(arguments, &mut out), &mut out),
+            Ok(arguments) => finish(carry_out(&arguments, &mut out), &mut out),
             Err(error) => show_parse_result(&error, &mut out),
         };
         exit.into()
@@ -162,7 +162,7 @@ fn report_bug(panic: &std::panic::PanicHookInfo<'_>) {
     .ok();
 }
 
-fn carry_out(arguments: Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()

@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, group = "which")]
     route: Option<String>,
     /// With --route: its held files too
-    #[arg(long, requires = "route")]
+    #[arg(long, requires = "route", conflicts_with = "files")]
     held: bool,
     /// Print the result as JSON
     #[arg(long)]

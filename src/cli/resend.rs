@@ -66,7 +66,7 @@ pub(super) async fn run(
         let since = since.as_ref().map(|it| it.wall(screen.style.now, &screen.style.zone));
         let code = arguments.code.clone();
         let states = vec![State::Failed];
-        ids = matching(&ledger, Query { route, states, code, since, ..Query::default() })?;
+        ids = matching(&ledger, &Query { route, states, code, since, ..Query::default() })?;
         if ids.is_empty() {
             return Err(Failure::usage("no failed file matches")
                 .hint("patchdrop list --state failed shows them"));
@@ -83,7 +83,7 @@ pub(super) async fn run(
 }
 
 /// The ids of the failed files that match and have not been taken up since.
-fn matching(ledger: &impl Records, query: Query) -> Result<Vec<FileId>, Failure> {
+fn matching(ledger: &impl Records, query: &Query) -> Result<Vec<FileId>, Failure> {
     let mut ids = Vec::new();
     let mut before = None;
     loop {
@@ -118,7 +118,7 @@ mod tests {
         }
         let ledger = FakeLedger::of(histories);
         let states = vec![State::Failed];
-        let ids = matching(&ledger, Query { states, ..Query::default() }).unwrap();
+        let ids = matching(&ledger, &Query { states, ..Query::default() }).unwrap();
         assert_eq!(ids.len(), PAGE + 4, "but the one that somebody took out of failed/");
         assert!(!ids.contains(&FileId(count)));
     }

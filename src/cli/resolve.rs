@@ -132,7 +132,7 @@ fn candidates(ledger: &impl Records, config: &Config, text: &OsStr) -> Result<Ve
         return Ok(by_path(ledger, config, path)?.into_iter().collect());
     }
     let mut found = Vec::new();
-    for route in seam::routes(config)? {
+    for route in seam::routes(config) {
         found.extend(waiting(&route.folders.inbox.join(text), &[route]));
     }
     let limit = CANDIDATES_MAX + 1;
@@ -151,7 +151,7 @@ fn by_id(ledger: &impl Records, text: &OsStr) -> Result<Option<Found>, Failure> 
 
 /// A path names at most one file: the one that lies there now, else the last that did.
 fn by_path(ledger: &impl Records, config: &Config, path: &Path) -> Result<Option<Found>, Failure> {
-    let routes = seam::routes(config)?;
+    let routes = seam::routes(config);
     for path in spellings(path) {
         let path = beside(&path);
         if let Some(found) = waiting(&path, &routes) {
@@ -159,10 +159,11 @@ fn by_path(ledger: &impl Records, config: &Config, path: &Path) -> Result<Option
         }
         let Some(name) = path.file_name() else { continue };
         let in_sending = routes.iter().any(|route| path.starts_with(&route.folders.sending));
-        if in_sending && let Some(id) = claimed_id(&path) {
-            if let Some(entry) = ledger.entry(id)? {
-                return Ok(Some(Found::OnRecord(Box::new(entry))));
-            }
+        if in_sending
+            && let Some(id) = claimed_id(&path)
+            && let Some(entry) = ledger.entry(id)?
+        {
+            return Ok(Some(Found::OnRecord(Box::new(entry))));
         }
         let mut last: Option<Entry> = None;
         for name in dropped_names(name) {

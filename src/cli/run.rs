@@ -9,13 +9,14 @@ use super::screen::Screen;
 use super::seam::{self, Mode};
 use super::when::parse_span;
 
-const ONCE_FOR: Duration = Duration::from_secs(600);
+const ONCE_FOR: Duration = Duration::from_mins(10);
 
-/// Watch the drop folders and send what lands there, until told to stop (Ctrl-C, SIGTERM)
+/// Watch the drop folders and send what lands there
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "It runs until it is told to stop: Ctrl-C, SIGTERM.\n\n\
+    Examples:\n  \
     patchdrop run\n  \
-    patchdrop run --once --for 10m   from a scheduler: exit 0, 3 (some failed or held), 69 (a server stayed away)\n  \
+    patchdrop run --once --for 10m   from a scheduler: see the exit code\n  \
     patchdrop run --dry-run          what would happen to each file")]
 pub(super) struct Arguments {
     /// Send what is there, by the same rules, and end

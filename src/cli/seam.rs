@@ -59,10 +59,10 @@ pub(super) fn example_config() -> &'static str {
 }
 
 /// Every route, those discovered among the folders of now included, by name.
-pub(super) fn routes(config: &Config) -> Result<Vec<Arc<Route>>, Failure> {
+pub(super) fn routes(config: &Config) -> Vec<Arc<Route>> {
     let mut routes = config.routes.clone();
     routes.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(routes)
+    routes
 }
 
 /// Routes that cannot run because of something beside the config file, each with why.
@@ -113,15 +113,15 @@ pub(super) async fn carry_out(
 }
 
 /// Why a file in a drop folder is still there and when it is looked at next, in sentences.
-pub(super) fn preview(config: &Config, path: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn preview(config: &Config, path: &Path) -> Vec<String> {
     let name = path.file_name().unwrap_or_default();
-    let routes = routes(config)?;
+    let routes = routes(config);
     let here = routes.iter().filter(|route| Some(&*route.folders.inbox) == path.parent());
     let sentences = here.map(|route| match reason(&route.folders, &route.select, name) {
         "waiting" => format!("it is one of route {}: sent once it is complete", route.name),
         reason => format!("it is none of route {}: {reason}", route.name),
     });
-    Ok(sentences.collect())
+    sentences.collect()
 }
 
 /// Validates one file by a route's rules: what would be sent, or why not.
@@ -311,7 +311,7 @@ pub(super) fn made_up_config(root: &Path, state_dir: &Path, routes: Vec<Arc<Rout
         credentials: BTreeMap::new(),
         watch: WatchMode::Auto,
         poll_every: Duration::from_secs(10),
-        sweep_every: Duration::from_secs(60),
+        sweep_every: Duration::from_mins(1),
         drain_for: Duration::from_secs(90),
         log: LogRules { level: "info".to_owned(), format: LogFormat::Auto, file: None },
         marked: Vec::new(),

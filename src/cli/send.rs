@@ -97,13 +97,13 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
             .hint("see that the folder is there and this account may write into it")
     };
     let moved = copy(file, &part).map_err(|error| cannot("write", error)).and_then(|()| {
-        move_new(&part, &path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::usage(format!(
-                "{} is there already and has not been sent yet; nothing was done",
-                path.display()
-            ))
-            .hint(format!("patchdrop explain {}", path.display())),
-            _ => cannot("move a file to", error),
+        move_new(&part, &path).map_err(|error| {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return cannot("move a file to", error);
+            }
+            let path = path.display();
+            let what = format!("{path} is there already and not sent yet; nothing was done");
+            Failure::usage(what).hint(format!("patchdrop explain {path}"))
         })
     });
     // Whatever failed, no half-written copy stays behind.

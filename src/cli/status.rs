@@ -64,7 +64,7 @@ fn without_service(
     let counts = ledger.counts()?;
     let records = ledger.routes()?;
     let mut routes = Vec::new();
-    for route in seam::routes(config)? {
+    for route in seam::routes(config) {
         let name = &route.name;
         let count = counts.iter().find(|count| *count.route == *name.0);
         let record = records.iter().find(|record| record.name == *name);
@@ -298,17 +298,17 @@ fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
             if reason == "ours" || reason == "folder" || waiting.files == 0 {
                 continue;
             }
-            let mut line = format!("{}: {} {reason}", route.name, grouped(waiting.files));
+            let mut parts = vec![format!("{}: {} {reason}", route.name, grouped(waiting.files))];
             if !waiting.example.is_empty() {
-                line.push_str(&format!(", such as {}", waiting.example));
+                parts.push(format!(", such as {}", waiting.example));
             }
             if let Some(at) = waiting.oldest_at {
-                line.push_str(&format!("; the oldest {}", style.ago(at)));
+                parts.push(format!("; the oldest {}", style.ago(at)));
             }
             if let Some(at) = waiting.next_look_at {
-                line.push_str(&format!("; looked at again {}", style.until(at)));
+                parts.push(format!("; looked at again {}", style.until(at)));
             }
-            lines.push(line);
+            lines.push(parts.concat());
         }
     }
     lines
@@ -323,15 +323,15 @@ mod tests {
     use crate::model::status::Waiting;
     use crate::model::time::Wall;
 
-    fn at(seconds: u64) -> Option<Wall> {
-        Some(START.plus(Duration::from_secs(seconds)))
+    fn at(seconds: u64) -> Wall {
+        START.plus(Duration::from_secs(seconds))
     }
 
     fn busy() -> Status {
         let waiting = |files, example: &str| Waiting {
             files,
-            next_look_at: at(3_604),
-            oldest_at: at(3_500),
+            next_look_at: Some(at(3_604)),
+            oldest_at: Some(at(3_500)),
             example: example.to_owned(),
         };
         let orders = RouteStatus {
@@ -342,8 +342,8 @@ mod tests {
                 code: "http-404".to_owned(),
                 text: "the server does not know this URL".to_owned(),
                 remedy: "see `vanity` of route orders".to_owned(),
-                since: at(3_000),
-                next_probe_at: at(3_630),
+                since: Some(at(3_000)),
+                next_probe_at: Some(at(3_630)),
             }),
             waiting: [
                 ("ready".to_owned(), waiting(12, "a.json")),
@@ -353,11 +353,11 @@ mod tests {
             ]
             .into(),
             deferred: 3,
-            next_due_at: at(3_660),
+            next_due_at: Some(at(3_660)),
             held: 2,
             failed: 1,
             sent: 1_204,
-            last_sent_at: at(2_900),
+            last_sent_at: Some(at(2_900)),
             ..RouteStatus::default()
         };
         let stock = RouteStatus {
@@ -369,8 +369,8 @@ mod tests {
         Status {
             version: "0.1.0".to_owned(),
             pid: 4_711,
-            started_at: at(0),
-            at: at(3_600),
+            started_at: Some(at(0)),
+            at: Some(at(3_600)),
             routes: vec![orders, stock],
             destinations: vec![DestinationStatus {
                 host: "inbound.pwks.co".to_owned(),
@@ -378,8 +378,8 @@ mod tests {
                 pause: Some(Pause {
                     code: "connect-refused".to_owned(),
                     text: "nothing listens there".to_owned(),
-                    since: at(3_540),
-                    next_probe_at: at(3_605),
+                    since: Some(at(3_540)),
+                    next_probe_at: Some(at(3_605)),
                     ..Pause::default()
                 }),
             }],
@@ -404,7 +404,7 @@ mod tests {
             name: "orders".to_owned(),
             host: "inbound.pwks.co".to_owned(),
             sent: 7,
-            last_sent_at: at(3_599),
+            last_sent_at: Some(at(3_599)),
             ..RouteStatus::default()
         };
         let (text, shown) = fixture::shown(|screen| render(&status, screen));
@@ -444,8 +444,8 @@ mod tests {
         let status = without_service(&config, &ledger, &fixture::style()).unwrap();
         let orders = &status.routes[0];
         assert_eq!((orders.sent, orders.deferred, orders.held, orders.failed), (2, 1, 1, 0));
-        assert_eq!(orders.next_due_at, at(3_660));
-        assert_eq!(orders.last_sent_at, at(14));
+        assert_eq!(orders.next_due_at, Some(at(3_660)));
+        assert_eq!(orders.last_sent_at, Some(at(14)));
         let waiting: Vec<(&str, u64)> =
             orders.waiting.iter().map(|(reason, it)| (reason.as_str(), it.files)).collect();
         let expected =

@@ -102,9 +102,10 @@ fn render(tokens: &[KeptToken], screen: &mut Screen<'_>) -> Result<(), Failure> 
         let (age, expires, obtained_by) = match kept {
             None => ("none kept".to_owned(), String::new(), String::new()),
             Some(kept) => {
-                let expires = match kept.expires_at.since(style.now).is_zero() {
-                    true => "expired".to_owned(),
-                    false => style.until(kept.expires_at),
+                let expires = if kept.expires_at > style.now {
+                    style.until(kept.expires_at)
+                } else {
+                    "expired".to_owned()
                 };
                 (style.ago(kept.obtained_at), expires, kept.obtained_by.clone())
             }

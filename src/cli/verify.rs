@@ -147,10 +147,9 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
         State::Missing => Finding::MissedBefore,
         State::Cancelled => Finding::Cancelled,
         State::Sending | State::Deferred => match (sending, source) {
-            (Here::Same, Here::Same) => Finding::Unfinished,
+            (Here::Same | Here::Nothing, Here::Same) => Finding::Unfinished,
             (Here::Same, _) => Finding::InPlace,
             (Here::Other, _) => Finding::Fault(Changed),
-            (Here::Nothing, Here::Same) => Finding::Unfinished,
             (Here::Nothing, _) => Finding::Fault(Missing),
         },
         State::Sent if !recorded.accepted => Finding::Fault(NotAccepted),
@@ -177,7 +176,8 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
 /// One disagreement, as it is shown.
 #[derive(Debug, Serialize)]
 struct Fault {
-    fault: Disagreement,
+    #[serde(rename = "fault")]
+    kind: Disagreement,
     id: Option<String>,
     route: String,
     name: String,
@@ -258,7 +258,7 @@ fn path_digest(path: &Path) -> u64 {
 }
 
 fn verify(config: &Config, ledger: &impl Records, began: Wall) -> Result<Report, Failure> {
-    let routes = seam::routes(config)?;
+    let routes = seam::routes(config);
     let mut report = Report::default();
     let mut known = Known::default();
     let mut before = None;
@@ -323,7 +323,7 @@ fn one_file(
             Some(newer) if newer != entry && look_number < LOOKS_MAX => entry = newer,
             _ => {
                 report.fault(|| Fault {
-                    fault,
+                    kind: fault,
                     id: Some(entry.id.to_string()),
                     route: entry.route.to_string(),
                     name: shown(&entry.name),
@@ -448,16 +448,16 @@ fn identity(found: &fs::Metadata) -> Identity {
     Identity { volume: 0, number: 0, size: found.len(), mtime_ns }
 }
 
-/// When a file was last moved or changed, where the system tells.
+/// When a file was last moved or changed; where the system does not tell, long ago.
 #[cfg(unix)]
-fn changed_at(found: &fs::Metadata) -> Option<Wall> {
+fn changed_at(found: &fs::Metadata) -> Wall {
     use std::os::unix::fs::MetadataExt;
-    Some(Wall(found.ctime().saturating_mul(1_000).saturating_add(found.ctime_nsec() / 1_000_000)))
+    Wall(found.ctime().saturating_mul(1_000).saturating_add(found.ctime_nsec() / 1_000_000))
 }
 
 #[cfg(not(unix))]
-fn changed_at(_found: &fs::Metadata) -> Option<Wall> {
-    None
+fn changed_at(_found: &fs::Metadata) -> Wall {
+    Wall(0)
 }
 
 fn list_sending(
@@ -485,7 +485,7 @@ fn list_sending(
             continue;
         }
         report.fault(|| Fault {
-            fault: Disagreement::Unrecorded,
+            kind: Disagreement::Unrecorded,
             id: Some(id.to_string()),
             route: route.name.to_string(),
             name: shown(&found.file_name()),
@@ -512,8 +512,7 @@ fn list_target(
             let name = found.file_name();
             let ours = seam::is_ours(&name) || name.as_encoded_bytes().starts_with(b".patchdrop-");
             let metadata = found.metadata().ok().filter(fs::Metadata::is_file);
-            let settled =
-                metadata.is_some_and(|it| changed_at(&it).is_none_or(|changed| changed < began));
+            let settled = metadata.is_some_and(|it| changed_at(&it) < began);
             !ours && settled && !known.targets.contains(&path_digest(&found.path()))
         })
         .count();
@@ -534,7 +533,7 @@ fn list(route: &Route, folder: &Path, report: &mut Report) -> Option<fs::ReadDir
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             report.fault(|| Fault {
-                fault: Disagreement::Unreadable,
+                kind: Disagreement::Unreadable,
                 id: None,
                 route: route.name.to_string(),
                 name: error.to_string(),
@@ -551,7 +550,9 @@ fn dated_folders(pattern: &Path) -> Vec<PathBuf> {
     for part in pattern.components() {
         let text = part.as_os_str().to_str().and_then(|text| text.split_once("{date}"));
         let Some((before, after)) = text else {
-            folders.iter_mut().for_each(|folder| folder.push(part));
+            for folder in &mut folders {
+                folder.push(part);
+            }
             continue;
         };
         let fits = |name: &OsStr| {
@@ -611,12 +612,12 @@ fn render(report: &Report, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let heading = format!("Ledger and folders disagree: {}", counted(report.faults_total, "fault"));
     writeln!(screen.out, "\n{}", style.alarm(&heading))?;
     for fault in &report.faults {
-        let kind = serde_json::to_value(fault.fault).unwrap_or_default();
+        let kind = serde_json::to_value(fault.kind).unwrap_or_default();
         let kind = kind.as_str().unwrap_or_default();
         let id = fault.id.as_deref().unwrap_or("-");
         writeln!(screen.out, "  {kind}: {} ({id}, route {})", fault.name, fault.route)?;
         writeln!(screen.out, "      {}", fault.path)?;
-        writeln!(screen.out, "      {}", fault.fault.remedy().replace("ID", id))?;
+        writeln!(screen.out, "      {}", fault.kind.remedy().replace("ID", id))?;
     }
     if usize::try_from(report.faults_total).unwrap_or(usize::MAX) > report.faults.len() {
         writeln!(screen.out, "  and more, all of them counted above")?;

@@ -140,7 +140,7 @@ mod unix {
     /// the others for this long only.
     const REQUEST_FOR: Duration = Duration::from_secs(5);
     /// The longest the loop may take; a `resend` of 50,000 files is many commits.
-    const ANSWER_FOR: Duration = Duration::from_secs(300);
+    const ANSWER_FOR: Duration = Duration::from_mins(5);
     /// A caller that does not read its answer.
     const WRITE_FOR: Duration = Duration::from_secs(10);
     /// After a failed accept (no file handles left).
@@ -364,7 +364,8 @@ mod unix {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;

@@ -2,6 +2,8 @@
 //!
 //! Snapshots are in `snapshots/`; `INSTA_UPDATE=always cargo test --test cli` writes them anew.
 
+#![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -34,11 +36,11 @@ struct Ended {
 }
 
 fn patchdrop(arguments: &[&str]) -> Ended {
-    let output = program().args(arguments).output().unwrap();
+    let output = program().args(arguments).output().expect("the program starts");
     Ended {
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+        code: output.status.code().expect("an end without a signal"),
     }
 }
 
@@ -109,7 +111,8 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
     check(&["resend"], "<FILE|--route <ROUTE>|--code <CODE>|--since <TIME>>");
     check(&["resend", "a.json", "--route", "orders"], "cannot be used with");
     check(&["release"], "<FILE|--route <ROUTE>>");
-    check(&["release", "a.json", "--held"], "--route <ROUTE>");
+    check(&["release", "a.json", "--held"], "cannot be used with");
+    check(&["release", "--held"], "--route <ROUTE>");
     check(&["mark", "a.json", "--sent"], "--note <TEXT>");
     check(&["mark", "a.json", "--note", "x"], "<--sent|--failed>");
     check(&["mark", "a.json", "--sent", "--failed", "--note", "x"], "cannot be used with");
@@ -205,7 +208,7 @@ fn a_reader_that_goes_away_is_no_error() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(String::from_utf8(output.stderr).expect("UTF-8"), "");
     assert_eq!(output.status.code(), Some(0));
 }
 
