@@ -1,4 +1,5 @@
 //! For the tests of this layer: a config without a file, a ledger in memory, made-up files.
+#![expect(clippy::disallowed_methods, reason = "it puts files where a story needs them")]
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -165,7 +166,7 @@ pub(super) fn file(config: &Config, id: u64, route: &str, name: &str, state: Sta
         attempt_open_since: (!ended).then_some(claimed_at),
         last_verdict: ended.then_some(verdict),
         unspent_since: None,
-        due_at: (state == State::Deferred).then(|| START.plus(Duration::from_secs(3_660))),
+        due_at: (state == State::Deferred).then(|| START.plus(Duration::from_mins(61))),
         waited_for: Duration::ZERO,
     };
     let begun_at = claimed_at;
@@ -185,14 +186,11 @@ pub(super) fn retargeted(mut history: History, name: &str) -> History {
 /// its sidecar. Returns the entry with the identity that the file has now.
 pub(super) fn put_in_place(config: &Config, entry: &Entry) -> Entry {
     let route = config.routes.iter().find(|route| route.name == entry.route).expect("a route");
-    let place = match &entry.target {
-        Some(target) => target.clone(),
-        None => {
-            let mut name = std::ffi::OsString::from(format!("{}~", entry.id));
-            name.push(&entry.name);
-            Place::new(&route.folders.sending, name)
-        }
-    };
+    let place = entry.target.clone().unwrap_or_else(|| {
+        let mut name = std::ffi::OsString::from(format!("{}~", entry.id));
+        name.push(&entry.name);
+        Place::new(&route.folders.sending, name)
+    });
     put(&place.path(), entry);
     if matches!(entry.state, State::Failed | State::Held) {
         let mut sidecar = place.path().into_os_string();
