@@ -7,7 +7,7 @@ use super::change;
 use super::exit_code::Exit;
 use super::failure::{Failure, write_notice};
 use super::screen::{Align, Screen, Table, counted, shown_bytes};
-use super::seam;
+use super::seam::{self, Secrets};
 use crate::config::Config;
 use crate::model::outcome::Fault;
 use crate::model::route::{Delivery, Route};
@@ -39,7 +39,8 @@ pub(super) fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = seam::load_config(&globals.config_path(), arguments.base.as_deref())?;
+    let secrets = if arguments.file.is_some() { Secrets::MayBeMissing } else { Secrets::Needed };
+    let config = seam::load_config(&globals.config_path(), arguments.base.as_deref(), secrets)?;
     if let (Some(file), Some(name)) = (&arguments.file, &arguments.route) {
         let route = change::known_route(&config, name)?;
         let found = seam::validate(&route, file)?;

@@ -12,7 +12,7 @@ use super::list::Line;
 use super::records::Records;
 use super::resolve::{self, Found};
 use super::screen::{Screen, Style, shown_bytes, shown_span};
-use super::seam;
+use super::seam::{self, Secrets};
 use super::verify::{self, Here, Seen};
 use crate::config::Config;
 use crate::model::file::{FileId, Place, shown};
@@ -39,7 +39,7 @@ pub(super) fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let ledger = seam::open_ledger(&config)?;
     match resolve::find(&ledger, &config, &arguments.name, &screen.style)? {
         Found::Waiting { path, route } => waiting(&config, &path, &route, arguments.json, screen)?,

@@ -8,7 +8,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::records::Records;
 use super::screen::{Align, Screen, Table, grouped};
-use super::seam;
+use super::seam::{self, Secrets};
 use super::when::Since;
 use crate::config::Config;
 use crate::model::file::shown;
@@ -109,7 +109,7 @@ pub(super) fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let query = query(&config, arguments, screen)?;
     let ledger = seam::open_ledger(&config)?;
     show(&ledger, query, arguments.json, screen)?;

@@ -8,7 +8,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam;
+use super::seam::{self, Secrets};
 use crate::model::command::Command;
 use crate::model::step::State;
 
@@ -42,7 +42,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let ledger = seam::open_ledger(&config)?;
     let entry = resolve::find_in(&ledger, &config, &arguments.file, &UNDECIDED, &screen.style)?;
     drop(ledger);

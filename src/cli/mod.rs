@@ -203,8 +203,8 @@ fn worker_threads() -> usize {
 
 impl Globals {
     /// Loads the config that was asked for, or the system's.
-    fn load(&self) -> Result<Config, Failure> {
-        seam::load_config(&self.config_path(), None)
+    fn load(&self, secrets: seam::Secrets) -> Result<Config, Failure> {
+        seam::load_config(&self.config_path(), None, secrets)
     }
 
     fn config_path(&self) -> PathBuf {

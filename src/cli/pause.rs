@@ -5,6 +5,7 @@ use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::screen::Screen;
+use super::seam::Secrets;
 use crate::model::command::Command;
 
 /// Start no more attempts on a route, until `resume`; files that land there wait
@@ -36,7 +37,7 @@ pub(super) async fn run(
     arguments: &PauseArguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let route = change::known_route(&config, &arguments.route)?.name.to_string();
     change::carry_out(&config, vec![Command::Pause { route }], arguments.json, screen).await
 }
@@ -46,7 +47,7 @@ pub(super) async fn resume(
     arguments: &ResumeArguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let route = change::known_route(&config, &arguments.route)?.name.to_string();
     change::carry_out(&config, vec![Command::Resume { route }], arguments.json, screen).await
 }

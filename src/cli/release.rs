@@ -8,7 +8,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam;
+use super::seam::{self, Secrets};
 use crate::model::command::Command;
 use crate::model::step::State;
 
@@ -45,7 +45,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let commands = if let Some(name) = &arguments.route {
         let route = change::known_route(&config, name)?.name.to_string();
         vec![Command::ReleaseRoute { route, held: arguments.held }]

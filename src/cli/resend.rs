@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::records::Records;
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam;
+use super::seam::{self, Secrets};
 use super::when::Since;
 use crate::model::command::Command;
 use crate::model::file::FileId;
@@ -51,7 +51,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let ledger = seam::open_ledger(&config)?;
     let mut ids = Vec::new();
     for file in &arguments.files {

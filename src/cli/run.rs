@@ -6,7 +6,7 @@ use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::screen::Screen;
-use super::seam::{self, Mode};
+use super::seam::{self, Mode, Secrets};
 use super::when::parse_span;
 
 const ONCE_FOR: Duration = Duration::from_mins(10);
@@ -35,7 +35,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::Needed)?;
     let mode = if arguments.dry_run {
         Mode::DryRun
     } else if arguments.once {

@@ -29,8 +29,22 @@ fn not_built(what: &str) -> Failure {
     Failure::machine(format!("{what} is not built yet"))
 }
 
+/// Whether a command needs the secrets that the config names. They are often in the service's
+/// environment only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// It sends, or says whether sending would work.
+    Needed,
+    /// It sends nothing.
+    MayBeMissing,
+}
+
 /// Loads and checks a config; relative paths are relative to `base`, else to the file's folder.
-pub(super) fn load_config(path: &Path, _base: Option<&Path>) -> Result<Config, Failure> {
+pub(super) fn load_config(
+    path: &Path,
+    _base: Option<&Path>,
+    _secrets: Secrets,
+) -> Result<Config, Failure> {
     if !path.try_exists().unwrap_or(true) {
         return Err(Failure::new(Kind::Config, format!("there is no config {}", path.display()))
             .hint("name one: patchdrop --config FILE, or PATCHDROP_CONFIG")
@@ -205,8 +219,8 @@ pub(super) struct KeptToken {
 /// A token as it is kept in `state_dir`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// The file.
-    pub(super) path: PathBuf,
+    /// The folder where it is kept.
+    pub(super) folder: PathBuf,
     /// How it was obtained, e.g. `GET, basic`.
     pub(super) obtained_by: String,
     /// When.
@@ -230,7 +244,8 @@ pub(super) async fn refresh_token(_config: &Config, _credential: &str) -> Result
 }
 
 /// Removes the kept token of a credential; whether there was one.
-pub(super) fn forget_token(_config: &Config, _credential: &str) -> Result<bool, Failure> {
+pub(super) async fn forget_token(_config: &Config, _credential: &str) -> Result<bool, Failure> {
+    std::future::ready(()).await;
     Err(not_built("the token cache"))
 }
 

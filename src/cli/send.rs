@@ -13,7 +13,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::records::Records;
 use super::screen::Screen;
-use super::seam;
+use super::seam::{self, Secrets};
 use super::verify::identity_of;
 use super::when::parse_span;
 use crate::model::command::Command;
@@ -50,7 +50,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let route = change::known_route(&config, &arguments.route)?;
     let dropped = drop_in(&route, &arguments.file)?;
     match control::ask(&config.state_dir, &Command::Sweep).await {

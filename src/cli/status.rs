@@ -5,7 +5,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::records::Records;
 use super::screen::{Align, Screen, Style, Table, counted, grouped};
-use super::seam;
+use super::seam::{self, Secrets};
 use crate::config::Config;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
@@ -33,7 +33,7 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let status = match control::ask(&config.state_dir, &Command::Status).await {
         Ok(CommandAnswer::Status(status)) => *status,
         Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),

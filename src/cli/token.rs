@@ -4,7 +4,7 @@ use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::screen::{Align, Screen, Table};
-use super::seam::{self, KeptToken};
+use super::seam::{self, KeptToken, Secrets};
 use crate::config::Config;
 
 /// Show each credential's token: from where, how old, until when. Never the token itself
@@ -31,13 +31,14 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config =
+        globals.load(if arguments.refresh { Secrets::Needed } else { Secrets::MayBeMissing })?;
     let names = chosen(&config, arguments.credential.as_deref())?;
     for name in &names {
         if arguments.refresh {
             seam::refresh_token(&config, name).await?;
         } else if arguments.forget {
-            let there_was = seam::forget_token(&config, name)?;
+            let there_was = seam::forget_token(&config, name).await?;
             let text = if there_was { "its token is forgotten" } else { "no token was kept" };
             writeln!(screen.out, "{name}: {text}")?;
         }
@@ -76,7 +77,7 @@ fn as_json(tokens: &[KeptToken]) -> serde_json::Value {
         serde_json::json!({
             "credential": token.credential,
             "token_url": token.token_url,
-            "path": kept.map(|kept| kept.path.display().to_string()),
+            "folder": kept.map(|kept| kept.folder.display().to_string()),
             "obtained_by": kept.map(|kept| &kept.obtained_by),
             "obtained_at": kept.map(|kept| kept.obtained_at),
             "expires_at": kept.map(|kept| kept.expires_at),
@@ -125,7 +126,7 @@ mod tests {
 
     fn tokens() -> Vec<KeptToken> {
         let kept = |seconds| Kept {
-            path: "/var/lib/patchdrop/token-inbound.json".into(),
+            folder: "/var/lib/patchdrop/tokens".into(),
             obtained_by: "GET, basic".to_owned(),
             obtained_at: START,
             expires_at: START.plus(Duration::from_secs(seconds)),

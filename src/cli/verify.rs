@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::records::Records;
 use super::resolve::claimed_id;
 use super::screen::{Screen, counted};
-use super::seam;
+use super::seam::{self, Secrets};
 use crate::config::Config;
 use crate::model::file::{FileId, Identity, Place, shown};
 use crate::model::route::Route;
@@ -231,7 +231,7 @@ pub(super) fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load()?;
+    let config = globals.load(Secrets::MayBeMissing)?;
     let ledger = seam::open_ledger(&config)?;
     let report = verify(&config, &ledger, screen.style.now)?;
     if arguments.json {
