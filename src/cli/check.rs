@@ -129,7 +129,8 @@ fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
         table.write(screen, "")?;
     }
     for discovery in &config.discoveries {
-        let pattern = discovery.parent.join("*").join(&discovery.suffix);
+        let mut pattern = discovery.parent.join("*");
+        pattern.extend(&discovery.suffix);
         writeln!(screen.out, "\nEvery new folder {} becomes a route.", pattern.display())?;
     }
     writeln!(screen.out, "State is kept in {}.", config.state_dir.display())?;
