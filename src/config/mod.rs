@@ -1,18 +1,128 @@
 //! What the administrator wrote, checked: every fault at once, each with its key and line.
 //!
-//! [`raw`] is the file as written, [`check`] turns it into what is meant.
+//! `raw` is the file as written, `check` turns it into what is meant. Nothing on disk is touched.
 
-pub mod check;
-pub mod raw;
+mod address;
+mod check;
+mod credential;
+mod discovery;
+mod folders;
+mod page;
+mod raw;
+mod rules;
+mod section;
+mod span;
+mod suggest;
+mod territory;
+mod vault;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::exchange::CredentialName;
 use crate::model::route::{Credential, Route};
-use crate::model::secret::Secret;
+pub use crate::model::secret::Secret;
+pub use discovery::NotARoute;
+
+/// The reference of every key: the sample that is shipped, and what `patchdrop init` writes.
+pub const EXAMPLE: &str = include_str!("../../examples/config.toml");
+
+/// A config is a page that a person wrote; what is larger is something else.
+const FILE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Reads and checks a config file.
+///
+/// # Errors
+/// Every fault at once. Faults in one route's surroundings are no error: see [`Config::broken`].
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Config, ConfigFaults> {
+    let bytes = vault::read(path, FILE_MAX).map_err(|error| {
+        let hint = "patchdrop init DIR writes one; --config FILE names another";
+        let text = format!("cannot be read: {error}");
+        let notice = Notice { key: String::new(), line: None, text, hint: Some(hint.to_owned()) };
+        ConfigFaults { path: path.to_owned(), notices: vec![notice] }
+    })?;
+    read(&bytes, path, options)
+}
+
+/// Checks the bytes of a config file. `path` is where they are from: relative paths start there.
+///
+/// # Errors
+/// As for [`load`].
+pub fn read(bytes: &[u8], path: &Path, options: &LoadOptions) -> Result<Config, ConfigFaults> {
+    let faults = |notices| ConfigFaults { path: path.to_owned(), notices };
+    let page = page::Page::decode(bytes).map_err(|notice| faults(vec![notice]))?;
+    let table = page.parse().map_err(faults)?;
+    let base = options.base.clone().or_else(|| path.parent().map(Path::to_owned));
+    let base = std::path::absolute(base.unwrap_or_default()).or_else(|_| {
+        // An empty path is the current folder.
+        std::path::absolute(".")
+    });
+    let base = folders::absolute(&base.unwrap_or_default(), Path::new(""));
+    let sink = page::Sink::default();
+    let config = {
+        let vault = vault::Vault {
+            sink: &sink,
+            environment: &options.environment,
+            base: &base,
+            is_needed: !options.secrets_may_be_missing,
+            found: std::cell::RefCell::default(),
+            files: std::cell::RefCell::default(),
+        };
+        let raw = raw::Raw::read(&page, &sink, &table);
+        check::check(&sink, &vault, path, &raw)
+    };
+    let (notices, warnings) = sink.finish();
+    match config {
+        Some(config) if notices.is_empty() => Ok(Config { warnings, ..config }),
+        _ => Err(faults(notices)),
+    }
+}
+
+/// How a config is read.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// What relative paths are relative to; the config file's folder if `None`.
+    pub base: Option<PathBuf>,
+    /// Where `{ env = "NAME" }` is looked up.
+    pub environment: Environment,
+    /// For commands that send nothing: a secret that is not to be had is empty, and no fault.
+    pub secrets_may_be_missing: bool,
+}
+
+/// Where environment variables are looked up.
+#[derive(Clone, Debug, Default)]
+pub enum Environment {
+    /// This process's.
+    #[default]
+    Process,
+    /// These and no others.
+    Given(BTreeMap<String, String>),
+}
+
+/// Everything that is wrong with a config, by line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigFaults {
+    /// The file.
+    pub path: PathBuf,
+    /// At least one.
+    pub notices: Vec<Notice>,
+}
+
+impl fmt::Display for ConfigFaults {
+    /// One fault a line, `FILE:LINE: KEY: TEXT`, each hint on a line of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, notice) in self.notices.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&notice.at(&self.path))?;
+        }
+        Ok(())
+    }
+}
 
 /// A whole configuration, immutable.
 #[derive(Clone, Debug)]
@@ -27,6 +137,9 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Where further routes are found as folders appear: `auto_routes`, `{vanity}` patterns.
     pub discoveries: Vec<Discovery>,
+    /// Routes that cannot run because of something outside the config file (their schema): they
+    /// alone stand still, and their folders are nobody else's. `check` reports each as a fault.
+    pub broken: Vec<BrokenRoute>,
     /// Credentials by name.
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
     /// How folders are watched.
@@ -43,6 +156,25 @@ pub struct Config {
     pub marked: Vec<Arc<Path>>,
     /// Things worth saying that stop nothing.
     pub warnings: Vec<Notice>,
+    secrets: Secrets,
+}
+
+impl Config {
+    /// Every secret in it, for redaction: client secrets, signed URLs and their parts, headers.
+    pub fn all_secrets(&self) -> Secrets {
+        self.secrets.clone()
+    }
+}
+
+/// A route that cannot run because of something outside the config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenRoute {
+    /// Its name; `auto_routes` for all that would be discovered so.
+    pub name: String,
+    /// Its drop folder; may hold `{vanity}`.
+    pub folder: Arc<Path>,
+    /// What is wrong.
+    pub notice: Notice,
 }
 
 /// How folders are watched.
@@ -91,6 +223,19 @@ pub struct Notice {
     pub hint: Option<String>,
 }
 
+impl Notice {
+    /// The notice as it is shown: `FILE:LINE: KEY: TEXT`, the hint on a line of its own.
+    pub fn at(&self, path: &Path) -> String {
+        let place = match self.line {
+            Some(line) => format!("{}:{line}", path.display()),
+            None => path.display().to_string(),
+        };
+        let key = if self.key.is_empty() { String::new() } else { format!(" {}:", self.key) };
+        let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        format!("{place}:{key} {}{hint}", self.text)
+    }
+}
+
 /// A rule by which folders become routes.
 #[derive(Clone, Debug)]
 pub struct Discovery {
@@ -101,7 +246,7 @@ pub struct Discovery {
     /// What follows the vanity's part: `export` of `erp/{vanity}/export`; empty for `auto_routes`.
     pub suffix: PathBuf,
     /// Makes the route of one subfolder.
-    pub(crate) template: Arc<check::Template>,
+    template: Arc<discovery::Template>,
 }
 
 /// Everything secret in a config, for redaction.

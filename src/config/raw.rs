@@ -1,1 +1,501 @@
+//! The file as written: every key with its place, types and ranges checked, nothing else.
+//!
+//! The lists of keys are what is read, what is suggested for a misspelt one, and what the tests
+//! look for in `examples/config.toml`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::page::{At, Page, Sink};
+use super::section::{Keys, OrOff, Section, Written};
+use super::{LogFormat, WatchMode};
+use crate::model::route::{CredentialsIn, Encoding, Format, InDoubt, TokenMethod};
+
+/// Keys of the file itself.
+pub(super) const TOP: Keys = Keys {
+    accepted: &[
+        "root",
+        "company",
+        "base_url",
+        "state_dir",
+        "auto_routes",
+        "first_sweep_max_age",
+        "watch",
+        "poll_every",
+        "sweep_every",
+        "drain_for",
+        "allow_http",
+        "log",
+        "credential",
+        "defaults",
+        "route",
+    ],
+    planned: &[
+        "start_url",
+        "core_url",
+        "proxy",
+        "no_proxy",
+        "ca_file",
+        "ledger",
+        "web",
+        "heartbeat_url",
+        "destination",
+    ],
+};
+
+/// Keys of `[log]`.
+pub(super) const LOG: Keys = Keys { accepted: &["level", "format", "file"], planned: &[] };
+
+/// Keys of `[credential.NAME]`.
+pub(super) const CREDENTIAL: Keys = Keys {
+    accepted: &[
+        "kind",
+        "token_url",
+        "method",
+        "credentials_in",
+        "scope",
+        "extra",
+        "token_field",
+        "client_id",
+        "client_secret",
+        "refresh_before",
+        "lifetime",
+        "keep_token",
+        "hosts",
+    ],
+    planned: &[
+        "login_url",
+        "user_field",
+        "password_field",
+        "email",
+        "password",
+        "api_key",
+        "token",
+        "user",
+    ],
+};
+
+/// Keys of `[defaults]` and `[route.NAME]`.
+pub(super) const ROUTE: Keys = Keys {
+    accepted: &[
+        "folder",
+        "include",
+        "exclude",
+        "temp_names",
+        "format",
+        "max_depth",
+        "strict",
+        "schema",
+        "schema_max",
+        "encoding",
+        "quiet_for",
+        "truncated_after",
+        "done_marker",
+        "deliver",
+        "company",
+        "base_url",
+        "vanity",
+        "url",
+        "method",
+        "credential",
+        "headers",
+        "content_type",
+        "max_body",
+        "connect_timeout",
+        "timeout",
+        "concurrency",
+        "success",
+        "success_when",
+        "success_type",
+        "file_faults",
+        "in_doubt",
+        "doubtful",
+        "retry",
+        "idempotency_header",
+        "sent",
+        "failed",
+        "held",
+        "receipts",
+    ],
+    planned: &[
+        "start_url",
+        "core_url",
+        "priority",
+        "flow_id",
+        "flow_version",
+        "trigger",
+        "body",
+        "virtual_environment",
+        "flow_variables",
+        "hmac",
+        "order",
+        "on_failed",
+        "duplicates",
+        "confirm",
+        "run_id_field",
+        "confirm_every",
+        "confirm_for",
+        "confirm_late",
+        "keep_sent",
+        "keep_failed",
+    ],
+};
+
+/// Keys of `success_when`.
+pub(super) const SUCCESS_WHEN: Keys = Keys { accepted: &["field", "equals"], planned: &[] };
+
+/// Keys of `retry`.
+pub(super) const RETRY: Keys =
+    Keys { accepted: &["first", "factor", "max", "give_up_after"], planned: &[] };
+
+const ZERO: Duration = Duration::ZERO;
+const SHORTEST: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const YEAR: Duration = Duration::from_hours(24 * 366);
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) root: Option<At<String>>,
+    pub(super) company: Option<At<String>>,
+    pub(super) base_url: Option<At<String>>,
+    pub(super) state_dir: Option<At<String>>,
+    pub(super) auto_routes: Option<At<bool>>,
+    pub(super) first_sweep_max_age: Option<At<OrOff<Duration>>>,
+    pub(super) watch: Option<At<WatchMode>>,
+    pub(super) poll_every: Option<At<Duration>>,
+    pub(super) sweep_every: Option<At<Duration>>,
+    pub(super) drain_for: Option<At<Duration>>,
+    pub(super) allow_http: Option<At<bool>>,
+    pub(super) log: RawLog,
+    pub(super) credentials: Vec<(At<String>, RawCredential)>,
+    pub(super) defaults: RawRoute,
+    pub(super) routes: Vec<(At<String>, RawRoute)>,
+}
+
+/// `[log]`.
+#[derive(Debug)]
+pub(super) struct RawLog {
+    pub(super) level: Option<At<String>>,
+    pub(super) format: Option<At<LogFormat>>,
+    pub(super) file: Option<At<String>>,
+}
+
+/// `[credential.NAME]`.
+#[derive(Debug)]
+pub(super) struct RawCredential {
+    pub(super) kind: Option<At<()>>,
+    pub(super) token_url: Option<At<String>>,
+    pub(super) method: Option<At<TokenMethod>>,
+    pub(super) credentials_in: Option<At<CredentialsIn>>,
+    pub(super) scope: Option<At<String>>,
+    pub(super) extra: BTreeMap<String, At<String>>,
+    pub(super) token_field: Option<At<String>>,
+    pub(super) client_id: Option<At<Written>>,
+    pub(super) client_secret: Option<At<Written>>,
+    pub(super) refresh_before: Option<At<Duration>>,
+    pub(super) lifetime: Option<At<Duration>>,
+    pub(super) keep_token: Option<At<bool>>,
+    pub(super) hosts: Option<At<Vec<At<String>>>>,
+}
+
+/// How files are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deliver {
+    Inbound,
+    Http,
+}
+
+type Texts = Option<At<Vec<At<String>>>>;
+type Statuses = Option<At<BTreeSet<u16>>>;
+
+/// `[defaults]` or `[route.NAME]`.
+#[derive(Clone, Debug)]
+pub(super) struct RawRoute {
+    pub(super) folder: Option<At<String>>,
+    pub(super) include: Texts,
+    pub(super) exclude: Texts,
+    pub(super) temp_names: Texts,
+    pub(super) format: Option<At<Format>>,
+    pub(super) max_depth: Option<At<usize>>,
+    pub(super) strict: Option<At<bool>>,
+    pub(super) schema: Option<At<String>>,
+    pub(super) schema_max: Option<At<u64>>,
+    pub(super) encoding: Option<At<Encoding>>,
+    pub(super) quiet_for: Option<At<Duration>>,
+    pub(super) truncated_after: Option<At<Duration>>,
+    pub(super) done_marker: Option<At<String>>,
+    pub(super) deliver: Option<At<Deliver>>,
+    pub(super) company: Option<At<String>>,
+    pub(super) base_url: Option<At<String>>,
+    pub(super) vanity: Option<At<String>>,
+    pub(super) url: Option<At<Written>>,
+    pub(super) method: Option<At<&'static str>>,
+    pub(super) credential: Option<At<String>>,
+    pub(super) headers: BTreeMap<String, At<Written>>,
+    pub(super) content_type: Option<At<String>>,
+    pub(super) max_body: Option<At<OrOff<u64>>>,
+    pub(super) connect_timeout: Option<At<Duration>>,
+    pub(super) timeout: Option<At<Duration>>,
+    pub(super) concurrency: Option<At<usize>>,
+    pub(super) success: Statuses,
+    pub(super) success_field: Option<At<String>>,
+    pub(super) success_equals: Option<At<serde_json::Value>>,
+    pub(super) html_is_success: Option<At<bool>>,
+    pub(super) file_faults: Statuses,
+    pub(super) in_doubt: Option<At<InDoubt>>,
+    pub(super) doubtful: Statuses,
+    pub(super) retry_first: Option<At<Duration>>,
+    pub(super) retry_factor: Option<At<f64>>,
+    pub(super) retry_max: Option<At<Duration>>,
+    pub(super) give_up_after: Option<At<Duration>>,
+    pub(super) idempotency_header: Option<At<String>>,
+    pub(super) sent: Option<At<String>>,
+    pub(super) failed: Option<At<String>>,
+    pub(super) held: Option<At<String>>,
+    pub(super) receipts: Option<At<bool>>,
+}
+
+impl Raw {
+    /// Reads the whole file.
+    pub(super) fn read(page: &Page, sink: &Sink, table: &DeTable<'_>) -> Self {
+        let top = Section::top(page, sink, table, &TOP);
+        let credentials = top.sections("credential", &CREDENTIAL);
+        let routes = top.sections("route", &ROUTE);
+        let raw = Self {
+            root: top.path("root"),
+            company: top.text("company"),
+            base_url: top.text("base_url"),
+            state_dir: top.path("state_dir"),
+            auto_routes: top.flag("auto_routes"),
+            first_sweep_max_age: top.span_or_off("first_sweep_max_age", ZERO..=YEAR * 100),
+            watch: top.choice(
+                "watch",
+                &[
+                    ("auto", WatchMode::Auto),
+                    ("events", WatchMode::Events),
+                    ("poll", WatchMode::Poll),
+                ],
+                &[],
+            ),
+            poll_every: top.span("poll_every", Duration::from_millis(10)..=DAY),
+            sweep_every: top.span("sweep_every", Duration::from_millis(10)..=DAY),
+            drain_for: top.span("drain_for", ZERO..=DAY),
+            allow_http: top.flag("allow_http"),
+            log: RawLog::read(top.section("log", &LOG)),
+            credentials: credentials
+                .into_iter()
+                .map(|(name, section)| (name, RawCredential::read(section)))
+                .collect(),
+            defaults: RawRoute::read(top.section("defaults", &ROUTE)),
+            routes: routes
+                .into_iter()
+                .map(|(name, section)| (name, RawRoute::read(section)))
+                .collect(),
+        };
+        top.finish();
+        raw
+    }
+}
+
+impl RawLog {
+    fn read(section: Section<'_>) -> Self {
+        let log = Self {
+            level: section.text("level"),
+            format: section.choice(
+                "format",
+                &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)],
+                &[],
+            ),
+            file: section.path("file"),
+        };
+        section.finish();
+        log
+    }
+}
+
+impl RawCredential {
+    fn read(section: Section<'_>) -> Self {
+        let credential = Self {
+            kind: section.choice(
+                "kind",
+                &[("oauth2", ())],
+                &["login", "api_key", "bearer", "basic"],
+            ),
+            token_url: section.text("token_url"),
+            method: section.choice(
+                "method",
+                &[
+                    ("auto", TokenMethod::Auto),
+                    ("GET", TokenMethod::Get),
+                    ("POST", TokenMethod::Post),
+                ],
+                &[],
+            ),
+            credentials_in: section.choice(
+                "credentials_in",
+                &[
+                    ("basic", CredentialsIn::Basic),
+                    ("form", CredentialsIn::Form),
+                    ("json", CredentialsIn::Json),
+                    ("query", CredentialsIn::Query),
+                ],
+                &[],
+            ),
+            scope: section.text("scope"),
+            extra: section.named_texts("extra"),
+            token_field: section.text("token_field"),
+            client_id: section.text_or_secret("client_id"),
+            client_secret: section.secret("client_secret"),
+            refresh_before: section.span("refresh_before", ZERO..=YEAR),
+            lifetime: section.span("lifetime", Duration::from_secs(1)..=YEAR),
+            keep_token: section.flag("keep_token"),
+            hosts: section.texts("hosts"),
+        };
+        section.finish();
+        credential
+    }
+}
+
+impl RawRoute {
+    fn read(section: Section<'_>) -> Self {
+        let success_when = section.section("success_when", &SUCCESS_WHEN);
+        let retry = section.section("retry", &RETRY);
+        let route = Self {
+            folder: section.path("folder"),
+            include: section.texts("include"),
+            exclude: section.texts("exclude"),
+            temp_names: section.texts("temp_names"),
+            format: section.choice(
+                "format",
+                &[("json", Format::Json)],
+                &["xml", "text", "binary", "csv", "ndjson"],
+            ),
+            max_depth: section.whole("max_depth", 1..=10_000),
+            strict: section.flag("strict"),
+            schema: section.path("schema"),
+            schema_max: section.size("schema_max"),
+            encoding: section.choice("encoding", &ENCODINGS, &[]),
+            quiet_for: section.span("quiet_for", ZERO..=DAY),
+            truncated_after: section.span("truncated_after", ZERO..=DAY * 7),
+            done_marker: section.text("done_marker"),
+            deliver: section.choice(
+                "deliver",
+                &[("inbound", Deliver::Inbound), ("http", Deliver::Http)],
+                &["flow", "webhook"],
+            ),
+            company: section.text("company"),
+            base_url: section.text("base_url"),
+            vanity: section.text("vanity"),
+            url: section.text_or_secret("url"),
+            method: section.choice("method", &[("POST", "POST"), ("PUT", "PUT")], &[]),
+            credential: section.text("credential"),
+            headers: section.named_values("headers"),
+            content_type: section.text("content_type"),
+            max_body: section.size_or_off("max_body"),
+            connect_timeout: section.span("connect_timeout", SHORTEST..=HOUR),
+            timeout: section.span("timeout", SHORTEST..=DAY),
+            concurrency: section.whole("concurrency", 1..=1024),
+            success: section.statuses("success", 200..=399),
+            success_field: success_when.text("field"),
+            success_equals: success_when.scalar("equals"),
+            html_is_success: section.choice("success_type", &[("auto", false), ("any", true)], &[]),
+            file_faults: section.statuses("file_faults", 400..=599),
+            in_doubt: section.choice(
+                "in_doubt",
+                &[("hold", InDoubt::Hold), ("resend", InDoubt::Resend)],
+                &["lookup"],
+            ),
+            doubtful: section.statuses("doubtful", 200..=599),
+            retry_first: retry.span("first", SHORTEST..=DAY),
+            retry_factor: retry.number("factor", 1.0..=100.0),
+            retry_max: retry.span("max", SHORTEST..=DAY * 30),
+            give_up_after: retry.span("give_up_after", SHORTEST..=YEAR),
+            idempotency_header: section.text("idempotency_header"),
+            sent: section.path("sent"),
+            failed: section.path("failed"),
+            held: section.path("held"),
+            receipts: section.flag("receipts"),
+        };
+        success_when.finish();
+        retry.finish();
+        section.finish();
+        route
+    }
+
+    /// This route with what it leaves open taken from `defaults`. `exclude` adds up, tables merge
+    /// key by key, everything else is the route's where the route says it.
+    pub(super) fn over(&self, defaults: &Self) -> Self {
+        let mut merged = self.clone();
+        merged.folder = merged.folder.or_else(|| defaults.folder.clone());
+        merged.exclude = added(self.exclude.clone(), defaults.exclude.clone());
+        let mut headers = defaults.headers.clone();
+        // Header names are case-insensitive: the route's spelling wins.
+        headers.retain(|name, _| !self.headers.keys().any(|own| own.eq_ignore_ascii_case(name)));
+        headers.extend(self.headers.clone());
+        merged.headers = headers;
+        macro_rules! inherit {
+            ($($field:ident)*) => {
+                $(merged.$field = merged.$field.or_else(|| defaults.$field.clone());)*
+            };
+        }
+        inherit! {
+            include temp_names format max_depth strict schema schema_max encoding quiet_for
+            truncated_after done_marker deliver company base_url vanity url method credential
+            content_type max_body connect_timeout timeout concurrency success success_field
+            success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
+            retry_max give_up_after idempotency_header sent failed held receipts
+        }
+        merged
+    }
+}
+
+const ENCODINGS: [(&str, Encoding); 4] = [
+    ("auto", Encoding::Auto),
+    ("utf-8", Encoding::Utf8),
+    ("utf-16", Encoding::Utf16),
+    ("windows-1252", Encoding::Windows1252),
+];
+
+fn added(own: Texts, inherited: Texts) -> Texts {
+    match (own, inherited) {
+        (Some(mut own), Some(inherited)) => {
+            own.value.splice(0..0, inherited.value);
+            Some(own)
+        }
+        (own, inherited) => own.or(inherited),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_accepted_key_is_in_the_example() {
+        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &RETRY];
+        for key in sections.into_iter().flat_map(|keys| keys.accepted) {
+            let is_there = super::super::EXAMPLE.lines().any(|line| {
+                let setting = line.strip_prefix('#').unwrap_or(line);
+                let is_table = [format!("[{key}]"), format!("[{key}.")]
+                    .iter()
+                    .any(|table| setting.starts_with(table.as_str()));
+                let is_inline = [format!("{{ {key} = "), format!(", {key} = ")]
+                    .iter()
+                    .any(|inline| !setting.starts_with(' ') && setting.contains(inline.as_str()));
+                is_table || is_inline || setting.starts_with(&format!("{key} = "))
+            });
+            assert!(is_there, "{key} is not in examples/config.toml");
+        }
+    }
+
+    #[test]
+    fn no_key_is_both_accepted_and_planned() {
+        for keys in [&TOP, &CREDENTIAL, &ROUTE] {
+            assert!(keys.planned.iter().all(|key| !keys.accepted.contains(key)), "{keys:?}");
+        }
+    }
+}

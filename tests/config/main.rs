@@ -1,0 +1,50 @@
+//! What the config says, and what it says about its faults.
+
+mod example;
+mod faults;
+mod meaning;
+mod surroundings;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions};
+
+/// The environment that all tests see.
+fn options(base: &Path) -> LoadOptions {
+    let variables = [
+        ("PATCHDROP_CLIENT_SECRET", "correct horse battery"),
+        ("SIGNED_URL", "https://hooks.example.com/in?signature=0123456789abcdef"),
+        ("API_WORD", "staple-4711"),
+        ("EMPTY", ""),
+    ];
+    let variables: BTreeMap<String, String> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    LoadOptions {
+        base: Some(base.to_owned()),
+        environment: Environment::Given(variables),
+        secrets_may_be_missing: false,
+    }
+}
+
+/// Reads a config that lies nowhere.
+fn read(text: &str) -> Result<Config, ConfigFaults> {
+    config::read(text.as_bytes(), Path::new("config.toml"), &options(Path::new("/nowhere/etc")))
+}
+
+/// Reads one that must be right.
+fn right(text: &str) -> Config {
+    match read(text) {
+        Ok(config) => config,
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+/// A credential, to put behind what a test is about.
+const CREDENTIAL: &str = "
+[credential.inbound]
+kind = 'oauth2'
+token_url = 'https://auth.example.com/token'
+client_id = 'me'
+client_secret = { env = 'PATCHDROP_CLIENT_SECRET' }
+";

@@ -1,0 +1,402 @@
+//! What a right config means.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use patchdrop::config::{self, Config, Discovery, WatchMode};
+use patchdrop::model::route::{CredentialsIn, Encoding, InDoubt, Route, TokenMethod};
+
+use super::{CREDENTIAL, options, right};
+
+fn below(text: &str) -> Config {
+    right(&format!("root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}\n{text}"))
+}
+
+fn route<'c>(config: &'c Config, name: &str) -> &'c Arc<Route> {
+    config.routes.iter().find(|route| &*route.name.0 == name).expect("the route is there")
+}
+
+fn auto(config: &Config) -> &Discovery {
+    config.discoveries.iter().find(|found| found.name.is_none()).expect("auto_routes are on")
+}
+
+#[test]
+fn the_least_config_has_the_documented_defaults() {
+    let config = below("");
+    assert_eq!(config.root.as_deref(), Some(Path::new("/nowhere/drop")));
+    assert_eq!(&*config.state_dir, Path::new("/var/lib/patchdrop"));
+    assert_eq!(config.watch, WatchMode::Auto);
+    assert_eq!(config.poll_every, Duration::from_secs(10));
+    assert_eq!(config.sweep_every, Duration::from_mins(1));
+    assert_eq!(config.drain_for, Duration::from_secs(90));
+    assert_eq!(config.log.level, "info");
+    assert!(config.marked.is_empty());
+    let route = auto(&config).route_of("Orders").unwrap();
+    assert_eq!(&*route.name.0, "Orders");
+    assert_eq!(&*route.folders.inbox, Path::new("/nowhere/drop/Orders"));
+    assert_eq!(&*route.folders.sending, Path::new("/nowhere/drop/Orders/sending"));
+    assert_eq!(&*route.folders.sent, Path::new("/nowhere/drop/Orders/sent"));
+    assert_eq!(&*route.folders.failed, Path::new("/nowhere/drop/Orders/failed"));
+    assert_eq!(&*route.folders.held, Path::new("/nowhere/drop/Orders/held"));
+    assert_eq!(route.select.include, ["*.json"]);
+    assert!(route.select.exclude.is_empty());
+    assert_eq!(route.select.temp_names, [".*", "*.tmp", "*.part", "*.filepart", "~*", "*~"]);
+    assert_eq!(route.ready.quiet_for, Duration::from_secs(1));
+    assert_eq!(route.ready.truncated_after, Duration::from_secs(30));
+    assert_eq!(route.ready.first_sweep_max_age, Some(Duration::from_hours(24)));
+    assert_eq!(route.check.max_depth, 512);
+    assert_eq!(route.check.encoding, Encoding::Auto);
+    assert_eq!(route.check.body_max_bytes, Some(8_000_000));
+    assert_eq!(route.check.schema_max_bytes, 8_000_000);
+    assert_eq!(route.deliver.kind, "inbound");
+    assert_eq!(route.deliver.url.reveal(), "https://inbound.pwks.co/v1/acme/orders");
+    assert_eq!(&*route.deliver.host, "inbound.pwks.co");
+    assert_eq!(route.deliver.method, "POST");
+    assert_eq!(route.deliver.content_type, "application/json");
+    assert_eq!(route.deliver.idempotency_header.as_deref(), Some("Idempotency-Key"));
+    assert_eq!(route.deliver.credential.as_deref(), Some("inbound"));
+    assert_eq!(route.deliver.connect_timeout, Duration::from_secs(10));
+    assert_eq!(route.deliver.timeout, Duration::from_mins(1));
+    assert_eq!(route.judge.success, [200, 201, 202, 204].into());
+    assert_eq!(route.judge.file_faults, [400, 409, 413, 422].into());
+    assert_eq!(route.judge.doubtful, [502, 504, 520, 524].into());
+    assert_eq!(route.in_doubt, InDoubt::Hold);
+    assert_eq!(route.retry.first, Duration::from_secs(1));
+    assert!((route.retry.factor - 2.0).abs() < f64::EPSILON);
+    assert_eq!(route.retry.max, Duration::from_mins(5));
+    assert_eq!(route.retry.give_up_after, Duration::from_hours(5 * 24));
+    assert_eq!(route.concurrency, 4);
+    assert!(!route.receipts && !route.check.strict && !route.judge.html_is_success);
+    let credential = &config.credentials["inbound"];
+    assert_eq!(credential.oauth2.method, TokenMethod::Auto);
+    assert_eq!(credential.oauth2.credentials_in, None);
+    assert_eq!(credential.oauth2.scope.as_deref(), Some("access-inbound"));
+    assert_eq!(credential.oauth2.token_field, "access_token");
+    assert_eq!(credential.oauth2.client_secret.reveal(), "correct horse battery");
+    assert_eq!(credential.refresh_before, Duration::from_mins(10));
+    assert_eq!(credential.lifetime, Duration::from_hours(24));
+    assert!(credential.keep_token);
+    assert_eq!(credential.hosts, ["inbound.pwks.co".to_owned()].into());
+}
+
+#[test]
+fn a_route_wins_over_the_defaults_and_tables_merge_key_by_key() {
+    let config = below(
+        "
+[defaults]
+include = ['a*.json']
+exclude = ['*.bak']
+retry = { first = '2s', max = '1m' }
+headers = { X-Source = 'erp', X-File = '{name}' }
+success_when = { field = 'state', equals = 1 }
+timeout = '20s'
+[route.orders]
+include = ['o*.json']
+exclude = ['old*']
+retry.first = '3s'
+headers.x-source = 'wms'
+success_when.equals = 'ok'
+[route.stock]
+deliver = 'http'
+url = 'https://stock.example.com/in'
+",
+    );
+    let orders = route(&config, "orders");
+    assert_eq!(orders.select.include, ["o*.json"]);
+    assert_eq!(orders.select.exclude, ["*.bak", "old*"]);
+    assert_eq!(orders.retry.first, Duration::from_secs(3));
+    assert_eq!(orders.retry.max, Duration::from_mins(1));
+    let headers: Vec<_> = orders
+        .deliver
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.reveal()))
+        .collect();
+    assert_eq!(headers, [("X-File", "{name}"), ("x-source", "wms")]);
+    assert_eq!(orders.judge.success_when, Some(("state".to_owned(), "ok".into())));
+    assert_eq!(orders.deliver.timeout, Duration::from_secs(20));
+    let stock = route(&config, "stock");
+    assert_eq!(stock.select.include, ["a*.json"]);
+    assert_eq!(stock.judge.success_when, Some(("state".to_owned(), 1.into())));
+}
+
+#[test]
+fn an_http_route_has_no_limit_and_no_credential_of_its_own_accord() {
+    let config = below(
+        "
+[route.stock]
+deliver = 'http'
+url = { env = 'SIGNED_URL' }
+method = 'PUT'
+[route.named]
+deliver = 'http'
+url = 'https://Api.example.com:8443/in'
+credential = 'second'
+max_body = '1GiB'
+[route.orders]
+credential = 'inbound'
+max_body = 'off'
+[credential.second]
+kind = 'oauth2'
+token_url = 'http://127.0.0.1:1/token'
+client_id = { env = 'API_WORD' }
+client_secret = { env = 'API_WORD' }
+hosts = ['api.example.com:8443']
+scope = ''
+method = 'POST'
+credentials_in = 'json'
+[defaults]
+credential = 'inbound'
+[route.bare]
+deliver = 'http'
+url = 'https://inbound.pwks.co/x'
+",
+    );
+    let stock = route(&config, "stock");
+    assert_eq!(stock.check.body_max_bytes, None);
+    assert_eq!(&*stock.deliver.host, "hooks.example.com");
+    assert_eq!(stock.deliver.method, "PUT");
+    assert_eq!(stock.deliver.credential, None);
+    let named = route(&config, "named");
+    assert_eq!(named.check.body_max_bytes, Some(1 << 30));
+    assert_eq!(&*named.deliver.host, "api.example.com:8443");
+    let second = &config.credentials["second"];
+    assert_eq!(
+        second.hosts,
+        ["api.example.com:8443".to_owned(), "inbound.pwks.co".to_owned()].into()
+    );
+    assert_eq!(second.oauth2.scope, None);
+    assert_eq!(second.oauth2.client_id, "staple-4711");
+    assert_eq!(second.oauth2.credentials_in, Some(CredentialsIn::Json));
+    assert_eq!(route(&config, "orders").check.body_max_bytes, None);
+}
+
+#[test]
+fn every_secret_and_the_parts_of_a_signed_url_are_known() {
+    let config = below(
+        "
+[route.stock]
+deliver = 'http'
+url = { env = 'SIGNED_URL' }
+headers.X-Word = { env = 'API_WORD' }
+headers.X-Plain = 'plain'
+",
+    );
+    let secrets = config.all_secrets();
+    let secrets: Vec<&str> = secrets.iter().map(config::Secret::reveal).collect();
+    for secret in [
+        "correct horse battery",
+        "me:correct horse battery",
+        "https://hooks.example.com/in?signature=0123456789abcdef",
+        "signature=0123456789abcdef",
+        "0123456789abcdef",
+        "staple-4711",
+    ] {
+        assert!(secrets.contains(&secret), "{secret} in {secrets:?}");
+        assert!(!format!("{config:?}").contains(secret), "{secret} is in the Debug text");
+    }
+    assert!(!secrets.contains(&"plain"));
+}
+
+#[test]
+fn base_url_and_company_may_be_a_routes_own() {
+    let config = right(&format!(
+        "root = '/nowhere/drop'\ncompany = 'acme'\nbase_url = 'http://127.0.0.1:8080/v1/'
+[route.orders]
+company = 'other'
+base_url = 'https://Inbound.example.com:444/v2'
+{CREDENTIAL}"
+    ));
+    let orders = route(&config, "orders");
+    assert_eq!(orders.deliver.url.reveal(), "https://inbound.example.com:444/v2/other/orders");
+    let stock = auto(&config).route_of("stock").unwrap();
+    assert_eq!(stock.deliver.url.reveal(), "http://127.0.0.1:8080/v1/acme/stock");
+    assert_eq!(&*stock.deliver.host, "127.0.0.1:8080");
+    assert_eq!(
+        config.credentials["inbound"].hosts,
+        ["127.0.0.1:8080".to_owned(), "inbound.example.com:444".to_owned()].into()
+    );
+}
+
+#[test]
+fn auto_routes_leave_out_what_is_no_route_of_theirs() {
+    let config = below(
+        "
+[route.invoices]
+folder = 'billing'
+[route.deep]
+folder = 'erp/orders/out'
+vanity = 'deep'
+sent = '/nowhere/drop/archive/{date}'
+[route.far]
+folder = '/nowhere/far'
+[route.pattern]
+folder = 'shops/{vanity}/export'
+",
+    );
+    let check = |folder: &str, code: Option<&str>| {
+        let found = auto(&config).route_of(folder);
+        assert_eq!(found.err().map(|not| not.code), code, "{folder}");
+    };
+    check("orders", None);
+    check("ORDERS-2", None);
+    check("far", Some("name-taken"));
+    check("invoices", Some("name-taken"));
+    check("billing", Some("folder-taken"));
+    check("erp", Some("folder-taken"));
+    check("archive", Some("folder-taken"));
+    check("shops", Some("folder-taken"));
+    check(".patchdrop", Some("hidden-folder"));
+    check("$RECYCLE.BIN", Some("system-folder"));
+    check("lost+found", Some("system-folder"));
+    check("sending", Some("reserved-name"));
+    check("Sent", Some("reserved-name"));
+    check("ab", Some("no-vanity"));
+    check("Order Export", Some("no-vanity"));
+    check("müller", Some("no-vanity"));
+    check("etc/..", Some("no-vanity"));
+    check("", Some("no-vanity"));
+    assert_eq!(
+        config.marked.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
+        ["/nowhere/far"]
+    );
+}
+
+#[test]
+fn a_vanity_pattern_makes_a_route_of_each_folder() {
+    let config = below(
+        "
+[route.shop]
+folder = 'shops/{vanity}/export'
+sent = '../done/{date}'
+[route.own]
+folder = 'shops/berlin/export'
+vanity = 'berlin-shop'
+",
+    );
+    let shops = config.discoveries.iter().find(|found| found.name.is_some()).unwrap();
+    assert_eq!(&*shops.parent, Path::new("/nowhere/drop/shops"));
+    assert_eq!(shops.suffix, Path::new("export"));
+    let paris = shops.route_of("Paris").unwrap();
+    assert_eq!(&*paris.name.0, "shop.Paris");
+    assert_eq!(&*paris.folders.inbox, Path::new("/nowhere/drop/shops/Paris/export"));
+    assert_eq!(&*paris.folders.sent, Path::new("/nowhere/drop/shops/Paris/done/{date}"));
+    assert_eq!(paris.deliver.url.reveal(), "https://inbound.pwks.co/v1/acme/paris");
+    assert_eq!(shops.route_of("berlin").unwrap_err().code, "folder-taken");
+    assert_eq!(shops.route_of("x").unwrap_err().code, "no-vanity");
+    assert_eq!(
+        route(&config, "own").deliver.url.reveal(),
+        "https://inbound.pwks.co/v1/acme/berlin-shop"
+    );
+}
+
+#[test]
+fn two_routes_share_a_folder_when_both_say_which_files_are_theirs() {
+    let config = below(
+        "
+[route.orders]
+include = ['o*.json']
+folder = 'drop'
+vanity = 'orders'
+[route.stock]
+include = ['s*.json']
+folder = 'drop'
+vanity = 'stock'
+",
+    );
+    assert_eq!(route(&config, "orders").folders.inbox, route(&config, "stock").folders.inbox);
+}
+
+#[test]
+fn one_archive_outside_may_serve_all_routes() {
+    let config =
+        below("[defaults]\nsent = '/nowhere/archive/{date}'\n[route.orders]\n[route.stock]");
+    assert_eq!(&*route(&config, "stock").folders.sent, Path::new("/nowhere/archive/{date}"));
+    assert_eq!(
+        &*auto(&config).route_of("other").unwrap().folders.sent,
+        Path::new("/nowhere/archive/{date}")
+    );
+}
+
+#[test]
+fn what_is_sent_is_never_taken_for_something_to_send() {
+    let config = below(
+        "
+[defaults]
+sent = '/nowhere/drop/archive'
+failed = '/nowhere/drop/{date}'
+held = '/nowhere/drop/attic/held'
+[route.shop]
+folder = '/nowhere/shops/{vanity}/export'
+sent = '/nowhere/shops/done/export'
+",
+    );
+    let check = |found: &Discovery, folder: &str, code: Option<&str>| {
+        assert_eq!(found.route_of(folder).err().map(|not| not.code), code, "{folder}");
+    };
+    check(auto(&config), "orders", None);
+    check(auto(&config), "archive", Some("folder-taken"));
+    check(auto(&config), "attic", Some("folder-taken"));
+    check(auto(&config), "2026-11-21", Some("folder-taken"));
+    let shops = config.discoveries.iter().find(|found| found.name.is_some()).unwrap();
+    check(shops, "paris", None);
+    check(shops, "done", Some("folder-taken"));
+}
+
+#[test]
+fn off_takes_files_of_any_age() {
+    let config = right(&format!(
+        "root = '/nowhere/drop'\ncompany = 'acme'\nfirst_sweep_max_age = 'off'{CREDENTIAL}"
+    ));
+    assert_eq!(auto(&config).route_of("orders").unwrap().ready.first_sweep_max_age, None);
+}
+
+#[test]
+fn what_is_odd_and_stops_nothing_is_a_warning() {
+    let check = |text: &str, rendered: &[&str]| {
+        let config = right(text);
+        let warnings: Vec<String> =
+            config.warnings.iter().map(|notice| notice.at(Path::new("c"))).collect();
+        assert_eq!(warnings, rendered, "{text}");
+    };
+    check(
+        "",
+        &["c: there is no route: nothing is watched\n  hint: write root and company, or a table \
+           [route.NAME]"],
+    );
+    check(
+        "root = '/nowhere/drop'\n[route.x]\ndeliver='http'\nurl='https://x.example.com'",
+        &["c:1: root: without a company no subfolder of the root becomes a route by itself\n  \
+           hint: write company = 'NAME', or auto_routes = false to say that it is meant"],
+    );
+    check(
+        &format!(
+            "root = '/nowhere/drop'\ncompany = 'acme'\ndrain_for = '10s'
+[defaults]
+max_body = '9MB'{CREDENTIAL}"
+        ),
+        &[
+            "c:3: drain_for: a stop waits 10s and an attempt may take 1m: what is cut off is in \
+             doubt\n  hint: write drain_for = \"1m\" or more",
+            "c:5: defaults.max_body: Patchworks refuses more than 8MB with 413\n  hint: leave it \
+             out unless your contract says otherwise",
+        ],
+    );
+}
+
+#[test]
+fn a_mark_and_utf_16_are_read() {
+    let text = format!("# \u{fc}\nroot = '/nowhere/dr\u{f6}p'\ncompany = 'acme'{CREDENTIAL}");
+    let utf8: Vec<u8> = [b"\xef\xbb\xbf", text.as_bytes()].concat();
+    let little: Vec<u8> =
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> =
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
+    let windows = text.replace('\n', "\r\n").into_bytes();
+    for bytes in [utf8, little, big, windows] {
+        let options = options(Path::new("/nowhere"));
+        let config = config::read(&bytes, Path::new("c.toml"), &options).unwrap();
+        assert_eq!(config.root.as_deref(), Some(Path::new("/nowhere/dr\u{f6}p")));
+    }
+}
