@@ -6,6 +6,8 @@ pub mod clock;
 pub mod control;
 pub mod endpoint;
 pub mod folder;
+pub mod gather;
+pub mod instance;
 pub mod ledger;
 pub mod token;
 pub mod watch;

@@ -2,6 +2,9 @@
 
 pub mod sqlite;
 
+mod begun;
+
+use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 
@@ -31,6 +34,36 @@ pub enum LedgerError {
         /// Newest schema number known.
         known: u32,
     },
+    /// What is on record rules this step out: a bug. Nothing of its commit is on record; other
+    /// commits are not concerned.
+    #[error("the record of file {id} rules out this step: {why}")]
+    Impossible {
+        /// The file.
+        id: FileId,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+/// Names one ledger for good: 128 random bits, made with it, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LedgerId(pub [u8; 16]);
+
+impl LedgerId {
+    /// Reads an id as [`fmt::Display`] writes it; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_ours =
+            text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let value = is_ours.then(|| u128::from_str_radix(text, 16).ok())??;
+        Some(Self(value.to_be_bytes()))
+    }
+}
+
+impl fmt::Display for LedgerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
 }
 
 /// Which files to list.

@@ -1,0 +1,381 @@
+//! The one thread that writes: it takes all commits that wait, applies them in one transaction and
+//! answers all after one fsync.
+#![expect(clippy::disallowed_methods, reason = "the wait is real time on a thread of its own")]
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+use tokio::sync::oneshot;
+
+use super::super::{LedgerError, LedgerId};
+use super::connect::{Failure, Seen, ledger_id};
+use super::fold::{Effects, Fold};
+use super::text::Name;
+use super::{BLOCK, Shared};
+use crate::model::file::FileId;
+use crate::model::step::{RouteRecord, Step};
+use crate::model::time::Wall;
+use crate::world::gather::Gather;
+
+/// How long a step that nobody waits for may wait for company.
+const APPENDED_MAX: Duration = Duration::from_millis(200);
+
+/// After this long without work the WAL is brought into the database.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// After a failure the steps that nobody waits for are tried again this much later.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// One change, all or none.
+#[derive(Debug)]
+pub(super) enum Change {
+    Steps(Vec<Step>),
+    Reserve {
+        floor: u64,
+    },
+    Route(RouteRecord),
+    /// These folders hold our mark now; and the ids of a lost ledger count as given out.
+    Marked {
+        folders: Vec<OsString>,
+        at: Wall,
+        lost: Option<(LedgerId, Range<u64>)>,
+    },
+}
+
+/// The ids that were reserved; empty for all other changes.
+pub(super) type Answer = Result<Range<u64>, LedgerError>;
+
+/// A change and who waits for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) change: Change,
+    pub(super) done: Option<oneshot::Sender<Answer>>,
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) gather: Gather,
+    pub(super) connection: Option<Connection>,
+    pub(super) seen: Seen,
+    /// Changes that nobody waits for, and when they go alone.
+    pub(super) appended: Vec<Change>,
+    pub(super) due: Option<Instant>,
+    /// Whether the WAL may hold anything.
+    pub(super) dirty: bool,
+}
+
+impl Writer {
+    /// Writes until all senders are gone; then what was appended, and the WAL into the database.
+    pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            let wait = match self.due {
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None if self.dirty => IDLE,
+                None => Duration::MAX,
+            };
+            match requests.recv_timeout(wait) {
+                Ok(request) if request.done.is_none() => self.append(request.change),
+                Ok(first) => self.write(self.gather.take(first, requests)),
+                Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.write(Vec::new()),
+                Err(RecvTimeoutError::Timeout) => self.checkpoint(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if self.due.is_some() {
+            self.write(Vec::new());
+        }
+        self.shared.readers.clear();
+        self.checkpoint();
+    }
+
+    fn append(&mut self, change: Change) {
+        self.appended.push(change);
+        self.due.get_or_insert_with(|| Instant::now() + APPENDED_MAX);
+    }
+
+    fn write(&mut self, group: Vec<Request>) {
+        let mut asked = Vec::with_capacity(group.len());
+        for Request { change, done } in group {
+            match done {
+                Some(done) => asked.push((change, done)),
+                None => self.appended.push(change),
+            }
+        }
+        let changes: Vec<&Change> =
+            self.appended.iter().chain(asked.iter().map(|(change, _)| change)).collect();
+        let result = commit(&self.shared, &mut self.connection, &mut self.seen, &changes);
+        match result {
+            Ok(mut answers) => {
+                self.dirty = true;
+                self.due = None;
+                for answer in answers.drain(..self.appended.len()) {
+                    if let Err(failure) = answer {
+                        let error = failure.error();
+                        tracing::error!(%error, "left an impossible step out of the ledger");
+                    }
+                }
+                self.appended.clear();
+                for ((_, done), answer) in asked.into_iter().zip(answers) {
+                    tell(done, answer.map_err(|failure| failure.error()));
+                }
+            }
+            Err(failure) => {
+                // A connection that has failed is not trusted with the next commit.
+                self.connection = None;
+                self.due = (!self.appended.is_empty()).then(|| Instant::now() + AGAIN);
+                if matches!(failure, Failure::Damaged(_)) {
+                    self.shared.home.suspect();
+                }
+                for (_, done) in asked {
+                    tell(done, Err(failure.error()));
+                }
+            }
+        }
+    }
+
+    /// In an idle moment: keeps the WAL short and a later start quick. It must not hold anybody up,
+    /// so it takes what it gets.
+    fn checkpoint(&mut self) {
+        self.dirty = false;
+        let Some(connection) = &self.connection else { return };
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(())) {
+            tracing::debug!(%error, "could not bring the ledger's WAL into its database");
+        }
+    }
+}
+
+fn tell(done: oneshot::Sender<Answer>, answer: Answer) {
+    // Who asked may have stopped waiting; what is on record stays on record.
+    drop(done.send(answer));
+}
+
+/// One transaction, one fsync. An impossible change fails alone; any other failure fails all.
+fn commit(
+    shared: &Shared,
+    connection: &mut Option<Connection>,
+    seen: &mut Seen,
+    changes: &[&Change],
+) -> Result<Vec<Result<Range<u64>, Failure>>, Failure> {
+    let open = connected(shared, connection, seen)?;
+    let fold = Fold::new(open, &shared.home.db);
+    let end = shared.reserved().end;
+    fold.run("BEGIN IMMEDIATE", &[])?;
+    let (answers, effects) = match apply_all(&fold, changes, end) {
+        Err(Failure::Impossible { .. }) => {
+            fold.run("ROLLBACK", &[])?;
+            fold.run("BEGIN IMMEDIATE", &[])?;
+            apply_each(&fold, changes, end)?
+        }
+        other => other?,
+    };
+    effects.write_tally(&fold)?;
+    fold.run("COMMIT", &[])?;
+    // Only now is any of it true.
+    shared.begun.note(&effects.opened, &effects.ended);
+    for digest in &effects.troubled {
+        shared.sieve.insert(digest);
+    }
+    for ids in answers.iter().flatten() {
+        shared.widen(ids);
+    }
+    Ok(answers)
+}
+
+type Applied = (Vec<Result<Range<u64>, Failure>>, Effects);
+
+/// The usual way: nothing is wrong with any of them.
+fn apply_all(fold: &Fold<'_>, changes: &[&Change], end: u64) -> Result<Applied, Failure> {
+    let mut effects = Effects::default();
+    let mut answers = Vec::with_capacity(changes.len());
+    for change in changes {
+        answers.push(Ok(apply(fold, change, end, &mut effects)?));
+    }
+    Ok((answers, effects))
+}
+
+/// One of them is wrong: each gets a savepoint of its own.
+fn apply_each(fold: &Fold<'_>, changes: &[&Change], end: u64) -> Result<Applied, Failure> {
+    let mut effects = Effects::default();
+    let mut answers = Vec::with_capacity(changes.len());
+    for change in changes {
+        fold.run("SAVEPOINT change", &[])?;
+        let mut own = Effects::default();
+        let answer = apply(fold, change, end, &mut own);
+        match answer {
+            Ok(_) => effects.add(own),
+            Err(Failure::Impossible { .. }) => {
+                fold.run("ROLLBACK TO change", &[])?;
+            }
+            Err(failure) => return Err(failure),
+        }
+        fold.run("RELEASE change", &[])?;
+        answers.push(answer);
+    }
+    Ok((answers, effects))
+}
+
+fn apply(
+    fold: &Fold<'_>,
+    change: &Change,
+    end: u64,
+    effects: &mut Effects,
+) -> Result<Range<u64>, Failure> {
+    match change {
+        Change::Steps(steps) => effects.add(fold.apply(steps)?),
+        Change::Reserve { floor } => return reserve(fold, end.max(*floor)),
+        Change::Route(record) => {
+            fold.run(
+                "
+                INSERT INTO route (name, first_sweep_at, released, paused_at)
+                VALUES (?1, ?2, ?3, ?4)
+                ON CONFLICT (name) DO UPDATE
+                SET first_sweep_at = excluded.first_sweep_at, released = excluded.released,
+                    paused_at = excluded.paused_at
+                ",
+                params![
+                    &*record.name.0,
+                    record.first_sweep_at.map(|at| at.0),
+                    record.released,
+                    record.paused_at.map(|at| at.0),
+                ],
+            )?;
+        }
+        Change::Marked { folders, at, lost } => return marked(fold, folders, *at, lost.as_ref()),
+    }
+    Ok(0..0)
+}
+
+/// The next block, none of it below `floor`.
+fn reserve(fold: &Fold<'_>, floor: u64) -> Result<Range<u64>, Failure> {
+    let Ok(floor) = i64::try_from(floor) else {
+        return Err(Failure::Impossible { id: FileId(floor), why: "no id is that large" });
+    };
+    let reserved = fold.row(
+        "
+        UPDATE ledger
+        SET reserved_from = CASE reserved_end WHEN 0 THEN ?1 ELSE reserved_from END,
+            reserved_end = max(reserved_end, ?1) + ?2
+        WHERE one = 1
+        RETURNING reserved_end
+        ",
+        params![floor, BLOCK.cast_signed()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    let end = reserved.ok_or_else(|| fold.failure(rusqlite::Error::QueryReturnedNoRows))?;
+    let end = end.cast_unsigned();
+    Ok(end - BLOCK..end)
+}
+
+fn marked(
+    fold: &Fold<'_>,
+    folders: &[OsString],
+    at: Wall,
+    lost: Option<&(LedgerId, Range<u64>)>,
+) -> Result<Range<u64>, Failure> {
+    for folder in folders {
+        fold.run(
+            "
+            INSERT INTO root (folder, marked_at) VALUES (?1, ?2)
+            ON CONFLICT (folder) DO UPDATE SET marked_at = excluded.marked_at
+            ",
+            params![Name(folder), at.0],
+        )?;
+    }
+    let Some((id, ids)) = lost else { return Ok(0..0) };
+    fold.run(
+        "
+        UPDATE ledger
+        SET replaces = ?1, reserved_end = max(reserved_end, ?3),
+            reserved_from = CASE reserved_end WHEN 0 THEN ?2 ELSE min(reserved_from, ?2) END
+        WHERE one = 1
+        ",
+        params![id.0, ids.start.cast_signed(), ids.end.cast_signed()],
+    )?;
+    Ok(ids.clone())
+}
+
+/// The connection, if the file it has open is still the one in `state_dir`; opened anew after a
+/// failure.
+fn connected<'c>(
+    shared: &Shared,
+    connection: &'c mut Option<Connection>,
+    seen: &mut Seen,
+) -> Result<&'c Connection, Failure> {
+    let now = shared.home.look();
+    if !seen.has_same_db(now) {
+        return Err(Failure::Replaced);
+    }
+    if connection.is_some() && now != *seen {
+        // The WAL alone was removed. Closing all connections saves what it holds, for it is still
+        // open; the next commit finds everything in place.
+        shared.readers.clear();
+        return Err(Failure::Replaced);
+    }
+    if connection.is_none() {
+        let fresh = shared.home.open_writer(false)?;
+        let id = ledger_id(&fresh).map_err(|error| Failure::sqlite(&shared.home.db, error))?;
+        if id != Some(shared.id) {
+            return Err(Failure::Replaced);
+        }
+        *seen = shared.home.look();
+        *connection = Some(fresh);
+    }
+    Ok(connection.as_ref().expect("it was opened just now"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LedgerOptions, SqliteLedger};
+    use super::*;
+
+    fn note(number: i64) -> Change {
+        // A route's record is the smallest change there is; a long name fills pages.
+        let name = format!("{number}{}", "x".repeat(3_000));
+        Change::Route(RouteRecord {
+            name: crate::model::route::RouteName::new(&name),
+            first_sweep_at: Some(Wall(number)),
+            released: false,
+            paused_at: None,
+        })
+    }
+
+    #[test]
+    fn a_full_disk_refuses_a_commit_whole_and_the_next_starts_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(folder.path(), LedgerOptions::default()).unwrap().ledger;
+        let shared = Arc::clone(&ledger.shared);
+        let connection = shared.home.open_writer(false).unwrap();
+        connection.pragma_update(None, "max_page_count", 40).unwrap();
+        let mut writer = Writer {
+            gather: Gather::new(Arc::default()),
+            connection: Some(connection),
+            seen: shared.home.look(),
+            shared,
+            appended: vec![note(-1)],
+            due: None,
+            dirty: false,
+        };
+        let mut write = |numbers: Range<i64>| {
+            let (done, answer): (Vec<_>, Vec<_>) =
+                numbers.clone().map(|_| oneshot::channel()).unzip();
+            let requests = numbers.zip(done);
+            let requests =
+                requests.map(|(number, done)| Request { change: note(number), done: Some(done) });
+            writer.write(requests.collect());
+            answer.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect::<Vec<_>>()
+        };
+        for answer in write(0..100) {
+            let error = answer.unwrap_err();
+            assert!(matches!(error, LedgerError::Unavailable(_)), "{error:?}");
+        }
+        let reader = SqliteLedger::open_read_only(folder.path()).unwrap();
+        assert_eq!(reader.routes().unwrap(), [], "nothing of it is on record");
+        assert!(write(0..100).iter().all(Result::is_ok), "there is room again");
+        assert_eq!(reader.routes().unwrap().len(), 101, "and what nobody waits for came along");
+    }
+}

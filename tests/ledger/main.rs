@@ -1,0 +1,10 @@
+//! The ledger's conformance suite, one for every backend, and what is special to each.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests may touch files, and end where something is not as they claim"
+)]
+
+mod sqlite;
+mod suite;
+mod words;
