@@ -64,7 +64,8 @@ pub enum Reply {
         /// How far the request had come.
         progress: Progress,
         /// Why, with a stable code: `dns`, `connect-refused`, `connect-timeout`, `connect`, `tls`,
-        /// `cut`, `no-answer-timeout`, `send-stalled`. Never a URL or a token in the text.
+        /// `cut`, `not-http`, `no-answer-timeout`, `send-stalled`, `read-error` (the file itself),
+        /// `request-invalid` (URL or header). Never a URL or a token in the text.
         cause: Cause,
     },
     /// The bytes on disk were not those on record. The last block was withheld and the connection

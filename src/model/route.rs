@@ -243,6 +243,15 @@ pub struct Credential {
     pub hosts: BTreeSet<String>,
 }
 
+impl Credential {
+    /// Whether it may go to this host (with port where it is not the scheme's default); in any
+    /// case of letters.
+    #[must_use]
+    pub fn may_go_to(&self, host: &str) -> bool {
+        self.hosts.contains(&host.to_ascii_lowercase())
+    }
+}
+
 /// OAuth2 client credentials.
 #[derive(Clone, Debug)]
 pub struct OAuth2 {

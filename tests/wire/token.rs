@@ -1,0 +1,647 @@
+//! One exchange for everybody, none after a restart, and a refused secret left in peace.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use patchdrop::model::exchange::{
+    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
+};
+use patchdrop::model::outcome::{Cause, Code};
+use patchdrop::model::route::{Credential, CredentialsIn, OAuth2, TokenMethod};
+use patchdrop::model::secret::Secret;
+use patchdrop::model::time::{Now, Tick, Wall};
+use patchdrop::simulator::{Simulator, SimulatorOptions, TokenWay};
+use patchdrop::world::clock::Clock;
+use patchdrop::world::endpoint::{Endpoint, HttpEndpoint};
+use patchdrop::world::token::{TokenDesk, Tokens};
+use tempfile::TempDir;
+
+use super::{Captured, SECRET, endpoint};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// A clock that stands still until it is moved.
+struct Still(Mutex<Now>);
+
+impl Still {
+    fn new() -> Arc<Self> {
+        let now = Now { wall: Wall(1_790_000_000_000), tick: Tick(5_000) };
+        Arc::new(Self(Mutex::new(now)))
+    }
+
+    fn pass(&self, span: Duration) {
+        let mut now = self.0.lock().unwrap();
+        *now = Now { wall: now.wall.plus(span), tick: now.tick.plus(span) };
+    }
+
+    fn set_wall(&self, change: impl Fn(Wall) -> Wall) {
+        let mut now = self.0.lock().unwrap();
+        now.wall = change(now.wall);
+    }
+}
+
+impl Clock for Still {
+    fn now(&self) -> Now {
+        *self.0.lock().unwrap()
+    }
+
+    async fn sleep(&self, _span: Duration) {
+        panic!("nothing here waits");
+    }
+
+    fn dice(&self) -> f64 {
+        0.5
+    }
+}
+
+type Rule = dyn Fn(&Request, u64) -> Reply + Send + Sync;
+
+/// An endpoint that answers by rule and notes what it was asked.
+#[derive(Clone)]
+struct Scripted {
+    rule: Arc<Rule>,
+    count: Arc<AtomicU64>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Scripted {
+    fn new(rule: impl Fn(&Request, u64) -> Reply + Send + Sync + 'static) -> Self {
+        Self { rule: Arc::new(rule), count: Arc::default(), asked: Arc::default() }
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Endpoint for Scripted {
+    async fn send(&self, request: Request) -> Reply {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let body = match &request.body {
+            Body::Bytes(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            Body::Stream(_) => panic!("no token request is streamed"),
+        };
+        let headers: Vec<_> = request
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.reveal()))
+            .collect();
+        let line =
+            format!("{} {} [{}] {body}", request.method, request.url.reveal(), headers.join(", "));
+        self.asked.lock().unwrap().push(line);
+        (self.rule)(&request, count)
+    }
+}
+
+fn reply(status: u16, content_type: &str, body: &str) -> Reply {
+    Reply::Answer(Answer {
+        status,
+        content_type: content_type.into(),
+        body: body.to_owned().into(),
+        ..Answer::default()
+    })
+}
+
+fn json(status: u16, body: &str) -> Reply {
+    reply(status, "application/json", body)
+}
+
+fn granted(count: u64) -> Reply {
+    json(200, &format!("{{\"access_token\":\"tok{count}\",\"expires_in\":86400}}"))
+}
+
+fn refused() -> Reply {
+    json(
+        401,
+        "{\"error\":\"invalid_client\",\"error_description\":\"Client authentication failed\"}",
+    )
+}
+
+fn credential(token_url: &str) -> Credential {
+    Credential {
+        name: "inbound".into(),
+        oauth2: OAuth2 {
+            token_url: token_url.into(),
+            method: TokenMethod::Auto,
+            credentials_in: None,
+            client_id: "demo-client".into(),
+            client_secret: Secret::new(SECRET),
+            scope: Some("access-inbound".into()),
+            extra: BTreeMap::new(),
+            token_field: "access_token".into(),
+        },
+        refresh_before: Duration::from_mins(10),
+        lifetime: DAY,
+        keep_token: true,
+        hosts: BTreeSet::from(["inbound.pwks.co".into(), "127.0.0.1:8080".into()]),
+    }
+}
+
+fn desk<C: Clock, E: Endpoint + Clone>(
+    credential: Credential,
+    folder: &Path,
+    clock: &Arc<C>,
+    endpoint: &E,
+) -> TokenDesk<C, E> {
+    let credentials = BTreeMap::from([(Arc::clone(&credential.name), Arc::new(credential))]);
+    TokenDesk::new(credentials, folder, Arc::clone(clock), endpoint.clone())
+}
+
+fn name() -> CredentialName {
+    "inbound".into()
+}
+
+fn shown(result: &Result<Token, TokenRefusal>) -> String {
+    match result {
+        Ok(token) => format!("{} {}", token.generation, token.authorization.reveal()),
+        Err(refusal) => refusal.cause.code.to_string(),
+    }
+}
+
+/// Lets spawned tasks run to where they wait for something else. All of them run on this thread,
+/// and a write of the cache on another.
+async fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn simulated(options: SimulatorOptions) -> (Simulator, Credential, HttpEndpoint, TempDir) {
+    let simulator = Simulator::start(options).await.unwrap();
+    let mut credential = credential(&simulator.token_url());
+    credential.oauth2.client_secret = Secret::new("demo-secret");
+    (simulator, credential, endpoint(), tempfile::tempdir().unwrap())
+}
+
+#[tokio::test]
+async fn fifty_at_once_share_one_exchange_and_a_restart_asks_for_none() {
+    let (simulator, credential, endpoint, folder) = simulated(SimulatorOptions::default()).await;
+    let clock = Still::new();
+    let first = desk(credential.clone(), folder.path(), &clock, &endpoint);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let desk = first.clone();
+        tasks.spawn(async move { desk.current(&name()).await.unwrap().authorization });
+    }
+    let tokens = tasks.join_all().await;
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!(simulator.seen().token_requests, 1);
+    assert_eq!(first.peek(&name()).unwrap().way, "GET, credentials in the Basic header");
+
+    let again = desk(credential, folder.path(), &clock, &endpoint);
+    assert_eq!(again.current(&name()).await.unwrap().authorization, tokens[0]);
+    assert_eq!(simulator.seen().token_requests, 1);
+}
+
+#[tokio::test]
+async fn an_end_costs_one_exchange() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    clock.pass(DAY);
+    assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
+    assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test]
+async fn shortly_before_its_end_the_old_token_is_used_while_a_new_one_is_fetched() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    desk.current(&name()).await.unwrap();
+    // refresh_before is 10 min, half of the jitter's 10 % on top.
+    clock.pass(DAY.saturating_sub(Duration::from_secs(631)));
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    assert_eq!(endpoint.count(), 1);
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    until(|| desk.peek(&name()).unwrap().generation == 2).await;
+    assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test]
+async fn an_early_refresh_that_fails_costs_nobody_the_old_token() {
+    let endpoint = Scripted::new(|_, count| if count == 1 { granted(1) } else { refused() });
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    desk.current(&name()).await.unwrap();
+    clock.pass(DAY.saturating_sub(Duration::from_mins(1)));
+    for _ in 0..3 {
+        assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+        until(|| endpoint.count() == 2).await;
+    }
+    clock.pass(Duration::from_mins(1));
+    assert_eq!(shown(&desk.current(&name()).await), "token-invalid-client");
+}
+
+#[tokio::test]
+async fn a_short_life_is_never_refreshed_before_its_half() {
+    let endpoint =
+        Scripted::new(|_, _| json(200, "{\"access_token\":\"t\",\"expires_in\":\"60\"}"));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    desk.current(&name()).await.unwrap();
+    clock.pass(Duration::from_secs(29));
+    desk.current(&name()).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(endpoint.count(), 1);
+    clock.pass(Duration::from_secs(1));
+    desk.current(&name()).await.unwrap();
+    until(|| desk.peek(&name()).unwrap().generation == 2).await;
+    assert_eq!(endpoint.count(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_refreshed_once_a_generation() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    desk.current(&name()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let desk = desk.clone();
+        tasks.spawn(async move { shown(&desk.refresh(&name(), 1).await) });
+    }
+    assert!(tasks.join_all().await.iter().all(|token| token == "2 Bearer tok2"));
+    assert_eq!(shown(&desk.refresh(&name(), 1).await), "2 Bearer tok2");
+    assert_eq!(endpoint.count(), 2);
+    assert_eq!(shown(&desk.refresh(&name(), 2).await), "3 Bearer tok3");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_handed_out_no_more_even_if_there_is_no_other() {
+    let away = || Reply::NoAnswer {
+        progress: Progress::Nothing,
+        cause: Cause::new(Code::of("connect-refused"), "connection refused by t"),
+    };
+    let endpoint = Scripted::new(move |_, count| if count == 2 { away() } else { granted(count) });
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    desk.current(&name()).await.unwrap();
+    assert_eq!(shown(&desk.refresh(&name(), 1).await), "token-unreachable");
+    assert_eq!(shown(&desk.current(&name()).await), "token-unreachable");
+    assert_eq!(endpoint.count(), 2);
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok3");
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_not_hammered() {
+    let endpoint = Scripted::new(|_, _| refused());
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let mut asked_at = vec![];
+    for second in 0..7200 {
+        let before = endpoint.count();
+        let refusal = desk.current(&name()).await.unwrap_err();
+        assert!(refusal.retry_after.unwrap() > Duration::ZERO);
+        if endpoint.count() > before {
+            asked_at.push(second);
+        }
+        clock.pass(Duration::from_secs(1));
+    }
+    assert_eq!(asked_at, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630, 4530, 5430, 6330]);
+    // It stops at invalid_client: one way, one request a time.
+    assert_eq!(endpoint.count(), 12);
+}
+
+#[tokio::test]
+async fn auto_walks_on_where_a_way_is_not_taken_and_remembers_what_was() {
+    let walk_on = [
+        reply(302, "text/html", ""),
+        reply(200, "text/html", "<!doctype html><p>Sign in"),
+        json(404, "{}"),
+        json(405, "{}"),
+        json(415, "{}"),
+        json(400, "{\"error\":\"unsupported_grant_type\"}"),
+    ];
+    for first in walk_on {
+        let case = format!("{first:?}");
+        let endpoint = Scripted::new(move |request, count| {
+            let is_json = request.headers.iter().any(|(_, value)| value.reveal().ends_with("json"))
+                && request.headers.iter().any(|(name, _)| name == "Content-Type");
+            let body = matches!(&request.body, Body::Bytes(bytes) if bytes.starts_with(b"{"));
+            if is_json && body { granted(count) } else { first.clone() }
+        });
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let first_desk = desk(credential("http://t/x?y=1"), folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&first_desk.current(&name()).await), "1 Bearer tok3", "{case}");
+        let asked = endpoint.asked.lock().unwrap().clone();
+        assert!(asked[0].starts_with("GET http://t/x?y=1&grant_type=client_credentials&scope="));
+        assert!(asked[0].contains("Authorization: Basic ZGVtby1jbGllbnQ6czNjcmV0"));
+        assert!(asked[1].starts_with("POST http://t/x?y=1 "));
+        assert!(asked[1].contains("client_secret=s3cret-Value_%C3%A4%C3%B6%2F%2B"), "{}", asked[1]);
+        assert!(asked[2].ends_with("\"scope\":\"access-inbound\"}"), "{}", asked[2]);
+        for line in &asked {
+            let url = line.split(' ').nth(1).unwrap();
+            assert!(!url.contains("s3cret"), "{url}");
+        }
+        // Remembered, also across a restart and after the end of the token.
+        clock.pass(25 * HOUR);
+        let again = desk(credential("http://t/x?y=1"), folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&again.current(&name()).await), "2 Bearer tok4", "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_is_set_is_the_only_one() {
+    for (method, place, wanted) in [
+        (
+            TokenMethod::Get,
+            None,
+            "GET http://t/?grant_type=client_credentials&scope=access-inbound ",
+        ),
+        (
+            TokenMethod::Get,
+            Some(CredentialsIn::Query),
+            "GET http://t/?client_id=demo-client&client_secret=",
+        ),
+        (TokenMethod::Post, None, "POST http://t/ "),
+        (
+            TokenMethod::Post,
+            Some(CredentialsIn::Basic),
+            "POST http://t/ [Accept: application/json, Authorization: Basic ",
+        ),
+        (TokenMethod::Auto, Some(CredentialsIn::Json), "POST http://t/ "),
+    ] {
+        let endpoint = Scripted::new(|_, _| json(405, "{}"));
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let mut credential = credential("http://t/");
+        credential.oauth2.method = method;
+        credential.oauth2.credentials_in = place;
+        let desk = desk(credential, folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&desk.current(&name()).await), "token-method");
+        let asked = endpoint.asked.lock().unwrap().clone();
+        assert_eq!(asked.len(), 1);
+        assert!(asked[0].starts_with(wanted), "{}", asked[0]);
+    }
+}
+
+#[tokio::test]
+async fn every_way_works_with_the_simulator() {
+    for way in TokenWay::ALL {
+        let options = SimulatorOptions { token_ways: [way].into(), ..Default::default() };
+        let (simulator, mut credential, endpoint, folder) = simulated(options).await;
+        if way == TokenWay::PostBasic {
+            credential.oauth2.method = TokenMethod::Post;
+            credential.oauth2.credentials_in = Some(CredentialsIn::Basic);
+        }
+        let clock = Still::new();
+        let desk = desk(credential, folder.path(), &clock, &endpoint);
+        let result = desk.current(&name()).await;
+        assert!(shown(&result).starts_with("1 Bearer simulated."), "{way:?}: {}", shown(&result));
+        assert_eq!(simulator.seen().tokens_issued, 1);
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_one_clear_sentence_and_a_remedy() {
+    let no_answer = |code: &'static str, plain: &'static str| Reply::NoAnswer {
+        progress: Progress::Nothing,
+        cause: Cause::new(Code::of(code), plain),
+    };
+    let echo = format!("{{\"error\":\"invalid_client\",\"message\":\"no such secret {SECRET}\"}}");
+    for (reply, code, words) in [
+        (refused(), "token-invalid-client", "refused the client id or the client secret"),
+        (json(400, &echo), "token-invalid-client", "refused the client id or the client secret"),
+        (json(400, "{\"error\":\"invalid_scope\"}"), "token-invalid-scope", "refused the scope"),
+        (
+            json(400, "{\"error\":\"unsupported_grant_type\"}"),
+            "token-unsupported-grant",
+            "this way",
+        ),
+        (json(401, "{}"), "token-refused", "answered 401"),
+        (json(404, "{}"), "token-not-found", "nothing is there"),
+        (json(405, "{}"), "token-method", "does not take the request this way"),
+        (reply(200, "text/html", "<html>"), "token-html", "an HTML page instead of a token"),
+        (reply(302, "", ""), "token-redirect", "a redirect, as a login page does"),
+        (json(200, "{\"tok\":\"x\"}"), "token-no-field", "has no text field access_token"),
+        (json(200, "garbage"), "token-no-field", "has no text field access_token"),
+        (json(200, "{\"access_token\":\"a b\"}"), "token-malformed", "no header can carry"),
+        (json(200, "{\"access_token\":\"a\\nb\"}"), "token-malformed", "no header can carry"),
+        (json(200, "{\"access_token\":\"ü\"}"), "token-malformed", "no header can carry"),
+        (json(200, "{\"access_token\":\"\"}"), "token-malformed", "no header can carry"),
+        (json(200, "{\"access_token\":\"a\",\"expires_in\":0}"), "token-expired", "already ended"),
+        (json(200, "{\"access_token\":\"a\",\"expires_in\":\"-5\"}"), "token-expired", "already"),
+        (json(429, "{}"), "token-throttled", "too many token requests"),
+        (json(503, "{}"), "token-unavailable", "the server is in trouble"),
+        (no_answer("dns", "the name t does not resolve"), "token-unreachable", "does not resolve"),
+        (no_answer("tls", "the certificate of t is not trusted"), "token-tls", "not trusted"),
+    ] {
+        let endpoint = Scripted::new(move |_, _| reply.clone());
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        let refusal = desk.current(&name()).await.unwrap_err();
+        assert_eq!(refusal.cause.code.to_string(), code);
+        assert!(refusal.cause.plain.contains(words), "{code}: {}", refusal.cause.plain);
+        assert!(refusal.remedy.ends_with(['.', ';']), "{code}: {}", refusal.remedy);
+        assert!(!format!("{refusal:?}").contains("s3cret"), "{code}: {refusal:?}");
+        assert!(desk.peek(&name()).is_none());
+        // It stops at invalid_client, whatever the status.
+        assert!(code != "token-invalid-client" || endpoint.count() == 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_of_a_token_endpoint_is_honoured() {
+    let endpoint = Scripted::new(|_, count| {
+        let answer = Answer { status: 429, retry_after: Some("120".into()), ..Answer::default() };
+        if count == 1 { Reply::Answer(answer) } else { granted(count) }
+    });
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let refusal = desk.current(&name()).await.unwrap_err();
+    assert_eq!(refusal.retry_after, Some(Duration::from_mins(2)));
+    clock.pass(Duration::from_secs(119));
+    assert_eq!(shown(&desk.current(&name()).await), "token-throttled");
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok2");
+}
+
+#[tokio::test]
+async fn answers_of_other_shapes_are_read_too() {
+    for (field, body, hours) in [
+        ("access_token", "{\"access_token\":\"t\"}", 24),
+        ("access_token", "{\"token\":\"t\",\"expires_in\":7200}", 2),
+        ("access_token", "{\"access_token\":\"t\",\"expires_in\":\"7200\"}", 2),
+        ("data.jwt", "{\"data\":{\"jwt\":\"t\"},\"expires_in\":3600.5}", 1),
+        ("access_token", "{\"access_token\":\"t\",\"expires_in\":1e300}", 24 * 365),
+    ] {
+        let endpoint = Scripted::new(move |_, _| json(200, body));
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let mut credential = credential("http://t/");
+        credential.oauth2.token_field = field.into();
+        let desk = desk(credential, folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&desk.current(&name()).await), "1 Bearer t", "{body}");
+        let glimpse = desk.peek(&name()).unwrap();
+        let lifetime = glimpse.expires_at.since(glimpse.fetched_at);
+        assert_eq!(lifetime.as_secs() / 3600, hours, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_cache_of_other_settings_or_damaged_is_passed_over() {
+    let changes: [fn(&mut OAuth2); 5] = [
+        |oauth2| oauth2.client_id.push('x'),
+        |oauth2| oauth2.client_secret = Secret::new("another"),
+        |oauth2| oauth2.token_url.push('x'),
+        |oauth2| oauth2.scope = None,
+        |oauth2| drop(oauth2.extra.insert("audience".into(), "x".into())),
+    ];
+    for change in changes {
+        let endpoint = Scripted::new(|_, count| granted(count));
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let mut credential = credential("http://t/");
+        let first = desk(credential.clone(), folder.path(), &clock, &endpoint);
+        first.current(&name()).await.unwrap();
+        change(&mut credential.oauth2);
+        let second = desk(credential, folder.path(), &clock, &endpoint);
+        second.current(&name()).await.unwrap();
+        assert_eq!(endpoint.count(), 2);
+    }
+    for damage in ["", "{", "{\"token\":5}", "null"] {
+        let endpoint = Scripted::new(|_, count| granted(count));
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let tokens = folder.path().join("tokens");
+        std::fs::create_dir(&tokens).unwrap();
+        std::fs::write(tokens.join("inbound.json"), damage).unwrap();
+        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_the_owners_and_forgetting_removes_it() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let first = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    first.current(&name()).await.unwrap();
+    let path = folder.path().join("tokens/inbound.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("tok1") && !text.contains(SECRET), "{text}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let tokens = std::fs::metadata(folder.path().join("tokens")).unwrap();
+        assert_eq!(tokens.permissions().mode() & 0o777, 0o700);
+    }
+    first.forget(&name()).await.unwrap();
+    assert!(!path.exists() && first.peek(&name()).is_none());
+    first.forget(&name()).await.unwrap();
+    assert_eq!(shown(&first.current(&name()).await), "1 Bearer tok2");
+
+    let mut unkept = credential("http://t/");
+    unkept.keep_token = false;
+    let other = tempfile::tempdir().unwrap();
+    desk(unkept, other.path(), &clock, &endpoint).current(&name()).await.unwrap();
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_be_written_costs_the_restart_only() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    // A file where the folder should be.
+    std::fs::write(folder.path().join("tokens"), "").unwrap();
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+    assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
+}
+
+#[tokio::test]
+async fn a_jumping_clock_makes_no_token_live_for_ever() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let first = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    first.current(&name()).await.unwrap();
+    // Back by a year: the tick still ends it after a day.
+    let year = 365 * DAY;
+    clock.set_wall(|wall| Wall(wall.0 - i64::try_from(year.as_millis()).unwrap()));
+    clock.pass(12 * HOUR);
+    assert_eq!(shown(&first.current(&name()).await), "1 Bearer tok1");
+    clock.pass(12 * HOUR);
+    assert_eq!(shown(&first.current(&name()).await), "2 Bearer tok2");
+    // A machine that slept: ticks stood still, the wall went on.
+    clock.set_wall(|wall| wall.plus(25 * HOUR));
+    assert_eq!(shown(&first.current(&name()).await), "3 Bearer tok3");
+    // A restart that finds a token from the future does not trust it.
+    clock.set_wall(|wall| Wall(wall.0 - 86_400_000));
+    let second = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    second.current(&name()).await.unwrap();
+    assert_eq!(endpoint.count(), 4);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_tears_no_exchange() {
+    let (simulator, credential, endpoint, folder) = simulated(SimulatorOptions::default()).await;
+    let clock = Still::new();
+    let desk = desk(credential, folder.path(), &clock, &endpoint);
+    {
+        let name = name();
+        let mut caller = Box::pin(desk.current(&name));
+        // Polled until the request is out, then dropped.
+        tokio::select! {
+            biased;
+            _ = &mut caller => {}
+            () = until(|| simulator.seen().token_requests == 1) => {}
+        }
+    }
+    assert_eq!(desk.current(&name()).await.unwrap().generation, 1);
+    assert_eq!(simulator.seen().token_requests, 1);
+}
+
+#[tokio::test]
+async fn a_credential_goes_to_its_hosts_alone() {
+    let endpoint = Scripted::new(|_, count| granted(count));
+    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    for (host, may) in [
+        ("inbound.pwks.co", true),
+        ("INBOUND.pwks.co", true),
+        ("inbound.pwks.co:8443", false),
+        ("127.0.0.1:8080", true),
+        ("127.0.0.1", false),
+        ("pwks.co", false),
+        ("inbound.pwks.co.evil.example", false),
+        ("", false),
+    ] {
+        assert_eq!(desk.may_go_to(&name(), host), may, "{host}");
+    }
+    assert!(!desk.may_go_to(&"other".into(), "inbound.pwks.co"));
+    let unknown = desk.current(&"other".into()).await;
+    assert_eq!(shown(&unknown), "token-no-credential");
+}
+
+#[tokio::test]
+async fn no_secret_and_no_token_is_ever_logged_or_shown() {
+    let captured = Captured::start();
+    let (_simulator, credential, endpoint, folder) = simulated(SimulatorOptions::default()).await;
+    let clock = Still::new();
+    let good = desk(credential.clone(), folder.path(), &clock, &endpoint);
+    let token = good.current(&name()).await.unwrap();
+    let mut wrong = credential;
+    wrong.oauth2.client_secret = Secret::new(SECRET);
+    let bad = desk(wrong.clone(), folder.path(), &clock, &endpoint);
+    let refusal = bad.current(&name()).await.unwrap_err();
+    let text = format!(
+        "{good:?} {token:?} {refusal:?} {wrong:?} {:?} {}",
+        good.peek(&name()),
+        captured.text()
+    );
+    assert!(text.contains("fetched a token"), "nothing was captured");
+    let bearer = token.authorization.reveal().trim_start_matches("Bearer ");
+    for secret in [SECRET, "s3cret", "demo-secret", bearer, "ZGVtby1jbGllbnQ6"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
