@@ -149,6 +149,9 @@ impl From<LedgerError> for Failure {
                 Kind::Machine,
                 "stop the service, put the ledger back or leave it away, start the service",
             ),
+            LedgerError::Impossible { .. } => {
+                (Kind::Bug, "please report this text; no file is lost by it")
+            }
             LedgerError::Newer { .. } => {
                 (Kind::Config, "install the newer patchdrop again; an older one never writes here")
             }
