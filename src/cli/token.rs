@@ -31,8 +31,8 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config =
-        globals.load(if arguments.refresh { Secrets::Needed } else { Secrets::MayBeMissing })?;
+    // A token is kept for one secret; only with that can it be told from an older one's.
+    let config = globals.load(Secrets::Needed)?;
     let names = chosen(&config, arguments.credential.as_deref())?;
     for name in &names {
         if arguments.refresh {
