@@ -1,0 +1,469 @@
+//! `patchdrop status`: how things stand, what needs a person first.
+
+use super::Globals;
+use super::exit_code::Exit;
+use super::failure::Failure;
+use super::records::Records;
+use super::screen::{Align, Screen, Style, Table, counted, grouped};
+use super::seam::{self, Secrets};
+use crate::config::Config;
+use crate::model::command::{Command, CommandAnswer};
+use crate::model::route::Route;
+use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
+use crate::model::step::{RouteRecord, State};
+use crate::world::control::{self, ControlError};
+use crate::world::ledger::{Count, Query};
+
+/// Entries read at a time.
+const PAGE: usize = 1_000;
+
+/// How things stand: what needs you first, then every route
+#[derive(Debug, clap::Args)]
+#[command(after_help = "It asks the running service; without one it reads ledger and folders.\n\n\
+    Example:\n  \
+    patchdrop status --json | jq '.routes[] | select(.held > 0) | .name'")]
+pub(super) struct Arguments {
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    globals: &Globals,
+    arguments: &Arguments,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    let config = globals.load(Secrets::MayBeMissing)?;
+    let status = match control::ask(&config.state_dir, &Command::Status).await {
+        Ok(CommandAnswer::Status(status)) => *status,
+        Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),
+        Ok(CommandAnswer::Done(_)) => {
+            let what = "the service answered something else than its status";
+            return Err(Failure::new(super::Kind::Bug, what));
+        }
+        Err(ControlError::NoService { .. }) => {
+            let ledger = seam::open_ledger(&config)?;
+            without_service(&config, &ledger, &screen.style)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if arguments.json {
+        screen.json(&status)?;
+    } else {
+        render(&status, screen)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// How things stand as far as config, ledger and folders tell.
+fn without_service(
+    config: &Config,
+    ledger: &impl Records,
+    style: &Style,
+) -> Result<Status, Failure> {
+    let counts = ledger.counts()?;
+    let records = ledger.routes()?;
+    let mut routes = Vec::new();
+    for route in seam::routes(config) {
+        let name = &route.name;
+        let count = counts.iter().find(|count| *count.route == *name.0);
+        let record = records.iter().find(|record| record.name == *name);
+        let mut status = route_status(&route, count, record);
+        status.next_due_at = next_due(ledger, &route)?;
+        status.last_sent_at = last_sent(ledger, &route)?;
+        routes.push(status);
+    }
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: 0,
+        started_at: None,
+        at: Some(style.now),
+        routes,
+        destinations: Vec::new(),
+        alerts: vec!["no service is running: nothing is sent (start it: patchdrop run)".to_owned()],
+    })
+}
+
+fn route_status(route: &Route, count: Option<&Count>, record: Option<&RouteRecord>) -> RouteStatus {
+    let files =
+        |state: State| count.and_then(|count| count.states.get(state.name())).copied().unwrap_or(0);
+    let (waiting, folder_fault) = match seam::survey(route) {
+        Ok(waiting) => (waiting, None),
+        Err(error) => {
+            let folder = route.folders.inbox.display();
+            (std::collections::BTreeMap::new(), Some(format!("{folder} can't be listed: {error}")))
+        }
+    };
+    let pause = record.and_then(|record| record.paused_at).map(|since| Pause {
+        code: "paused-by-person".to_owned(),
+        text: "paused by a person".to_owned(),
+        remedy: format!("patchdrop resume {}", route.name),
+        since: Some(since),
+        next_probe_at: None,
+    });
+    RouteStatus {
+        name: route.name.to_string(),
+        folder: route.folders.inbox.display().to_string(),
+        host: route.deliver.host.to_string(),
+        pause,
+        waiting,
+        sending: files(State::Sending),
+        deferred: files(State::Deferred),
+        next_due_at: None,
+        held: files(State::Held),
+        failed: files(State::Failed),
+        sent: files(State::Sent),
+        last_sent_at: None,
+        swept_at: None,
+        folder_fault,
+    }
+}
+
+fn next_due(
+    ledger: &impl Records,
+    route: &Route,
+) -> Result<Option<crate::model::time::Wall>, Failure> {
+    let (mut before, mut first) = (None, None);
+    loop {
+        let query = Query {
+            route: Some(route.name.clone()),
+            states: vec![State::Deferred],
+            before,
+            limit: PAGE,
+            ..Query::default()
+        };
+        let page = ledger.list(&query)?;
+        let Some(last) = page.last() else { return Ok(first) };
+        before = Some(last.id);
+        first = first.into_iter().chain(page.iter().filter_map(|entry| entry.due_at)).min();
+    }
+}
+
+fn last_sent(
+    ledger: &impl Records,
+    route: &Route,
+) -> Result<Option<crate::model::time::Wall>, Failure> {
+    let query = Query {
+        route: Some(route.name.clone()),
+        states: vec![State::Sent],
+        limit: 1,
+        ..Query::default()
+    };
+    Ok(ledger.list(&query)?.first().and_then(|entry| entry.decided_at))
+}
+
+/// The whole page.
+fn render(status: &Status, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let style = screen.style.clone();
+    let heading = match status.started_at {
+        Some(at) => format!(
+            "patchdrop {}, running since {} (process {})",
+            status.version,
+            style.time(at),
+            status.pid
+        ),
+        None => format!("patchdrop {}, not running", status.version),
+    };
+    writeln!(screen.out, "{}\n", style.bold(&heading))?;
+    let needs = needs_attention(status, &style);
+    if needs.is_empty() {
+        writeln!(screen.out, "{}\n", style.well("All is well."))?;
+    } else {
+        writeln!(screen.out, "{}", style.alarm("Needs attention"))?;
+        for (what, remedy) in needs {
+            writeln!(screen.out, "  {what}")?;
+            if !remedy.is_empty() {
+                writeln!(screen.out, "      {remedy}")?;
+            }
+        }
+        writeln!(screen.out)?;
+    }
+    routes_table(status, &style).write(screen, "")?;
+    let waiting = waiting_lines(status, &style);
+    if !waiting.is_empty() {
+        writeln!(screen.out, "\n{}", style.bold("In the drop folders"))?;
+        for line in waiting {
+            writeln!(screen.out, "  {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What a person must know or do, with the remedy.
+fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
+    let mut needs: Vec<(String, String)> =
+        status.alerts.iter().map(|alert| (alert.clone(), String::new())).collect();
+    for DestinationStatus { host, credential, pause } in &status.destinations {
+        if let Some(pause) = pause {
+            let subject = match credential {
+                Some(credential) => format!("destination {host} as {credential}"),
+                None => format!("destination {host}"),
+            };
+            needs.push(paused(&subject, pause, style));
+        }
+    }
+    for route in &status.routes {
+        let name = &route.name;
+        if let Some(fault) = &route.folder_fault {
+            let remedy = "it is looked at again; see that the folder is there and readable";
+            needs.push((format!("route {name}: {fault}"), remedy.to_owned()));
+        }
+        if let Some(pause) = &route.pause {
+            needs.push(paused(&format!("route {name}"), pause, style));
+        }
+        if route.held > 0 {
+            needs.push((
+                format!("route {name}: {} held: a person decides", counted(route.held, "file")),
+                format!("patchdrop list --route {name} --state held"),
+            ));
+        }
+        if route.failed > 0 {
+            needs.push((
+                format!("route {name}: {} failed", counted(route.failed, "file")),
+                format!("patchdrop list --route {name} --state failed"),
+            ));
+        }
+        if let Some(old) = route.waiting.get("older-than-first-sweep") {
+            needs.push((
+                format!(
+                    "route {name}: {} were there before patchdrop and wait for you",
+                    counted(old.files, "old file")
+                ),
+                format!("patchdrop release --route {name}"),
+            ));
+        }
+    }
+    needs
+}
+
+fn paused(subject: &str, pause: &Pause, style: &Style) -> (String, String) {
+    let since = pause.since.map(|at| format!(" since {}", style.time(at))).unwrap_or_default();
+    let what = format!("{subject} is paused{since}: {} ({})", pause.text, pause.code);
+    let remedy = match (pause.next_probe_at, pause.remedy.as_str()) {
+        (Some(at), "") => format!("tried again {}", style.until(at)),
+        (Some(at), remedy) => format!("{remedy}; tried again {}", style.until(at)),
+        (None, remedy) => remedy.to_owned(),
+    };
+    (what, remedy)
+}
+
+fn routes_table(status: &Status, style: &Style) -> Table {
+    let mut table = Table::new(&[
+        ("route", Align::Left),
+        ("waiting", Align::Right),
+        ("sending", Align::Right),
+        ("deferred", Align::Right),
+        ("held", Align::Right),
+        ("failed", Align::Right),
+        ("sent", Align::Right),
+        ("last sent", Align::Left),
+        ("to", Align::Left),
+    ]);
+    for route in &status.routes {
+        let deferred = match route.next_due_at {
+            Some(at) if route.deferred > 0 => {
+                format!("{} ({})", grouped(route.deferred), style.until(at))
+            }
+            _ => grouped(route.deferred),
+        };
+        table.row(vec![
+            route.name.clone(),
+            grouped(on_their_way(route)),
+            grouped(route.sending),
+            deferred,
+            grouped(route.held),
+            grouped(route.failed),
+            grouped(route.sent),
+            route.last_sent_at.map_or_else(|| "never".to_owned(), |at| style.ago(at)),
+            route.host.clone(),
+        ]);
+    }
+    table
+}
+
+/// Reasons under which a file is none of ours, or none at all; all others wait to be sent.
+const STAYS: [&str; 8] =
+    ["ignored", "temporary", "folder", "link", "special", "ours", "unreadable", "no-route"];
+
+fn on_their_way(route: &RouteStatus) -> u64 {
+    let waits = |reason: &&String| !STAYS.contains(&reason.as_str());
+    route.waiting.keys().filter(waits).map(|reason| route.waiting[reason].files).sum()
+}
+
+/// One line for each reason that keeps files where they were dropped.
+fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
+    let mut lines = Vec::new();
+    for route in &status.routes {
+        for (reason, waiting) in &route.waiting {
+            if reason == "ours" || reason == "folder" || waiting.files == 0 {
+                continue;
+            }
+            let mut parts = vec![format!("{}: {} {reason}", route.name, grouped(waiting.files))];
+            if !waiting.example.is_empty() {
+                parts.push(format!(", such as {}", waiting.example));
+            }
+            if let Some(at) = waiting.oldest_at {
+                parts.push(format!("; the oldest {}", style.ago(at)));
+            }
+            if let Some(at) = waiting.next_look_at {
+                parts.push(format!("; looked at again {}", style.until(at)));
+            }
+            lines.push(parts.concat());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cli::fixture::{self, FakeLedger, START, file};
+    use crate::model::status::Waiting;
+    use crate::model::time::Wall;
+
+    fn at(seconds: u64) -> Wall {
+        START.plus(Duration::from_secs(seconds))
+    }
+
+    fn busy() -> Status {
+        let waiting = |files, example: &str| Waiting {
+            files,
+            next_look_at: Some(at(3_604)),
+            oldest_at: Some(at(3_500)),
+            example: example.to_owned(),
+        };
+        let orders = RouteStatus {
+            name: "orders".to_owned(),
+            folder: "/srv/patchdrop/orders".to_owned(),
+            host: "inbound.pwks.co".to_owned(),
+            pause: Some(Pause {
+                code: "http-404".to_owned(),
+                text: "the server does not know this URL".to_owned(),
+                remedy: "see `vanity` of route orders".to_owned(),
+                since: Some(at(3_000)),
+                next_probe_at: Some(at(3_630)),
+            }),
+            waiting: [
+                ("ready".to_owned(), waiting(12, "a.json")),
+                ("truncated".to_owned(), waiting(1, "b.json")),
+                ("ignored".to_owned(), waiting(2, "notes.docx")),
+                ("older-than-first-sweep".to_owned(), waiting(500, "old.json")),
+            ]
+            .into(),
+            deferred: 3,
+            next_due_at: Some(at(3_660)),
+            held: 2,
+            failed: 1,
+            sent: 1_204,
+            last_sent_at: Some(at(2_900)),
+            ..RouteStatus::default()
+        };
+        let stock = RouteStatus {
+            name: "stock".to_owned(),
+            host: "inbound.pwks.co".to_owned(),
+            folder_fault: Some("/srv/patchdrop/stock is not there".to_owned()),
+            ..RouteStatus::default()
+        };
+        Status {
+            version: "0.1.0".to_owned(),
+            pid: 4_711,
+            started_at: Some(at(0)),
+            at: Some(at(3_600)),
+            routes: vec![orders, stock],
+            destinations: vec![DestinationStatus {
+                host: "inbound.pwks.co".to_owned(),
+                credential: Some("inbound".to_owned()),
+                pause: Some(Pause {
+                    code: "connect-refused".to_owned(),
+                    text: "nothing listens there".to_owned(),
+                    since: Some(at(3_540)),
+                    next_probe_at: Some(at(3_605)),
+                    ..Pause::default()
+                }),
+            }],
+            alerts: vec!["the ledger is on a disk with 1 % left".to_owned()],
+        }
+    }
+
+    #[test]
+    fn what_needs_a_person_comes_first_and_says_what_to_do() {
+        let (text, shown) = fixture::shown(|screen| render(&busy(), screen));
+        shown.unwrap();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_quiet_service_says_that_all_is_well() {
+        let mut status = busy();
+        status.alerts.clear();
+        status.destinations.clear();
+        status.routes.truncate(1);
+        status.routes[0] = RouteStatus {
+            name: "orders".to_owned(),
+            host: "inbound.pwks.co".to_owned(),
+            sent: 7,
+            last_sent_at: Some(at(3_599)),
+            ..RouteStatus::default()
+        };
+        let (text, shown) = fixture::shown(|screen| render(&status, screen));
+        shown.unwrap();
+        insta::assert_snapshot!(text, @r"
+        patchdrop 0.1.0, running since 2026-11-21 08:00:00 (process 4711)
+
+        All is well.
+
+        route   waiting  sending  deferred  held  failed  sent  last sent  to
+        orders        0        0         0     0       0     7  1s ago     inbound.pwks.co
+        ");
+    }
+
+    #[test]
+    fn without_a_service_ledger_and_folders_tell() {
+        let root = tempfile::tempdir().unwrap();
+        let config = fixture::config(root.path(), &["orders", "stock"]);
+        let orders = root.path().join("orders");
+        for name in ["a.json", "b.JSON", "c.json.tmp", ".d.json", "e.docx", "a.json.why.txt"] {
+            std::fs::File::create_new(orders.join(name)).unwrap();
+        }
+        std::fs::DirBuilder::new().create(orders.join("older")).unwrap();
+        let mut ledger = FakeLedger::of([
+            file(&config, 11, "orders", "1.json", State::Sent),
+            file(&config, 12, "orders", "2.json", State::Sent),
+            file(&config, 13, "orders", "3.json", State::Deferred),
+            file(&config, 14, "orders", "4.json", State::Held),
+            file(&config, 15, "stock", "5.json", State::Failed),
+        ]);
+        ledger.routes = vec![RouteRecord {
+            name: crate::model::route::RouteName::new("stock"),
+            first_sweep_at: None,
+            released: false,
+            paused_at: Some(START),
+        }];
+        let status = without_service(&config, &ledger, &fixture::style()).unwrap();
+        let orders = &status.routes[0];
+        assert_eq!((orders.sent, orders.deferred, orders.held, orders.failed), (2, 1, 1, 0));
+        assert_eq!(orders.next_due_at, Some(at(3_660)));
+        assert_eq!(orders.last_sent_at, Some(at(14)));
+        let waiting: Vec<(&str, u64)> =
+            orders.waiting.iter().map(|(reason, it)| (reason.as_str(), it.files)).collect();
+        let expected =
+            [("folder", 1), ("ignored", 1), ("ours", 1), ("temporary", 2), ("waiting", 2)];
+        assert_eq!(waiting, expected);
+        let pause = status.routes[1].pause.as_ref().unwrap();
+        assert_eq!((pause.code.as_str(), pause.since), ("paused-by-person", Some(START)));
+        assert_eq!((status.pid, status.started_at), (0, None));
+        let (text, shown) = fixture::shown(|screen| render(&status, screen));
+        shown.unwrap();
+        assert!(text.starts_with("patchdrop 0.1.0, not running\n"), "{text}");
+        assert!(text.contains("no service is running"), "{text}");
+    }
+
+    #[test]
+    fn json_is_the_status_itself() {
+        let (text, shown) = fixture::shown(|screen| screen.json(&busy()));
+        shown.unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), busy());
+    }
+}
