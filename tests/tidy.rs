@@ -96,12 +96,16 @@ fn collect(folder: &Path, prefix: &str, tree: &mut Tree) {
     }
 }
 
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
 fn rust_files<'a>(
     tree: &'a Tree,
     folders: &'a [&str],
 ) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
     tree.iter()
-        .filter(|(path, _)| path.ends_with(".rs") && folders.iter().any(|f| path.starts_with(f)))
+        .filter(|(path, _)| is_rust(path) && folders.iter().any(|f| path.starts_with(f)))
         .map(|(path, text)| (path.as_str(), text.as_str()))
 }
 
@@ -460,7 +464,7 @@ fn meant_path(code: &str) -> Option<&str> {
     let stem = path.strip_suffix(".md").unwrap_or("");
     let is_document = !stem.is_empty() && stem.chars().all(|c| c.is_ascii_uppercase());
     let is_ours = FOLDERS.iter().any(|folder| path.starts_with(folder))
-        || (path.ends_with(".rs") && !path.starts_with('/'))
+        || (is_rust(path) && !path.starts_with('/'))
         || is_document;
     (is_ours && !path.contains(['*', '<', '{', '…'])).then_some(path)
 }
@@ -649,12 +653,11 @@ fn habit_findings(path: &str, text: &str) -> Vec<String> {
             findings.push(format!("{path}:{line}: an ignored test is no test"));
         }
         let is_free_call = after == "(" && !matches!(before(1), "." | "::" | "fn");
-        let is_std = before(1) == "::" && matches!(before(2), "thread" | "time");
-        if token.text.starts_with("sleep") && path != CLOCK && (is_free_call || is_std) {
+        if token.text.starts_with("sleep") && path != CLOCK && is_free_call {
             findings.push(format!("{path}:{line}: sleeps; wait for what you wait for"));
         }
     }
-    for named in paths(&all).iter().filter(|named| path != CLOCK && named.segments.len() > 2) {
+    for named in paths(&all).iter().filter(|named| path != CLOCK && named.segments.len() > 1) {
         let last = named.segments.last().map_or("", String::as_str);
         let parent = &named.segments[named.segments.len() - 2];
         if last.starts_with("sleep") && (parent == "thread" || parent == "time") {
@@ -679,6 +682,7 @@ fn a_planted_ignore_or_sleep_is_found() {
     assert!(is_found("#[test]\n#[ignore]\nfn f() {}"));
     assert!(is_found("#[ignore = \"slow\"] fn f() {}"));
     assert!(is_found("fn f() { std::thread::sleep(span) }"));
+    assert!(is_found("fn f() { thread::sleep(span) }"));
     assert!(is_found("fn f() { tokio::time::sleep(span).await }"));
     assert!(is_found("use std::{thread::sleep, time::Duration};"));
     assert!(is_found("use tokio::time::{sleep_until, Instant};"));
@@ -698,7 +702,9 @@ fn word_findings(path: &str, text: &str) -> Vec<String> {
     for pair in read(text).windows(2) {
         let is_type = matches!(pair[0].text.as_str(), "struct" | "enum" | "trait" | "type");
         let name = &pair[1].text;
-        if is_type && VAGUE_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        // An associated type may have to be called that: `type Data = Bytes;`.
+        let is_chosen = pair[0].text != "type" || !VAGUE_ENDINGS.contains(&name.as_str());
+        if is_type && is_chosen && VAGUE_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
             let line = pair[1].line;
             findings.push(format!("{path}:{line}: `{name}` hides what it is; see the glossary"));
         }
@@ -721,6 +727,7 @@ fn a_planted_vague_name_is_found() {
     assert_eq!(count("src/a.rs", "pub struct FileManager;"), 1);
     assert_eq!(count("src/a.rs", "trait EventHandler {} enum RouteInfo {}"), 2);
     assert_eq!(count("src/a.rs", "// struct FileManager\nstruct Managers; use x::FileData;"), 0);
+    assert_eq!(count("src/a.rs", "type OrderData = u8; impl Body for A { type Data = u8; }"), 1);
     assert_eq!(count("src/utils.rs", ""), 1);
 }
 
