@@ -200,13 +200,9 @@ fn config_text(drop_folder: &DropFolder, sink: &Sink, options: &Options) -> Stri
          client_secret = {{ env = 'PATCHDROP_BENCH_SECRET' }}\n\
          \n\
          [defaults]\n\
-         concurrency = {connections}\n\
-         \n\
-         [destination.'{host}']\n\
          concurrency = {connections}\n",
         root = drop_folder.root().display(),
         state = drop_folder.path().join("state").display(),
-        host = address.ip(),
     )
 }
 
