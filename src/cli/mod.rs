@@ -22,6 +22,7 @@ mod run;
 mod screen;
 mod seam;
 mod send;
+mod service;
 mod simulator;
 mod status;
 mod token;

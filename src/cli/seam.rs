@@ -15,7 +15,9 @@ use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::records::Records;
 use super::screen::Screen;
+use super::service;
 use crate::config::{self, Config, LoadOptions, Notice};
+use crate::daemon;
 use crate::journey::validate::{Checked, Checker};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::exchange::{CredentialName, TokenRefusal};
@@ -26,6 +28,7 @@ use crate::model::status::Waiting;
 use crate::model::step::{Entry, Envelope, History, RouteRecord};
 use crate::model::time::Wall;
 use crate::simulator::{Simulator, SimulatorOptions};
+use crate::telemetry;
 use crate::world::clock::SystemClock;
 use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
 use crate::world::ledger::sqlite::{OpenError, SqliteLedger, SqliteReader};
@@ -167,25 +170,31 @@ pub(super) enum Mode {
 
 /// Runs the service, or one pass.
 pub(super) async fn run(
-    _config: Config,
+    config: Config,
     mode: Mode,
     _screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    std::future::ready(()).await;
-    Err(match mode {
-        Mode::Service => not_built("the service"),
-        Mode::Once { patience } => not_built(&format!("a pass of {} s", patience.as_secs())),
-        Mode::DryRun => not_built("a dry run"),
+    let _telemetry = telemetry::start(&config.log, &config.all_secrets())
+        .map_err(|error| Failure::new(Kind::Config, error))?;
+    for notice in &config.warnings {
+        service::warn(notice, &config.path);
+    }
+    let mode = match mode {
+        Mode::Service => daemon::Mode::Service,
+        Mode::Once { patience } => daemon::Mode::Once { patience },
+        Mode::DryRun => return Err(not_built("a dry run")),
+    };
+    let end = service::serve(config, mode, service::stop_by_signal()).await?;
+    Ok(match mode {
+        daemon::Mode::Once { .. } if end.failed + end.held + end.missing > 0 => Exit::SomeFailed,
+        daemon::Mode::Once { .. } if end.something_unavailable => Exit::Unavailable,
+        _ => Exit::Done,
     })
 }
 
 /// Takes the lock and does what the service would do.
-pub(super) async fn carry_out(
-    _config: &Config,
-    _command: Command,
-) -> Result<CommandAnswer, Failure> {
-    std::future::ready(()).await;
-    Err(not_built("doing this without a running service").hint("start it: patchdrop run"))
+pub(super) async fn carry_out(config: &Config, command: Command) -> Result<CommandAnswer, Failure> {
+    service::carry_out(config.clone(), command).await
 }
 
 /// Why a file in a drop folder is still there and when it is looked at next, in sentences.

@@ -251,19 +251,3 @@ pub struct Discovery {
 
 /// Everything secret in a config, for redaction.
 pub type Secrets = Vec<Secret>;
-
-/// Why a folder does not become a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotARoute {
-    /// Why, one sentence without full stop.
-    pub text: String,
-    /// Whether an administrator should be told (once): not for patchdrop's own and system folders.
-    pub is_news: bool,
-}
-
-impl Discovery {
-    /// The route of one subfolder, or why it is none.
-    pub fn route_of(&self, _folder_name: &str) -> Result<Arc<Route>, NotARoute> {
-        Err(NotARoute { text: String::new(), is_news: false })
-    }
-}

@@ -1017,3 +1017,100 @@ pub(super) async fn resend<W: World>(
     }
     Ok(take_over(ctx, equipped, target, None, examined, permit, Some(old)).await)
 }
+
+/// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
+/// lost. Whether they were sent, nobody knows; they are put on record again, as held. Whatever else
+/// lies there is not ours and stays.
+pub(super) async fn take_in_strays<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+) -> Result<Vec<Entry>, Stumble> {
+    let sending = &equipped.route.folders.sending;
+    let (chunks, mut listing) = tokio::sync::mpsc::channel(1);
+    let sweep = ctx.world.disk().sweep(Arc::clone(sending), chunks);
+    let collect = async {
+        let mut found = (Vec::new(), 0_u64);
+        while let Some(chunk) = listing.recv().await {
+            for sighting in chunk {
+                match settle::claimed_id(&sighting.name) {
+                    Some(id) if ctx.world.ledger().has_reserved(id) => {
+                        // Known ones are the ledger's business; the look-up is one by key.
+                        match ctx.world.ledger().entry(id).await? {
+                            Some(_) => {}
+                            None => found.0.push((id, sighting)),
+                        }
+                    }
+                    _ => found.1 += 1,
+                }
+            }
+        }
+        Ok::<_, Stumble>(found)
+    };
+    let (swept, found) = tokio::join!(sweep, collect);
+    swept?;
+    let (strays, foreign) = found?;
+    if foreign > 0 {
+        tracing::warn!(route = %equipped.route.name, files = foreign, "files in sending/ are not patchdrop's: they are left alone");
+    }
+    let mut entries = Vec::new();
+    for (id, sighting) in strays {
+        if let Some(entry) = hold_stray(ctx, equipped, id, &sighting).await? {
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+async fn hold_stray<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    id: FileId,
+    sighting: &Sighting,
+) -> Result<Option<Entry>, Stumble> {
+    let route = &equipped.route;
+    let place = Place::new(&route.folders.sending, sighting.name.clone());
+    let examined = match examine(ctx, equipped, place.clone(), sighting).await {
+        Ok((examined, _)) => examined,
+        Err(FolderError::Gone { .. } | FolderError::NotAFile { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let at = ctx.world.clock().now().wall;
+    let envelope = match examined.findings.result {
+        Checked::Sound { envelope, .. } => Some(envelope),
+        Checked::Truncated(_) | Checked::Faulty(_) | Checked::Unread(_) => None,
+    };
+    let claim = Claim {
+        id,
+        route: route.name.clone(),
+        name: settle::name_of_claimed(&sighting.name),
+        source: place,
+        marker: None,
+        identity: examined.identity,
+        digest: examined.findings.digest,
+        envelope,
+        key: ctx.world.ledger().key(id),
+        previous: None,
+        at,
+        intent: Intent::Attempt,
+    };
+    let mut entry = Entry::of(&claim);
+    let cause = Cause::new(
+        Code::of("record-lost"),
+        "the ledger that knew this file is lost; whether it was accepted is not on record",
+    );
+    let reservation = home(ctx, equipped, &entry, State::Held, at).await;
+    let end = AttemptEnd {
+        verdict: Verdict::InDoubt,
+        code: cause.code.clone(),
+        status: None,
+        request_id: None,
+        plain: cause.plain.clone(),
+    };
+    let target = reservation.place.clone();
+    let decided =
+        Step::Decided { id, attempt: Some((1, end)), state: State::Held, cause, target, at };
+    let steps = vec![Step::Claimed(Box::new(claim)), decided.clone()];
+    ctx.world.ledger().commit(steps).await?;
+    entry.apply(&decided);
+    Ok(Some(entry))
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::carry::{Equipped, Report};
+use super::carry::{Equipped, Report, Stumble};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
 use crate::model::route::{Route, RouteName};
@@ -68,7 +68,7 @@ pub(super) enum Work {
     /// A listing.
     Swept(Result<(), FolderError>),
     /// A route is ready, or cannot be.
-    Equipped(Box<Result<(Arc<Equipped>, RouteRecord), EquipFault>>),
+    Equipped(Box<Result<Equipment, EquipFault>>),
     /// Entries that a command has put back on their journey.
     TakenUp(Vec<TakenUp>),
     /// It panicked: a bug, said loudly.
@@ -85,6 +85,16 @@ pub(super) enum TakenUp {
     Route(RouteRecord),
 }
 
+/// A route that is ready.
+pub(super) struct Equipment {
+    /// The route with its rules compiled.
+    pub(super) equipped: Arc<Equipped>,
+    /// What is on record about it.
+    pub(super) record: RouteRecord,
+    /// Files in `sending/` whose record was lost, on record again as held.
+    pub(super) strays: Vec<Entry>,
+}
+
 /// Why a route cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EquipFault {
@@ -94,6 +104,9 @@ pub(super) enum EquipFault {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What lies in its `sending/`.
+    #[error(transparent)]
+    Stray(#[from] Stumble),
     /// Its rules.
     #[error("{0}")]
     Rules(String),

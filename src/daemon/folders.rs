@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
-use super::carry::{self, Equipped};
-use super::event::{EquipFault, Event, LookTicket, Ticket, Unequipped, Work};
+use super::carry::{self, Context, Equipped};
+use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
 use super::intake::Intake;
-use crate::config::{Discovery, WatchMode};
+use crate::config::{Discovery, NotARoute, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
@@ -63,10 +63,10 @@ impl<W: World> Daemon<W> {
             })
             .collect();
         for route in due {
-            let world = Arc::clone(&self.ctx.world);
+            let ctx = Arc::clone(&self.ctx);
             let record = self.records.get(&route.name).cloned();
             self.spawn(Ticket::Equip(route.name.clone()), async move {
-                Work::Equipped(Box::new(equip(&*world, route, record).await))
+                Work::Equipped(Box::new(equip(&ctx, route, record).await))
             });
         }
     }
@@ -78,10 +78,10 @@ impl<W: World> Daemon<W> {
     pub(super) fn route_equipped(
         &mut self,
         name: &RouteName,
-        result: Result<(Arc<Equipped>, RouteRecord), EquipFault>,
+        result: Result<Equipment, EquipFault>,
     ) {
         let now = self.now();
-        let (equipped, record) = match result {
+        let Equipment { equipped, record, strays } = match result {
             Ok(ready) => ready,
             Err(fault) => {
                 let text = chain(&fault);
@@ -97,11 +97,12 @@ impl<W: World> Daemon<W> {
         };
         self.unequipped.remove(name);
         let route = Arc::clone(&equipped.route);
-        self.schedule.add_route(&route, record.paused_at, now);
+        let paused_at = record.paused_at.or(self.notes.starts_paused.then_some(now.wall));
+        self.schedule.add_route(&route, paused_at, now);
         let first_sweep_at = record.first_sweep_at.filter(|_| !record.released);
         self.records.insert(name.clone(), record);
         self.equipped.insert(name.clone(), Arc::clone(&equipped));
-        for entry in self.unsettled.remove(name).unwrap_or_default() {
+        for entry in self.unsettled.remove(name).into_iter().flatten().chain(strays) {
             self.park_entry(&entry, now);
         }
         tracing::info!(route = %name, folder = %route.folders.inbox.display(), host = %route.deliver.host, "route ready");
@@ -278,7 +279,7 @@ impl<W: World> Daemon<W> {
             for rule in &rules {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
-                    Err(not) if not.is_news => {
+                    Err(not) if is_news(&not) => {
                         if self.not_routes.insert(parent.join(folder)) {
                             tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
                         }
@@ -293,6 +294,12 @@ impl<W: World> Daemon<W> {
             }
         }
     }
+}
+
+/// Folders that a person would expect to be routes; patchdrop's own, the system's and those that
+/// another rule already explains are none.
+fn is_news(not: &NotARoute) -> bool {
+    !matches!(not.code, "hidden-folder" | "system-folder" | "folder-taken" | "name-taken")
 }
 
 /// Lists a folder chunk by chunk, each only when the one before is used up.
@@ -316,10 +323,11 @@ async fn sweep<W: World>(world: Arc<W>, folder: Arc<Path>, chunks: mpsc::Sender<
 
 /// Makes a route's folders and its record, and compiles its rules.
 async fn equip<W: World>(
-    world: &W,
+    ctx: &Context<W>,
     route: Arc<Route>,
     record: Option<RouteRecord>,
-) -> Result<(Arc<Equipped>, RouteRecord), EquipFault> {
+) -> Result<Equipment, EquipFault> {
+    let world = &ctx.world;
     let disk = world.disk();
     let inbox = &route.folders.inbox;
     let gone = || FolderError::Gone { path: inbox.to_path_buf() };
@@ -353,7 +361,9 @@ async fn equip<W: World>(
             fresh
         }
     };
-    Ok((Arc::new(Equipped { route, checker, selector, is_local }), record))
+    let equipped = Arc::new(Equipped { route, checker, selector, is_local });
+    let strays = carry::take_in_strays(ctx, &equipped).await?;
+    Ok(Equipment { equipped, record, strays })
 }
 
 /// An error with its causes, for one log line.

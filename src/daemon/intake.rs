@@ -436,6 +436,7 @@ impl Intake {
             Kind::File => Reason::NoRoute,
             Kind::Link => Reason::Link,
             Kind::Special => Reason::Special,
+            Kind::Unknown => Reason::Unreadable,
         };
         self.left(0, &sighting, reason, None, now);
     }

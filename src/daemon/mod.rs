@@ -95,6 +95,15 @@ pub enum Stop {
     Now,
 }
 
+/// What was found before the loop began.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// What a person should know, in sentences.
+    pub alerts: Vec<String>,
+    /// Every route starts paused, until a person resumes it: the ledger is an old copy.
+    pub starts_paused: bool,
+}
+
 /// Where events come from.
 pub struct Sources {
     /// Hints about folders.
@@ -135,6 +144,7 @@ pub struct Daemon<W: World> {
     chunks_in: mpsc::Receiver<Event>,
     command_under_way: bool,
 
+    notes: Notes,
     started_at: Wall,
     progress_at: Tick,
     stop_by: Option<Tick>,
@@ -151,6 +161,7 @@ impl<W: World> Daemon<W> {
         watch: Box<dyn Watch>,
         load: Arc<AtomicUsize>,
         mode: Mode,
+        notes: Notes,
     ) -> Self {
         let now = world.clock().now();
         let (chunks, chunks_in) = mpsc::channel(16);
@@ -183,6 +194,7 @@ impl<W: World> Daemon<W> {
             chunks,
             chunks_in,
             command_under_way: false,
+            notes,
             started_at: now.wall,
             progress_at: now.tick,
             stop_by: None,

@@ -14,7 +14,7 @@ impl<W: World> Daemon<W> {
     /// Everything but the counts that only the ledger has.
     pub(super) fn snapshot(&self) -> Status {
         let now = self.now();
-        let mut alerts = Vec::new();
+        let mut alerts = self.notes.alerts.clone();
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }

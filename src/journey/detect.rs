@@ -242,6 +242,7 @@ pub fn sort(
         Kind::Folder => return Sorted::Left(Reason::Subfolder),
         Kind::Link => return Sorted::Left(Reason::Link),
         Kind::Special => return Sorted::Left(Reason::Special),
+        Kind::Unknown => return Sorted::Left(Reason::Unreadable),
         Kind::File => {}
     }
     let name = sighting.name.to_string_lossy();

@@ -219,6 +219,29 @@ pub fn claimed_id(name: &OsStr) -> Option<FileId> {
     std::str::from_utf8(bytes.get(..at)?).ok().and_then(FileId::parse)
 }
 
+/// The name in a name as [`claimed_name`] makes it (cut, where that had to cut it).
+#[must_use]
+pub fn name_of_claimed(claimed: &OsStr) -> OsString {
+    match claimed_id(claimed) {
+        Some(_) => without_front(claimed, ID_AND_TILDE),
+        None => claimed.to_owned(),
+    }
+}
+
+/// Length of an id and its `~`.
+const ID_AND_TILDE: usize = 11;
+
+#[cfg(unix)]
+fn without_front(name: &OsStr, bytes: usize) -> OsString {
+    use std::os::unix::ffi::OsStrExt;
+    OsStr::from_bytes(name.as_bytes().get(bytes..).unwrap_or_default()).to_owned()
+}
+
+#[cfg(not(unix))]
+fn without_front(name: &OsStr, bytes: usize) -> OsString {
+    OsString::from(name.to_string_lossy().chars().skip(bytes).collect::<String>())
+}
+
 /// Puts the local date of the outcome into a target folder that asks for it.
 #[must_use]
 pub fn dated(folder: &Path, at: Wall) -> PathBuf {

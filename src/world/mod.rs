@@ -18,6 +18,44 @@ use folder::Disk;
 use ledger::Ledger;
 use token::Tokens;
 
+/// The real world: the system's clock, real folders, the embedded ledger, HTTP.
+pub struct RealWorld {
+    /// Both clocks.
+    pub clock: std::sync::Arc<clock::SystemClock>,
+    /// Folders and files.
+    pub disk: folder::RealDisk,
+    /// The durable record.
+    pub ledger: ledger::sqlite::SqliteLedger,
+    /// The network.
+    pub endpoint: endpoint::HttpEndpoint,
+    /// Access tokens.
+    pub tokens: token::TokenDesk<clock::SystemClock, endpoint::HttpEndpoint>,
+}
+
+impl World for RealWorld {
+    type Clock = clock::SystemClock;
+    type Disk = folder::RealDisk;
+    type Ledger = ledger::sqlite::SqliteLedger;
+    type Endpoint = endpoint::HttpEndpoint;
+    type Tokens = token::TokenDesk<clock::SystemClock, endpoint::HttpEndpoint>;
+
+    fn clock(&self) -> &Self::Clock {
+        &self.clock
+    }
+    fn disk(&self) -> &Self::Disk {
+        &self.disk
+    }
+    fn ledger(&self) -> &Self::Ledger {
+        &self.ledger
+    }
+    fn endpoint(&self) -> &Self::Endpoint {
+        &self.endpoint
+    }
+    fn tokens(&self) -> &Self::Tokens {
+        &self.tokens
+    }
+}
+
 /// Everything outside, bundled, so that what is carried names one parameter.
 pub trait World: Send + Sync + 'static {
     /// Both clocks and waiting.

@@ -15,8 +15,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use patchdrop::config::{Config, LogFormat, LogRules, WatchMode};
-use patchdrop::daemon::{Daemon, Mode, Sources, Stop};
+use patchdrop::config::{self, Config, LoadOptions};
+use patchdrop::daemon::{Daemon, Mode, Notes, Sources, Stop};
 use patchdrop::model::command::{Command, CommandAnswer};
 use patchdrop::model::route::{
     Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
@@ -109,22 +109,24 @@ fn route(story: &Story) -> Route {
     }
 }
 
+const CONFIG: &str = r"
+state_dir   = '/s'
+watch       = 'poll'
+poll_every  = '2s'
+sweep_every = '60s'
+
+[route.orders]
+folder  = '/r/orders'
+deliver = 'http'
+url     = 'https://server.example/v1/acme/orders'
+";
+
 fn config(story: &Story) -> Config {
-    Config {
-        path: "/etc/patchdrop/config.toml".into(),
-        root: None,
-        state_dir: Arc::from(Path::new("/s")),
-        routes: vec![Arc::new(route(story))],
-        discoveries: Vec::new(),
-        credentials: BTreeMap::new(),
-        watch: WatchMode::Poll,
-        poll_every: Duration::from_secs(2),
-        sweep_every: Duration::from_secs(60),
-        drain_for: Duration::from_secs(90),
-        log: LogRules { level: "info".into(), format: LogFormat::Auto, file: None },
-        marked: Vec::new(),
-        warnings: Vec::new(),
-    }
+    let options = LoadOptions::default();
+    let read = config::read(CONFIG.as_bytes(), Path::new("/etc/patchdrop/config.toml"), &options);
+    let mut config = read.expect("the config of the simulation is sound");
+    config.routes = vec![Arc::new(route(story))];
+    config
 }
 
 /// One story's world, over any number of simulated processes.
@@ -199,6 +201,7 @@ impl<'a> Sim<'a> {
             Box::new(NoEvents),
             Arc::new(AtomicUsize::new(0)),
             Mode::Service,
+            Notes::default(),
         );
         let people = async {
             self.people(&fake, started, commands).await;

@@ -393,6 +393,29 @@ impl Drop for SqliteLedger {
     }
 }
 
+/// A UUID (version 8) out of ledger and id: what receivers that look at keys expect.
+fn key_of(ledger: &LedgerId, first: FileId) -> String {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    hash.update(ledger.0);
+    hash.update(first.0.to_be_bytes());
+    let hash = hash.finalize();
+    let mut bytes = [0_u8; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = u128::from_be_bytes(bytes);
+    let part = |shift: u32, digits: u32| (hex >> shift) & ((1 << (4 * digits)) - 1);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        part(96, 8),
+        part(80, 4),
+        part(64, 4),
+        part(48, 4),
+        part(0, 12)
+    )
+}
+
 impl Ledger for SqliteLedger {
     async fn commit(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
         if steps.is_empty() {
@@ -415,6 +438,10 @@ impl Ledger for SqliteLedger {
 
     fn had_begun(&self, id: FileId, attempt: u32) -> Option<bool> {
         self.shared.begun.had_begun((id, attempt))
+    }
+
+    fn key(&self, first: FileId) -> String {
+        key_of(&self.shared.id, first)
     }
 
     async fn reserve(&self, floor: FileId) -> Result<Range<u64>, LedgerError> {

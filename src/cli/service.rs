@@ -1,0 +1,279 @@
+//! Puts the service together: lock, ledger, marks, disk, network, control socket, signals; then
+//! runs the loop. The same for the service, for one pass, and for a single command without a
+//! service.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::failure::{Failure, Kind};
+use crate::config::{Config, Notice};
+use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop};
+use crate::model::command::{Command, CommandAnswer};
+use crate::world::RealWorld;
+use crate::world::clock::{Clock, SystemClock};
+use crate::world::control::ControlServer;
+use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
+use crate::world::folder::RealDisk;
+use crate::world::instance::{LockError, MarkError, MarkFinding, StateLock};
+use crate::world::ledger::sqlite::{LedgerOptions, OpenError, SqliteLedger};
+use crate::world::token::TokenDesk;
+use crate::world::watch::{NoWatch, Watch, Watcher, mailbox};
+
+/// A command and where its answer goes.
+type Asked = (Command, oneshot::Sender<CommandAnswer>);
+
+/// Everything that the loop needs, taken.
+struct Taken {
+    lock: StateLock,
+    world: Arc<RealWorld>,
+    load: Arc<AtomicUsize>,
+    notes: Notes,
+}
+
+/// Runs the loop until its mode or a signal ends it. `started` is called once commands are heard.
+pub(super) async fn serve(
+    config: Config,
+    mode: Mode,
+    stop: mpsc::Receiver<Stop>,
+) -> Result<End, Failure> {
+    for route in &config.broken {
+        tracing::error!(route = %route.name, why = %route.notice.text, "route stopped; its folder is nobody else's meanwhile");
+    }
+    let config = Arc::new(config);
+    let taken = take(&config).await?;
+    let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
+        Failure::machine(error).hint("commands cannot reach the service without its socket")
+    })?;
+    let (commands, commands_in) = mpsc::channel(1);
+    let hearing = async {
+        while let Some(asked) = control.next().await {
+            if commands.send(asked).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let (watch, hints, watching) = watching();
+    let sources = Sources { hints, commands: commands_in, stop };
+    let daemon = Daemon::new(
+        Arc::clone(&taken.world),
+        Arc::clone(&config),
+        watch,
+        Arc::clone(&taken.load),
+        mode,
+        taken.notes.clone(),
+    );
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        config = %config.path.display(),
+        state_dir = %config.state_dir.display(),
+        "started"
+    );
+    let end = tokio::select! {
+        end = daemon.run(sources) => end,
+        () = hearing => unreachable!("hearing goes on for ever"),
+        () = watching => unreachable!("watching goes on for ever"),
+    };
+    tracing::info!("stopped");
+    finish(taken);
+    end.map_err(|error| {
+        Failure::machine(error).hint("see whether the disk with state_dir is there and not full")
+    })
+}
+
+/// Does one command as the service would, without sweeping or sending anything.
+pub(super) async fn carry_out(config: Config, command: Command) -> Result<CommandAnswer, Failure> {
+    let config = Arc::new(config);
+    let taken = take(&config).await?;
+    let (_hints, hints) = mpsc::channel(1);
+    let (commands, commands_in) = mpsc::channel::<Asked>(1);
+    let (stop, stop_in) = mpsc::channel(1);
+    let daemon = Daemon::new(
+        Arc::clone(&taken.world),
+        config,
+        Box::new(NoWatch),
+        Arc::clone(&taken.load),
+        Mode::OneCommand,
+        taken.notes.clone(),
+    );
+    let asking = async {
+        let (reply, answer) = oneshot::channel();
+        let answer = match commands.send((command, reply)).await {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        // A loop that has ended needs no stop.
+        let stopped = stop.send(Stop::Drain).await;
+        tracing::trace!(?stopped, "one command done");
+        answer
+    };
+    let sources = Sources { hints, commands: commands_in, stop: stop_in };
+    let (end, answer) = tokio::join!(daemon.run(sources), asking);
+    finish(taken);
+    end.map_err(Failure::machine)?;
+    answer.ok_or_else(|| Failure::machine("the command was not answered"))
+}
+
+/// Takes lock, ledger and marks, in this order.
+async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
+    let clock = Arc::new(SystemClock::new());
+    let lock = StateLock::take(&config.state_dir, clock.now().wall).map_err(no_lock)?;
+    let load = Arc::new(AtomicUsize::new(0));
+    let opened = SqliteLedger::open(&config.state_dir, LedgerOptions { load: Arc::clone(&load) })
+        .map_err(no_ledger)?;
+    let mut notes = Notes::default();
+    if let Some(lost) = &opened.lost {
+        let text = format!(
+            "the ledger was damaged ({}) and set aside as {}; a new one has begun, files in sending/ are held",
+            lost.why,
+            lost.set_aside.display()
+        );
+        tracing::error!("{text}");
+        notes.alerts.push(text);
+    }
+    let folders = config.root.iter().chain(&config.marked).cloned().collect();
+    let findings = opened.ledger.check_marks(folders).await.map_err(no_mark)?;
+    findings.iter().for_each(|finding| note_mark(finding, &mut notes));
+    let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
+    let endpoint = HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
+        .map_err(Failure::machine)?;
+    let tokens = TokenDesk::new(
+        config.credentials.clone(),
+        &config.state_dir,
+        Arc::clone(&clock),
+        endpoint.clone(),
+    );
+    let disk = RealDisk::new(Arc::clone(&load));
+    let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
+    Ok(Taken { lock, world, load, notes })
+}
+
+/// Lets the ledger finish before the lock goes. Tasks that were dropped may hold the world a moment
+/// longer; then the ledger finishes with the last of them.
+fn finish(taken: Taken) {
+    match Arc::try_unwrap(taken.world) {
+        Ok(world) => world.ledger.close(),
+        Err(world) => drop(world),
+    }
+    taken.lock.release();
+}
+
+fn no_lock(error: LockError) -> Failure {
+    match error {
+        LockError::Held { .. } => Failure::machine(error)
+            .hint("one instance a state_dir: stop the other one, or give this one its own config"),
+        LockError::Io { .. } => Failure::machine(error).hint(
+            "run it as the service's account, or set `state_dir` to a folder that it may write",
+        ),
+    }
+}
+
+fn no_ledger(error: OpenError) -> Failure {
+    let kind = match &error {
+        OpenError::Newer { .. } => Kind::Config,
+        OpenError::Unavailable { .. }
+        | OpenError::Denied { .. }
+        | OpenError::Absent { .. }
+        | OpenError::Damaged { .. }
+        | OpenError::SetAside { .. } => Kind::Machine,
+    };
+    Failure::new(kind, error)
+}
+
+fn no_mark(error: MarkError) -> Failure {
+    match error {
+        MarkError::Foreign { .. } => Failure::new(Kind::Config, error).hint(
+            "use another root; or, if that instance is gone for good, remove the folder `.patchdrop` in it: files in sending/ are then held",
+        ),
+        MarkError::Unreadable { .. } | MarkError::Io { .. } | MarkError::Ledger(_) => {
+            Failure::machine(error).hint("the service's account must be able to write there")
+        }
+    }
+}
+
+fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
+    let text = match finding {
+        MarkFinding::Ours { .. } | MarkFinding::New { .. } => return,
+        MarkFinding::Lost { folder, .. } => format!(
+            "the ledger that knew {} is gone; a new one has begun, files in sending/ are held and sent/ has no record",
+            folder.display()
+        ),
+        MarkFinding::Behind { folder, .. } => {
+            notes.starts_paused = true;
+            format!(
+                "the ledger is an older copy than the mark in {} says: every route is paused; compare sent/ with the receiver, then `patchdrop resume ROUTE`",
+                folder.display()
+            )
+        }
+        MarkFinding::Vanished { folder } => format!(
+            "the mark in {} is gone: is the volume mounted? patchdrop goes on with what it finds there",
+            folder.display()
+        ),
+        MarkFinding::Unreachable { folder, error } => {
+            format!("{} cannot be reached: {error}", folder.display())
+        }
+    };
+    tracing::error!("{text}");
+    notes.alerts.push(text);
+}
+
+/// The watcher, and what carries its hints into the loop one batch at a time.
+fn watching()
+-> (Box<dyn Watch>, mpsc::Receiver<Vec<crate::world::watch::Hint>>, impl Future<Output = ()>) {
+    let (sender, mut receiver) = mailbox();
+    let (hints, hints_in) = mpsc::channel(1);
+    let carrying = async move {
+        loop {
+            let batch = receiver.next().await;
+            if hints.send(batch).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    (Box::new(Watcher::new(sender)), hints_in, carrying)
+}
+
+/// The wish to stop, by signal: the first one drains, a second one ends at once.
+pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
+    let (stop, stop_in) = mpsc::channel(2);
+    tokio::spawn(async move {
+        for wish in [Stop::Drain, Stop::Now] {
+            signalled().await;
+            if stop.send(wish).await.is_err() {
+                return;
+            }
+        }
+    });
+    stop_in
+}
+
+#[cfg(unix)]
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// A warning of the config as one log line.
+pub(super) fn warn(notice: &Notice, path: &Path) {
+    tracing::warn!("{}", notice.at(path));
+}
