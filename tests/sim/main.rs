@@ -112,7 +112,7 @@ fn route(story: &Story) -> Route {
 const CONFIG: &str = r"
 state_dir   = '/s'
 watch       = 'poll'
-poll_every  = '2s'
+poll_every  = '20s'
 sweep_every = '60s'
 
 [route.orders]

@@ -72,6 +72,8 @@ fn check_homes(state: &mut State, story: &Story) {
             Home::Failed => vec![folder("failed")],
             Home::Held => vec![folder("held")],
             Home::SentOrHeld => vec![folder("sent"), folder("held")],
+            Home::FailedOrHeld => vec![folder("failed"), folder("held")],
+            Home::Settled => vec![folder("sent"), folder("failed"), folder("held")],
             Home::Nowhere => Vec::new(),
         };
         let fits = match places.as_slice() {

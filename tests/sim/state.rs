@@ -80,6 +80,7 @@ impl Disk {
 
     /// A person puts a file there, durably; one that is there is replaced by a new one.
     pub fn put(&mut self, place: &Place, content: &[u8], now: Wall) {
+        self.sync(&place.folder);
         self.next_node += 1;
         let node = self.next_node;
         let mtime_ns = now.0 * 1_000_000;
@@ -259,7 +260,6 @@ pub enum Behaviour {
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub id: FileId,
-    pub key: String,
     pub digest: Digest,
 }
 

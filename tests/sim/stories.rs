@@ -38,6 +38,10 @@ pub enum Home {
     Held,
     /// Sent, or held because a cut left it in doubt.
     SentOrHeld,
+    /// Failed, or held because a cut left it in doubt.
+    FailedOrHeld,
+    /// Any of the three.
+    Settled,
     /// Taken away by a person.
     Nowhere,
 }
@@ -103,6 +107,7 @@ fn mark_failed(id: String) -> Command {
 const A: &str = r#"{"order":"A"}"#;
 const B: &str = r#"{"order":"B"}"#;
 const C: &str = r#"{"order":"C"}"#;
+const D: &str = r#"{"order":"D"}"#;
 const BAD: &str = r#"{"order":]"#;
 
 fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
@@ -113,7 +118,7 @@ fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
 pub fn all() -> Vec<Story> {
     use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, TakeAway, Tell};
     use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Away, Status};
-    use Home::{Failed, Held, Inbox, Nowhere, Sent, SentOrHeld};
+    use Home::{Failed, FailedOrHeld, Held, Inbox, Nowhere, Sent, SentOrHeld, Settled};
     vec![
         Story {
             name: "a good file",
@@ -274,7 +279,7 @@ pub fn all() -> Vec<Story> {
                 (1, Tell(A, resend)),
             ],
             rule: |asked| once_then_accept(asked, Status(422)),
-            homes: vec![(A, SentOrHeld)],
+            homes: vec![(A, Settled)],
             stored: vec![(A, 0, 1)],
             ..Story::default()
         },
@@ -286,7 +291,7 @@ pub fn all() -> Vec<Story> {
                 (1, MoveBack { content: A, name: "a.json" }),
             ],
             rule: |asked| once_then_accept(asked, Status(422)),
-            homes: vec![(A, SentOrHeld)],
+            homes: vec![(A, Settled)],
             stored: vec![(A, 0, 1)],
             ..Story::default()
         },
@@ -294,7 +299,7 @@ pub fn all() -> Vec<Story> {
             name: "a poison file among good ones",
             script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (2, Drop("c.json", C))],
             rule: |asked| if asked.content.contains('A') { Status(400) } else { Accept },
-            homes: vec![(A, Failed), (B, SentOrHeld), (C, SentOrHeld)],
+            homes: vec![(A, FailedOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
             stored: vec![(A, 0, 0), (B, 0, 1), (C, 0, 1)],
             ..Story::default()
         },
@@ -311,7 +316,7 @@ pub fn all() -> Vec<Story> {
             name: "one file alone is refused like a wrong route",
             script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (60, Drop("c.json", C))],
             rule: |asked| if asked.content.contains('B') { Status(404) } else { Accept },
-            homes: vec![(A, SentOrHeld), (B, Failed), (C, SentOrHeld)],
+            homes: vec![(A, SentOrHeld), (B, FailedOrHeld), (C, SentOrHeld), (D, SentOrHeld)],
             stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 1)],
             ..Story::default()
         },
