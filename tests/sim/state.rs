@@ -90,6 +90,17 @@ impl Disk {
         }
     }
 
+    /// A person writes into a file in place, durably, and sets its mtime back.
+    pub fn rewrite(&mut self, place: &Place, content: &[u8], now: Wall) {
+        self.sync(&place.folder);
+        let Some(node) = self.node_at(place).and_then(|node| self.nodes.get_mut(&node)) else {
+            return;
+        };
+        assert_eq!(node.content.len(), content.len(), "a rewrite keeps the length");
+        node.content = content.to_vec();
+        node.changed_at = now;
+    }
+
     /// A person moves a file, durably.
     pub fn person_moves(&mut self, from: &Place, to: &Place, now: Wall) {
         self.sync(&from.folder);
