@@ -87,10 +87,7 @@ pub(crate) struct Scene {
 impl Scene {
     /// A scene whose service does not run yet, with one route: `orders`.
     pub(crate) fn of(plan: Plan) -> Self {
-        let options = SimulatorOptions {
-            client_secret: Secret::new(SECRET),
-            ..plan.simulator.clone()
-        };
+        let options = options_of(&plan);
         let sim = runtime().block_on(Simulator::start(options)).expect("a free port");
         let dir = tempfile::tempdir().expect("a folder of its own");
         let scene = Self { dir, sim, plan, service: None };
@@ -146,6 +143,11 @@ impl Scene {
         let text = text.replace("{sim}", &self.sim.url());
         let text = text.replace("{dir}", &self.dir.path().display().to_string());
         fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// What the simulator was started with.
+    pub(crate) fn options(&self) -> SimulatorOptions {
+        options_of(&self.plan)
     }
 
     /// A path in the scene's own folder.
@@ -376,6 +378,10 @@ impl Drop for Scene {
             }
         }
     }
+}
+
+fn options_of(plan: &Plan) -> SimulatorOptions {
+    SimulatorOptions { client_secret: Secret::new(SECRET), ..plan.simulator.clone() }
 }
 
 fn list(folder: &Path, text: &mut String) {

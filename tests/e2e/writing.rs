@@ -109,15 +109,22 @@ fn the_newest_of_a_name_at_the_claim_is_the_one_that_is_sent() {
     scene.until("it waits", |scene| scene.waiting("not-ready") == 1);
     scene.drop_file("a.json", "{\"version\": 2}");
     scene.until_in("sent", &["a.json"]);
-    // Renamed over one that was ready and whose route was paused.
+    let bodies: Vec<Vec<u8>> = scene.arrived().into_iter().map(|(_, _, body)| body).collect();
+    assert_eq!(bodies, [b"{\"version\": 2}".to_vec()]);
+    scene.verify();
+}
+
+#[test]
+fn a_name_dropped_again_while_its_route_is_paused_is_sent_once_as_it_is_then() {
+    let scene = Scene::running(Plan::default());
     assert_eq!(scene.ask(&["pause", "orders"]).code, Some(0));
     scene.drop_file("b.json", "{\"version\": 3}");
     scene.until("it waits", |scene| scene.waiting("paused") == 1);
     scene.drop_file("b.json", "{\"version\": 4}");
     assert_eq!(scene.ask(&["resume", "orders"]).code, Some(0));
-    scene.until_in("sent", &["a.json", "b.json"]);
+    scene.until_in("sent", &["b.json"]);
     let bodies: Vec<Vec<u8>> = scene.arrived().into_iter().map(|(_, _, body)| body).collect();
-    assert_eq!(bodies, [b"{\"version\": 2}".to_vec(), b"{\"version\": 4}".to_vec()]);
+    assert_eq!(bodies, [b"{\"version\": 4}".to_vec()]);
     scene.verify();
 }
 
@@ -160,24 +167,27 @@ fn a_file_that_vanishes_before_its_claim_is_forgotten_quietly() {
     scene.verify();
 }
 
-/// Takes the file out of `sending/` once `is_there` says so; it must end as missing, loudly.
-fn check_missing(scene: &Scene, is_there: impl Fn(&Scene) -> bool) {
+/// Takes the file out of `sending/` once `is_there` says so. That must be said loudly, and be on
+/// record with the times between which it happened.
+fn check_missing(scene: &Scene, state: &str, is_there: impl Fn(&Scene) -> bool) {
     scene.drop_file("gone.json", "{}");
-    scene.until("it is on its way", |scene| is_there(scene));
+    scene.until("it is on its way", is_there);
     let sending = scene.inbox().join("sending");
     let claimed = files(&sending);
     assert_eq!(claimed.len(), 1, "{claimed:?}");
     fs::rename(sending.join(&claimed[0]), scene.path("outside/taken.json")).unwrap();
-    scene.until("it is missing", |scene| {
-        scene.ask(&["list", "--state", "missing", "--json"]).out.contains("gone.json")
+    scene.until("somebody says that it is missing", |scene| {
+        let loud = |line: &str| line.contains("ERROR") && line.contains("took it away");
+        scene.log().lines().any(|line| loud(line) && line.contains("gone.json"))
     });
-    let log = scene.log();
-    let loud = log.lines().any(|line| line.contains("ERROR") && line.contains("gone.json"));
-    assert!(loud, "nothing loud in\n{log}");
+    let listed = scene.ask(&["list", "--state", state, "--json"]).out;
+    assert!(listed.contains("gone.json"), "{listed}\n{}", scene.story());
     let explained = scene.ask(&["explain", "gone.json"]);
     assert_eq!(explained.code, Some(0), "{explained:?}");
-    assert!(explained.out.contains("between"), "{}", explained.out);
-    assert_eq!(files(&scene.inbox().join("sent")), [""; 0]);
+    assert!(explained.out.contains("and is not there") || explained.out.contains("neither"));
+    for folder in ["sent", "held", "failed"] {
+        assert!(!scene.inbox().join(folder).join("gone.json").exists());
+    }
 }
 
 #[test]
@@ -188,12 +198,23 @@ fn a_file_that_vanishes_out_of_sending_while_it_is_deferred_is_missing() {
     });
     let answer = Act::Answer { status: 503, message: None, retry_after: None };
     scene.sim.set_rules(vec![Rule { act: answer, ..Rule::default() }]);
-    check_missing(&scene, |scene| scene.route("orders").is_some_and(|route| route.deferred == 1));
+    check_missing(&scene, "missing", |scene| {
+        scene.route("orders").is_some_and(|route| route.deferred == 1)
+    });
 }
 
 #[test]
-fn a_file_that_vanishes_out_of_sending_during_its_attempt_is_missing() {
+fn a_file_that_vanishes_during_an_accepted_attempt_is_on_record_as_sent_and_said_to_be_gone() {
+    let scene = Scene::running(Plan::default());
+    scene.sim.set_rules(vec![Rule { act: Act::Slow { millis: 1_000 }, ..Rule::default() }]);
+    check_missing(&scene, "sent", |scene| scene.posts() == 1);
+    scene.verify();
+}
+
+#[test]
+fn a_file_that_vanishes_during_its_attempt_keeps_its_end_and_is_said_to_be_gone() {
     let scene = Scene::running(Plan { defaults: "timeout = '1s'", ..Plan::default() });
     scene.sim.set_rules(vec![Rule { act: Act::Hang, ..Rule::default() }]);
-    check_missing(&scene, |scene| scene.posts() == 1);
+    check_missing(&scene, "held", |scene| scene.posts() == 1);
+    assert_eq!(scene.ask(&["verify"]).code, Some(3), "verify must not be content");
 }
