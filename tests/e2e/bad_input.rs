@@ -44,10 +44,7 @@ fn what_is_no_json_ends_in_failed_with_line_and_column_and_is_never_sent() {
 
 #[test]
 fn what_may_be_unfinished_waits_for_truncated_after_and_then_ends_in_failed() {
-    let scene = Scene::running(Plan {
-        defaults: "truncated_after = '2s'",
-        ..Plan::default()
-    });
+    let scene = Scene::running(Plan { defaults: "truncated_after = '2s'", ..Plan::default() });
     scene.drop_file("cut.json", "{\"a\": [1, 2");
     scene.drop_file("empty.json", "");
     scene.until("both wait", |scene| scene.waiting("truncated") == 2);

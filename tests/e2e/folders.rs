@@ -17,8 +17,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn a_file_with_a_done_marker_waits_for_it_and_takes_it_along() {
-    let scene =
-        Scene::running(Plan { defaults: "done_marker = '{name}.done'", ..Plan::default() });
+    let scene = Scene::running(Plan { defaults: "done_marker = '{name}.done'", ..Plan::default() });
     scene.drop_file("a.json", "{}");
     scene.drop_file("b.json", "{}");
     scene.until("both wait", |scene| scene.waiting("no-marker") == 2);
@@ -101,10 +100,8 @@ fn a_new_subfolder_becomes_a_route_while_the_service_runs_and_others_are_said_to
 
 #[test]
 fn a_root_that_vanishes_is_no_empty_root_and_goes_on_when_it_is_back() {
-    let mut scene = Scene::running(Plan {
-        top: "poll_every = '1s'\nsweep_every = '1s'",
-        ..Plan::default()
-    });
+    let mut scene =
+        Scene::running(Plan { top: "poll_every = '1s'\nsweep_every = '1s'", ..Plan::default() });
     assert_eq!(scene.ask(&["pause", "orders"]).code, Some(0));
     scene.drop_file("a.json", "{}");
     scene.until("it waits", |scene| scene.waiting("paused") == 1);

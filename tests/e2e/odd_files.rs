@@ -40,17 +40,22 @@ fn links_fifos_devices_and_folders_are_left_alone_counted_and_warned_of_once() {
     scene.until_in("sent", &["good.json"]);
     let log = scene.log();
     for reason in ["link", "special", "in-a-subfolder", "ignored"] {
-        let said = log
-            .lines()
-            .filter(|line| line.contains(&format!("reason={reason}")))
-            .count();
+        let said = log.lines().filter(|line| line.contains(&format!("reason={reason}"))).count();
         assert_eq!(said, 1, "{reason} in\n{log}");
     }
     let status = scene.ask(&["status", "--json"]).out;
     assert!(status.contains("\"special\""), "{status}");
     let mut expected = vec![
-        "dangling.json", "failed", "fifo.json", "folder.json", "held", "link.json", "notes.txt",
-        "null.json", "sending", "sent",
+        "dangling.json",
+        "failed",
+        "fifo.json",
+        "folder.json",
+        "held",
+        "link.json",
+        "notes.txt",
+        "null.json",
+        "sending",
+        "sent",
     ];
     expected.retain(|name| specials == 2 || *name != "null.json");
     assert_eq!(names(&inbox), expected);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use patchdrop::simulator::{Simulator, SimulatorOptions};
+use patchdrop::simulator::SimulatorOptions;
 
-use super::scene::{Plan, Scene, beat, files, names, runtime};
+use super::scene::{Plan, Scene, beat, files, names};
 
 const FILES: usize = 1_000;
 
@@ -53,7 +53,6 @@ fn a_server_that_is_down_for_a_while_costs_no_file_and_sending_resumes_by_itself
     });
     scene.drop_file("before.json", "{}");
     scene.until_in("sent", &["before.json"]);
-    let port = scene.sim.addr().port();
     scene.sim.stop();
     for number in 0..100 {
         scene.drop_file(format!("{number}.json"), "{}");
@@ -65,8 +64,7 @@ fn a_server_that_is_down_for_a_while_costs_no_file_and_sending_resumes_by_itself
     // Longer than give_up_after: paused time does not count.
     beat(Duration::from_millis(3_500));
     assert_eq!(names(&scene.inbox().join("failed")), [""; 0], "{}", scene.story());
-    let options = SimulatorOptions { port, ..scene.options() };
-    scene.sim = runtime().block_on(Simulator::start(options)).expect("its port is free again");
+    scene.revive();
     scene.until("all go out", |scene| names(&scene.inbox().join("sent")).len() == 101);
     assert_eq!(scene.arrivals().len(), 100);
     assert_eq!(scene.sim.counts().accepted, 100);

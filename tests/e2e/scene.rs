@@ -145,9 +145,20 @@ impl Scene {
         fs::write(self.path("config.toml"), text).unwrap();
     }
 
-    /// What the simulator was started with.
-    pub(crate) fn options(&self) -> SimulatorOptions {
-        options_of(&self.plan)
+    /// Cuts the simulator off and puts one that has seen nothing, with no rules, in its place.
+    pub(crate) fn revive(&mut self) {
+        let port = self.sim.addr().port();
+        self.sim.stop();
+        let options = SimulatorOptions { port, rules: Vec::new(), ..options_of(&self.plan) };
+        let since = Instant::now();
+        // The old one leaves its port a moment after it was told to.
+        self.sim = loop {
+            match runtime().block_on(Simulator::start(options.clone())) {
+                Ok(sim) => break sim,
+                Err(error) => assert!(since.elapsed() < GUARD, "{error:?}"),
+            }
+            beat(Duration::from_millis(10));
+        };
     }
 
     /// A path in the scene's own folder.
@@ -353,7 +364,8 @@ impl Scene {
     pub(crate) fn story(&self) -> String {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         let tail = log.lines().count().saturating_sub(60);
-        let log: String = log.lines().skip(tail).fold(String::new(), |text, line| text + line + "\n");
+        let log: String =
+            log.lines().skip(tail).fold(String::new(), |text, line| text + line + "\n");
         let mut tree = String::new();
         list(&self.path("root"), &mut tree);
         format!(
@@ -407,9 +419,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 /// The names of what is no folder, sorted.
 pub(crate) fn files(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
-    names.retain(|name| {
-        fs::symlink_metadata(folder.join(name)).is_ok_and(|it| !it.is_dir())
-    });
+    names.retain(|name| fs::symlink_metadata(folder.join(name)).is_ok_and(|it| !it.is_dir()));
     names
 }
 

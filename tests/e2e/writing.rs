@@ -79,8 +79,21 @@ fn a_file_still_being_written_is_sent_once_and_whole_after_its_end() {
         Writer { name: "pauses.json", letter: 'b', pause: often * 9, pauses: 2, ..base },
         Writer { name: "old.json", letter: 'c', keeps_mtime_old: true, ..base },
         // Longer than quiet_for: that the document is not at its end shows.
-        Writer { name: "again.json", letter: 'd', pause: often * 3, pauses: 5, reopens: true, ..base },
-        Writer { name: "old-again.json", letter: 'e', reopens: true, keeps_mtime_old: true, ..base },
+        Writer {
+            name: "again.json",
+            letter: 'd',
+            pause: often * 3,
+            pauses: 5,
+            reopens: true,
+            ..base
+        },
+        Writer {
+            name: "old-again.json",
+            letter: 'e',
+            reopens: true,
+            keeps_mtime_old: true,
+            ..base
+        },
     ];
     let inbox = scene.inbox();
     let written: Vec<(&str, Vec<u8>)> = std::thread::scope(|scope| {
