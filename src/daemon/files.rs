@@ -269,11 +269,11 @@ impl<W: World> Daemon<W> {
 fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
-            tracing::error!(%route, code = %cause.code, why = %cause.plain, "route paused, files wait: {}", send::remedy(cause, &route.to_string()));
+            tracing::error!(%route, code = %cause.code, why = %cause.plain, "route paused, files wait: {}", send::remedy(cause, Some(route)));
         }
         Change::RouteResumed(route) => tracing::info!(%route, "route goes on"),
         Change::DestinationPaused(destination, cause) => {
-            tracing::error!(%destination, code = %cause.code, why = %cause.plain, "destination paused, files wait, one probes from time to time: {}", send::remedy(cause, &destination.to_string()));
+            tracing::error!(%destination, code = %cause.code, why = %cause.plain, "destination paused, files wait, one probes from time to time: {}", send::remedy(cause, None));
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");

@@ -326,7 +326,7 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
         _ if entry.attempt > 0 => format!(
             "  {}\n  Send it again: patchdrop resend {id}\n  \
              or move the file back into its drop folder.\n",
-            send::remedy(cause, &route.to_string())
+            send::remedy(cause, Some(route))
         ),
         _ => "  Mend the file (or have it exported again) and drop it into its folder again.\n"
             .to_owned(),
