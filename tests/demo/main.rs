@@ -1,4 +1,5 @@
 //! The demo is run as a user runs it: it judges itself, and what it shows is what happened.
+#![expect(clippy::disallowed_methods, reason = "reads what the demo leaves to look at")]
 
 use std::process::{Command, Stdio};
 
@@ -55,6 +56,7 @@ fn the_demo_ends_well_and_shows_where_each_file_ended() {
         assert!(text.lines().any(is_said), "{file}: {words:?} is not in\n{text}");
     }
     assert!(text.contains("\nAll as it should be"), "{text}");
+    assert_sidecars_speak_plainly(temporary.path());
     if cfg!(unix) {
         assert_suggested_commands_work(&text);
     }
@@ -68,5 +70,22 @@ fn assert_suggested_commands_work(text: &str) {
     for line in tried {
         let output = Command::new("sh").args(["-c", line]).output().expect("sh starts");
         assert!(output.status.success(), "{line}: {output:?}");
+    }
+}
+
+/// The first line says what is wrong, and what to do stands where a person looks for it.
+fn assert_sidecars_speak_plainly(temporary: &std::path::Path) {
+    let folders = std::fs::read_dir(temporary).expect("the demo's folder is left");
+    let folder = folders.map(|entry| entry.expect("an entry").path()).next().expect("a folder");
+    for (file, first, advice) in [
+        ("failed/SO-1003.json", "objects are open.", "  Check that the program that writes"),
+        ("failed/SO-1004.json", "refused this file (422).", "  Mend what the server objects to"),
+        ("held/SO-1005.json", "without an answer.", "  It has it:     patchdrop mark "),
+    ] {
+        let path = folder.join("drop/orders").join(format!("{file}.why.txt"));
+        let text = std::fs::read_to_string(&path).expect("a sidecar");
+        assert!(text.lines().next().is_some_and(|line| line.ends_with(first)), "{text}");
+        let (_, what_to_do) = text.split_once("What you can do:\n").expect("what to do");
+        assert!(what_to_do.contains(advice), "{text}");
     }
 }
