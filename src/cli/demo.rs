@@ -32,12 +32,10 @@ use samples::{Arrival, Sample};
 
 /// See it work: a simulated server, a service, sample files, and what becomes of each
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Everything happens in a temporary folder and on this machine's loopback address.\n\n\
-    Examples:\n  \
+#[command(after_help = "Everything happens in a temporary folder and on this machine's loopback \
+    address.\n\nExamples:\n  \
     patchdrop demo\n  \
-    patchdrop demo --stay   keeps running: drop files of your own"
-)]
+    patchdrop demo --stay   keeps running: drop files of your own")]
 pub(super) struct Arguments {
     /// Keep running afterwards, until Ctrl-C
     #[arg(long)]
@@ -99,8 +97,8 @@ async fn play(
     writeln!(screen.out)?;
     if wrong.is_empty() {
         let text = format!(
-            "All as it should be: the record, the folders and the server's own list agree, byte for \
-             byte.\nThe server was asked for a token {}.",
+            "All as it should be: the record, the folders and the server's own list agree, byte \
+             for byte.\nThe server was asked for a token {}.",
             if seen.token_requests == 1 { "once" } else { "more than once" }
         );
         writeln!(screen.out, "{}", screen.style.well(&text))?;

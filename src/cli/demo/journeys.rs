@@ -129,7 +129,11 @@ fn events(history: &History) -> Vec<(Wall, String)> {
         }
         events.extend(attempt_words(attempt));
     }
-    events.extend(remarks.iter().map(|remark| (remark.at, remark.text.clone())));
+    for remark in remarks {
+        // What is behind a semicolon goes into detail: `explain` has it.
+        let text = remark.text.split(';').next().unwrap_or_default();
+        events.push((remark.at, text.to_owned()));
+    }
     let decided_at = entry.decided_at.unwrap_or(entry.claimed_at);
     match entry.state {
         State::Sent | State::Failed | State::Held => {
@@ -161,7 +165,7 @@ fn attempt_words(attempt: &Attempt) -> Option<(Wall, String)> {
         Verdict::Deferred => "deferred",
         Verdict::RouteFault => "not accepted, the route pauses",
         Verdict::TokenRefused => "token refused",
-        Verdict::NotSent => "not sent",
+        Verdict::NotSent => return Some((attempt.ended_at?, "not sent yet".to_owned())),
         Verdict::Delivered | Verdict::Rejected | Verdict::InDoubt | Verdict::Changed => {
             return None;
         }

@@ -11,7 +11,7 @@ use super::super::failure::Failure;
 use super::super::screen::{Align, Screen, Table};
 use super::journeys::Journeys;
 use super::samples::Sample;
-use crate::model::file::Digest;
+use crate::model::file::{Digest, Place};
 use crate::model::step::{Conversion, Entry, State};
 use crate::simulator::Seen;
 
@@ -25,7 +25,7 @@ pub(super) fn has_ended(sample: &Sample, journeys: &Journeys) -> bool {
     }
     let Some(entry) = journeys.entry(sample.route, sample.name) else { return false };
     let has_end = matches!(entry.state, State::Sent | State::Failed | State::Held);
-    let target = entry.target.as_ref().map(|target| target.path());
+    let target = entry.target.as_ref().map(Place::path);
     has_end && target.is_some_and(|path| path.exists())
 }
 
