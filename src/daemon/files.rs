@@ -258,11 +258,15 @@ impl<W: World> Daemon<W> {
 fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
-            tracing::error!(%route, code = %cause.code, why = %cause.plain, "route paused, files wait: {}", send::remedy(cause, &route.to_string()));
+            let remedy = send::remedy(cause, &route.to_string());
+            let (code, why) = (&cause.code, &cause.plain);
+            tracing::error!(%route, %code, %why, "route paused, files wait: {remedy}");
         }
         Change::RouteResumed(route) => tracing::info!(%route, "route goes on"),
         Change::DestinationPaused(destination, cause) => {
-            tracing::error!(%destination, code = %cause.code, why = %cause.plain, "destination paused, files wait, one probes from time to time: {}", send::remedy(cause, &destination.to_string()));
+            let remedy = send::remedy(cause, &destination.to_string());
+            let (code, why) = (&cause.code, &cause.plain);
+            tracing::error!(%destination, %code, %why, "destination paused, files wait, one probes from time to time: {remedy}");
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");
