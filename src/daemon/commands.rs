@@ -135,11 +135,10 @@ impl<W: World> Daemon<W> {
                     Duration::ZERO,
                     now.tick,
                 );
-                match report {
-                    // It is claimed and on record; it is taken up again like any parked file, so
-                    // that a file of the same name that is on its way goes first.
-                    Report::Claimed(_) | Report::Resumed(_) => {}
-                    report => self.reported(entry.id, report, now),
+                // What is claimed and on record is taken up again like any parked file, so that a
+                // file of the same name that is on its way goes first.
+                if !matches!(report, Report::Claimed(_) | Report::Resumed(_)) {
+                    self.reported(entry.id, report, now);
                 }
             }
             TakenUp::Route(record) => {
@@ -240,9 +239,9 @@ async fn release<W: World>(
     entry.apply(&step);
     let mut text = "released: it is sent again under the same key".to_owned();
     if let Some(newer) = newer_sent(ctx, &entry).await {
-        text.push_str(&format!(
-            "; a newer file of this name ({newer}) has been accepted since: this older one arrives after it"
-        ));
+        text = format!(
+            "{text}; a newer file of this name ({newer}) has been accepted since: this older one arrives after it"
+        );
     }
     Ok((entry, text))
 }
@@ -373,9 +372,6 @@ async fn marked<W: World>(
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
     drop(target);
     let report = carry::resume(ctx, &route, entry.id).await;
-    let entry = match &report {
-        Report::Ended(ended) => (**ended).clone(),
-        _ => entry,
-    };
+    let entry = if let Report::Ended(ended) = &report { (**ended).clone() } else { entry };
     Ok((entry, report))
 }

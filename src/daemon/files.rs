@@ -32,10 +32,9 @@ impl<W: World> Daemon<W> {
         let ticket = Ticket::File(id);
         match start {
             Start::Resume(_) => {
-                self.spawn(
-                    ticket,
-                    async move { Work::Report(carry::resume(&ctx, &equipped, id).await) },
-                )
+                self.spawn(ticket, async move {
+                    Work::Report(carry::resume(&ctx, &equipped, id).await)
+                });
             }
             Start::Attempt(_) => {
                 let Some(carried) = self.ready.remove(&id) else { return };
@@ -57,12 +56,11 @@ impl<W: World> Daemon<W> {
     pub(super) fn looked(&mut self, look: LookTicket, work: Work) {
         let now = self.now();
         let LookTicket { folder, index, route, sighting } = look;
-        let report = match work {
-            Work::Report(report) => report,
-            _ => {
-                tracing::error!(%route, file = %sighting.shown(), "a look at a file failed by a bug; it is looked at again; please report this");
-                Report::Left(Some((Reason::NotReady, Duration::from_secs(60))))
-            }
+        let report = if let Work::Report(report) = work {
+            report
+        } else {
+            tracing::error!(%route, file = %sighting.shown(), "a look at a file failed by a bug; it is looked at again; please report this");
+            Report::Left(Some((Reason::NotReady, Duration::from_mins(1))))
         };
         let finding = match report {
             Report::Claimed(carried) => {
@@ -99,13 +97,10 @@ impl<W: World> Daemon<W> {
     /// A later stage of a journey has ended.
     pub(super) fn carried(&mut self, id: FileId, work: Work) {
         let now = self.now();
-        let report = match work {
-            Work::Report(report) => report,
-            _ => {
-                tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
-                self.schedule.stumbled(id, now.tick);
-                return;
-            }
+        let Work::Report(report) = work else {
+            tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
+            self.schedule.stumbled(id, now.tick);
+            return;
         };
         self.reported(id, report, now);
     }
@@ -157,7 +152,7 @@ impl<W: World> Daemon<W> {
 
     fn decide(&self, entry: &Entry, judged: &Judged) -> Next {
         let Some(equipped) = self.equipped.get(&entry.route) else {
-            return Next::Park { wait: Duration::from_secs(60) };
+            return Next::Park { wait: Duration::from_mins(1) };
         };
         let standing = Standing {
             delivered_since_refusal: self.schedule.delivered_since_refusal(entry.id),
@@ -269,11 +264,15 @@ impl<W: World> Daemon<W> {
 fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
-            tracing::error!(%route, code = %cause.code, why = %cause.plain, "route paused, files wait: {}", send::remedy(cause, Some(route)));
+            let remedy = send::remedy(cause, Some(route));
+            let (code, why) = (&cause.code, &cause.plain);
+            tracing::error!(%route, %code, %why, "route paused, files wait: {remedy}");
         }
         Change::RouteResumed(route) => tracing::info!(%route, "route goes on"),
         Change::DestinationPaused(destination, cause) => {
-            tracing::error!(%destination, code = %cause.code, why = %cause.plain, "destination paused, files wait, one probes from time to time: {}", send::remedy(cause, None));
+            let remedy = send::remedy(cause, None);
+            let (code, why) = (&cause.code, &cause.plain);
+            tracing::error!(%destination, %code, %why, "destination paused, files wait, one probes from time to time: {remedy}");
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");

@@ -109,7 +109,8 @@ impl<W: World> Daemon<W> {
         for entry in self.unsettled.remove(name).into_iter().flatten().chain(strays) {
             self.park_entry(&entry, now);
         }
-        tracing::info!(route = %name, folder = %route.folders.inbox.display(), host = %route.deliver.host, "route ready");
+        let (folder, host) = (route.folders.inbox.display(), &route.deliver.host);
+        tracing::info!(route = %name, %folder, %host, "route ready");
         if self.mode == super::Mode::OneCommand {
             return;
         }
@@ -284,8 +285,9 @@ impl<W: World> Daemon<W> {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
                     Err(not) if is_news(&not) => {
-                        if self.not_routes.insert(parent.join(folder)) {
-                            tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
+                        let folder = parent.join(folder);
+                        if self.not_routes.insert(folder.clone()) {
+                            tracing::warn!(folder = %folder.display(), reason = %not.text, "folder is no route: nothing in it is sent");
                         }
                     }
                     Err(_) => {}

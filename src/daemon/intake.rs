@@ -203,10 +203,10 @@ impl Intake {
     pub(super) fn next_candidate(&mut self, now: Now) -> Option<Candidate> {
         loop {
             let Some(sighting) = self.sweep.as_mut()?.pending.pop_front() else {
-                if let Some(go_on) = self.sweep.as_mut()?.go_on.take() {
-                    if go_on.send(()).is_err() {
-                        tracing::trace!("the sweep has ended meanwhile");
-                    }
+                if let Some(go_on) = self.sweep.as_mut()?.go_on.take()
+                    && go_on.send(()).is_err()
+                {
+                    tracing::trace!("the sweep has ended meanwhile");
                 }
                 return None;
             };
@@ -250,15 +250,12 @@ impl Intake {
         now: Tick,
     ) {
         let look_at = wait.map(|wait| now.plus(wait));
-        let counts = match &mut self.sweep {
-            Some(sweep) => {
-                sweep.look_at = earlier(sweep.look_at, look_at);
-                &mut sweep.counts
-            }
-            None => {
-                self.look_at = earlier(Some(self.look_at), look_at).unwrap_or(self.look_at);
-                &mut self.counts
-            }
+        let counts = if let Some(sweep) = &mut self.sweep {
+            sweep.look_at = earlier(sweep.look_at, look_at);
+            &mut sweep.counts
+        } else {
+            self.look_at = earlier(Some(self.look_at), look_at).unwrap_or(self.look_at);
+            &mut self.counts
         };
         let waiting = counts.entry((index, reason)).or_default();
         waiting.files += 1;

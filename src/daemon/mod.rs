@@ -55,7 +55,7 @@ const PARKED_MAX: usize = 10_000;
 const EVENTS_A_TURN: usize = 256;
 
 /// The loop wakes at least this often, so that a jump of a clock cannot put it to sleep.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 /// Until when the loop runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,7 +295,9 @@ impl<W: World> Daemon<W> {
             (Ticket::Command, work) => {
                 self.command_under_way = false;
                 if let Work::TakenUp(all) = work {
-                    all.into_iter().for_each(|taken_up| self.taken_up(taken_up));
+                    for taken_up in all {
+                        self.taken_up(taken_up);
+                    }
                 }
             }
             (ticket, _) => {

@@ -290,7 +290,7 @@ mod tests {
             quiet_for: Duration::from_secs(1),
             truncated_after: Duration::from_secs(30),
             done_marker: marker.map(str::to_owned),
-            first_sweep_max_age: Some(Duration::from_secs(86_400)),
+            first_sweep_max_age: Some(Duration::from_hours(24)),
         }
     }
 

@@ -130,9 +130,9 @@ mod tests {
         assert_eq!(assess(&sighting(changed_at), &RULES, &evidence, now), expected);
     }
 
-    fn remembered(first_seen: u64, finding: Option<Reason>) -> Option<Remembered> {
+    fn remembered(first_seen: u64, finding: Option<Reason>) -> Remembered {
         let Sighting { identity, changed_at, .. } = sighting(99_900);
-        Some(Remembered { identity, changed_at, first_seen: Tick(first_seen), finding })
+        Remembered { identity, changed_at, first_seen: Tick(first_seen), finding }
     }
 
     #[test]
@@ -147,14 +147,14 @@ mod tests {
     fn a_change_time_from_the_future_counts_from_first_seen() {
         let trusted = Evidence { trusts_change_time: true, ..Evidence::default() };
         check(186_400_000, trusted, Readiness::Wait(Reason::NotReady, RULES.quiet_for));
-        let known = Evidence { remembered: remembered(49_000, None), ..trusted };
+        let known = Evidence { remembered: Some(remembered(49_000, None)), ..trusted };
         check(186_400_000, known, Readiness::Ready);
     }
 
     #[test]
     fn where_change_times_lie_the_wait_counts_from_first_seen() {
         check(0, Evidence::default(), Readiness::Wait(Reason::NotReady, RULES.quiet_for));
-        let known = Evidence { remembered: remembered(49_400, None), ..Evidence::default() };
+        let known = Evidence { remembered: Some(remembered(49_400, None)), ..Evidence::default() };
         check(0, known, Readiness::Wait(Reason::NotReady, Duration::from_millis(400)));
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let evidence = Evidence {
             trusts_change_time: true,
             moved_in: true,
-            remembered: remembered(0, Some(Reason::Truncated)),
+            remembered: Some(remembered(0, Some(Reason::Truncated))),
             ..Evidence::default()
         };
         check(90_000, evidence, Readiness::Wait(Reason::Truncated, Duration::from_secs(20)));

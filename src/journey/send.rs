@@ -11,7 +11,7 @@ use crate::model::step::{AttemptEnd, Entry, Verdict};
 use crate::model::time::Wall;
 
 /// A gateway may ask for any wait; more than this is not believed (`retry_after_max`).
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// How much of an answer may stand in a sidecar.
 const EXCERPT_MAX_BYTES: usize = 2_048;
@@ -55,7 +55,7 @@ fn filled_in(value: &str, entry: &Entry) -> String {
         if byte.is_ascii_graphic() && *byte != b'%' || *byte == b' ' {
             name.push(char::from(*byte));
         } else {
-            name.push_str(&format!("%{byte:02X}"));
+            name = format!("{name}%{byte:02X}");
         }
     }
     value
@@ -275,7 +275,11 @@ fn field_of(body: &[u8], path: &str) -> Option<serde_json::Value> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     let found = path.split('.').try_fold(&document, |value, part| match value {
         serde_json::Value::Array(items) => items.get(part.parse::<usize>().ok()?),
-        other => other.get(part),
+        serde_json::Value::Object(fields) => fields.get(part),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => None,
     })?;
     Some(found.clone())
 }

@@ -9,7 +9,7 @@ use super::send::{self, Judged};
 use crate::model::file::{FileId, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::{Backoff, InDoubt, Route};
-use crate::model::step::{Attempt, AttemptEnd, Entry, State, Verdict};
+use crate::model::step::{Attempt, AttemptEnd, Conversion, Entry, State, Verdict};
 use crate::model::time::Wall;
 
 /// What follows a verdict.
@@ -316,31 +316,33 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause, remedy: Option<&str>) 
     let id = entry.id;
     let route = &entry.route;
     let in_doubt = entry.last_verdict == Some(Verdict::InDoubt);
-    match state {
-        State::Held if in_doubt => format!(
+    if state == State::Held && in_doubt {
+        format!(
             "  Look at the receiver whether it has this file (key {key}).\n  \
              It has it:     patchdrop mark {id} --sent --note \"who looked, where\"\n  \
              It hasn't:     patchdrop release {id}      (sends it under the same key)\n  \
              Don't send it: patchdrop mark {id} --failed --note \"why\"\n",
             key = entry.key
-        ),
-        State::Held => format!(
+        )
+    } else if state == State::Held {
+        format!(
             "  Look at the file. Send it as it is: patchdrop release {id}\n  \
              Don't send it: patchdrop mark {id} --failed --note \"why\"\n"
-        ),
-        _ if entry.last_verdict == Some(Verdict::Rejected) => format!(
+        )
+    } else if entry.last_verdict == Some(Verdict::Rejected) {
+        format!(
             "  Mend what the server objects to, and drop the file into its folder again;\n  \
              or, once the server would take it as it is: patchdrop resend {id}\n"
-        ),
-        _ if entry.attempt > 0 => format!(
+        )
+    } else if entry.attempt > 0 {
+        format!(
             "  {}\n  Send it again: patchdrop resend {id}\n  \
              or move the file back into its drop folder.\n",
             send::remedy(cause, Some(route))
-        ),
-        _ => {
-            let first = remedy.unwrap_or("Mend the file (or have it exported again).");
-            format!("  {first}\n  As it is it would be refused again.\n")
-        }
+        )
+    } else {
+        let first = remedy.unwrap_or("Mend the file (or have it exported again).");
+        format!("  {first}\n  As it is it would be refused again.\n")
     }
 }
 
@@ -358,7 +360,7 @@ pub fn receipt(entry: &Entry, end: Option<&AttemptEnd>, host: &str, at: Wall) ->
         "sha256": entry.digest.map(|digest| digest.to_string()),
         "body_bytes": envelope.map(|envelope| envelope.bytes),
         "body_sha256": envelope.map(|envelope| envelope.digest.to_string()),
-        "conversion": envelope.and_then(|envelope| envelope.conversion).map(|done| done.name()),
+        "conversion": envelope.and_then(|envelope| envelope.conversion).map(Conversion::name),
         "remarks": envelope.map(|envelope| &envelope.remarks),
         "claimed_at": entry.claimed_at,
         "accepted_at": at,
@@ -383,8 +385,8 @@ mod tests {
         Backoff {
             first: Duration::from_secs(1),
             factor: 2.0,
-            max: Duration::from_secs(300),
-            give_up_after: Duration::from_secs(432_000),
+            max: Duration::from_mins(5),
+            give_up_after: Duration::from_hours(120),
         }
     }
 
@@ -408,8 +410,8 @@ mod tests {
     fn the_wait_grows_to_its_bound_and_never_overflows() {
         assert_eq!(ceiling(&rules(), 1), Duration::from_secs(1));
         assert_eq!(ceiling(&rules(), 4), Duration::from_secs(8));
-        assert_eq!(ceiling(&rules(), 40), Duration::from_secs(300));
-        assert_eq!(ceiling(&rules(), u32::MAX), Duration::from_secs(300));
+        assert_eq!(ceiling(&rules(), 40), Duration::from_mins(5));
+        assert_eq!(ceiling(&rules(), u32::MAX), Duration::from_mins(5));
         assert_eq!(backoff(&rules(), 4, 0.0), Duration::ZERO);
         assert_eq!(backoff(&rules(), 4, 0.5), Duration::from_secs(4));
     }

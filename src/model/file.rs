@@ -172,7 +172,7 @@ pub fn shown(name: &OsStr) -> String {
             }
         }
         for byte in part.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            text = format!("{text}\\x{byte:02x}");
         }
     }
     text
@@ -180,5 +180,8 @@ pub fn shown(name: &OsStr) -> String {
 
 /// Marks that reorder or hide text (bidirectional overrides, zero-width signs).
 fn is_format(letter: char) -> bool {
-    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(
+        letter,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
 }

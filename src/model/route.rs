@@ -231,7 +231,7 @@ pub struct Backoff {
 pub struct Credential {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// OAuth2 client credentials, the only kind so far.
+    /// `OAuth2` client credentials, the only kind so far.
     pub oauth2: OAuth2,
     /// Ask anew this long before the token's end.
     pub refresh_before: Duration,
@@ -252,7 +252,7 @@ impl Credential {
     }
 }
 
-/// OAuth2 client credentials.
+/// `OAuth2` client credentials.
 #[derive(Clone, Debug)]
 pub struct OAuth2 {
     /// Where the token is asked for.
@@ -280,7 +280,7 @@ pub enum TokenMethod {
     Auto,
     /// As Patchworks documents it.
     Get,
-    /// As stock OAuth2 has it.
+    /// As stock `OAuth2` has it.
     Post,
 }
 

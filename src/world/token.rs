@@ -163,8 +163,8 @@ impl<C: Clock, E: Endpoint> TokenDesk<C, E> {
         self.desk.seats.get(credential).is_some_and(|seat| seat.credential.may_go_to(host))
     }
 
-    /// One exchange at a time; `is_stale` says whether the held token is to be replaced, asked again
-    /// once the gate is open.
+    /// One exchange at a time; `is_stale` says whether the held token is to be replaced, asked
+    /// again once the gate is open.
     async fn exchange(
         &self,
         seat: &Arc<Seat>,

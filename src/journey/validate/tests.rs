@@ -772,7 +772,11 @@ fn compare(file: &[u8], block_bytes: usize, lengths: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 600,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn it_accepts_what_serde_json_accepts_and_nothing_else(

@@ -91,7 +91,8 @@ impl Begun {
             inner.file = file;
             inner.bytes = bytes;
             inner.torn = false;
-            // What is open alone may fill it: then it doubles, so that it is not rewritten each time.
+            // What is open alone may fill it: then it doubles, so that it is not rewritten each
+            // time.
             inner.bytes_max = inner.bytes_max.max(bytes.saturating_mul(2));
         }
         let mut line = String::with_capacity(24);
