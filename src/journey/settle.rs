@@ -337,7 +337,12 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause, remedy: Option<&str>) 
              or move the file back into its drop folder.\n",
             send::remedy(cause, &route.to_string())
         ),
-        _ => {
+        State::Failed
+        | State::Sent
+        | State::Sending
+        | State::Deferred
+        | State::Missing
+        | State::Cancelled => {
             let first = remedy.unwrap_or("Mend the file (or have it exported again).");
             format!("  {first}\n  As it is it would be refused again.\n")
         }
