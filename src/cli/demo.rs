@@ -374,5 +374,6 @@ fn private_file(path: &Path) -> io::Result<File> {
 fn program() -> String {
     let Ok(path) = std::env::current_exe() else { return "patchdrop".to_owned() };
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).map_or(&*path, |below| below).display().to_string()
+    let below = path.strip_prefix(&here).map(|below| Path::new(".").join(below));
+    below.unwrap_or(path).display().to_string()
 }
