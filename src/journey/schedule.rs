@@ -35,6 +35,9 @@ const WINDOW_START: usize = 4;
 /// How long a due probe waits for a file that has not been refused yet.
 const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
 
+/// The smallest step of time.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Places that a route always has, however busy the others are.
 const PLACES_ALWAYS: usize = 8;
 
@@ -610,7 +613,8 @@ impl Schedule {
             }
         };
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
-            if let Some((due, _)) = lane.parked.first() {
+            // Those that are due already wait for something else than time.
+            if let Some((due, _)) = lane.parked.range((now.plus(TICK), FileId(0))..).next() {
                 earliest(*due);
             }
             if let Some(pause) = &lane.pause {
@@ -739,7 +743,7 @@ impl Schedule {
             let id = if prefers_retry {
                 lane.retries.pop_front().or_else(|| lane.fresh.pop_front())
             } else {
-                lane.fresh.pop_front()
+                lane.fresh.pop_front().or_else(|| lane.retries.pop_front())
             };
             let Some(id) = id else { break };
             begin(&mut self.files, lane, id, now);
@@ -793,12 +797,15 @@ impl Schedule {
                 .flatten()
                 .filter_map(|pause| pause.prober.clone())
                 .collect();
+        let may_probe = lane.paused_by_person.is_none()
+            && self.suspended_until.is_none()
+            && circuit.is_none_or(|circuit| circuit.not_before <= now);
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
             let Some(track) = self.files.get_mut(&id) else { continue };
             let probes =
                 probers.iter().any(|(route, name)| *route == track.route && *name == track.name);
-            if probes && lane.paused_by_person.is_none() {
+            if probes && may_probe {
                 begin(&mut self.files, lane, id, now);
                 starts.push(Start::Attempt(id));
             } else {
