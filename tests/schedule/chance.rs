@@ -163,8 +163,6 @@ impl Pair {
                 self.scene.schedule.look_ended(&name_of(ROUTES[route].0), OsStr::new(&named));
             }
             Event::LookClaims { .. } | Event::LookFails { .. } => {}
-            // The loop records nothing under a name while it looks at a file of that name.
-            Event::OnRecord { route, name, .. } if self.looks.contains(&(route, name)) => {}
             Event::OnRecord { route, name, wait_ms, refused } => {
                 self.on_record(route, name, wait_ms, refused);
             }
@@ -309,13 +307,15 @@ impl Pair {
         starts.len()
     }
 
-    /// P13: nobody older of its name is left, and none of its name is under way beside it.
+    /// P13: none of its name is under way beside it, nor, if it is to be taken up, is an older one
+    /// left. (An older one may be let go by a person while a newer one is being looked at.)
     fn is_oldest_of_its_name(&self, id: FileId) -> bool {
         let file = self.files[&id];
+        let is_parked = file.stage == Stage::Parked;
         let same = |other: &Believed| other.route == file.route && other.name == file.name;
         !self.looks.contains(&(file.route, file.name))
             && self.files.iter().filter(|(_, other)| same(other)).all(|(other, believed)| {
-                *other == id || (*other > id && believed.stage == Stage::Parked)
+                *other == id || (believed.stage == Stage::Parked && (*other > id || !is_parked))
             })
     }
 

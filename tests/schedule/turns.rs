@@ -143,6 +143,20 @@ fn a_look_that_comes_to_nothing_frees_its_name_and_place() {
 }
 
 #[test]
+fn a_file_let_go_by_a_person_waits_while_another_of_its_name_is_looked_at() {
+    let mut scene = Scene::of_one(4);
+    let (orders, a) = (name_of("orders"), OsStr::new("a"));
+    scene.schedule.look_begun(&orders, a, Tick(scene.tick));
+    let let_go = scene.recorded("orders", "a", Duration::ZERO);
+    assert_eq!(scene.starts(), []);
+    let newer = scene.next_id();
+    scene.schedule.claimed(newer, &orders, a);
+    assert_eq!(scene.attempts(), [newer]);
+    scene.answer(newer, Outcome::Delivered);
+    assert_eq!(scene.attempts(), [let_go]);
+}
+
+#[test]
 fn parked_files_of_one_name_go_one_by_one_the_oldest_first() {
     let mut scene = Scene::of_one(4);
     let oldest = scene.recorded("orders", "a", SECOND * 10);
