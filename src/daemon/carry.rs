@@ -1059,9 +1059,11 @@ async fn removed<W: World>(ctx: &Context<W>, entry: Entry) -> Report {
     let at = ctx.world.clock().now().wall;
     let id = entry.id;
     let text = format!(
-        "it ended as {} and was then taken away by somebody else before {at}",
-        entry.state.name()
+        "it ended as {} and is not there: somebody else took it away between {} and {at}",
+        entry.state.name(),
+        entry.claimed_at
     );
+    tracing::error!(route = %entry.route, file = %shown(&entry.name), %id, "taken away while it was on its way: {text}");
     end_with(ctx, entry, vec![Step::Noted { id, at, text }, Step::Settled { id }]).await
 }
 

@@ -264,13 +264,13 @@ impl<W: World> Daemon<W> {
 fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
-            let remedy = send::remedy(cause, &route.to_string());
+            let remedy = send::remedy(cause, Some(route));
             let (code, why) = (&cause.code, &cause.plain);
             tracing::error!(%route, %code, %why, "route paused, files wait: {remedy}");
         }
         Change::RouteResumed(route) => tracing::info!(%route, "route goes on"),
         Change::DestinationPaused(destination, cause) => {
-            let remedy = send::remedy(cause, &destination.to_string());
+            let remedy = send::remedy(cause, None);
             let (code, why) = (&cause.code, &cause.plain);
             tracing::error!(%destination, %code, %why, "destination paused, files wait, one probes from time to time: {remedy}");
         }

@@ -4,6 +4,7 @@ use super::Daemon;
 use super::intake::Intake;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
+use crate::model::route::RouteName;
 use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
 use crate::model::step::State;
 use crate::model::time::{Now, Tick};
@@ -48,7 +49,7 @@ impl<W: World> Daemon<W> {
                 .map(|(destination, pause)| DestinationStatus {
                     host: destination.host.to_string(),
                     credential: destination.credential.as_ref().map(ToString::to_string),
-                    pause: pause.map(|pause| pause_of(&pause, &destination.to_string(), now)),
+                    pause: pause.map(|pause| pause_of(&pause, None, now)),
                 })
                 .collect(),
             alerts,
@@ -71,7 +72,7 @@ impl<W: World> Daemon<W> {
                     next_probe_at: None,
                 });
                 let by_itself =
-                    view.pause.as_ref().map(|pause| pause_of(pause, &route.name.to_string(), now));
+                    view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
                     name: route.name.to_string(),
                     folder: route.folders.inbox.display().to_string(),
@@ -107,11 +108,11 @@ fn parent_alerts(intake: &Intake, now: Now) -> Vec<String> {
     alerts
 }
 
-fn pause_of(pause: &PauseView, subject: &str, now: Now) -> Pause {
+fn pause_of(pause: &PauseView, route: Option<&RouteName>, now: Now) -> Pause {
     Pause {
         code: pause.cause.code.to_string(),
         text: pause.cause.plain.clone(),
-        remedy: send::remedy(&pause.cause, subject),
+        remedy: send::remedy(&pause.cause, route),
         since: Some(pause.since),
         next_probe_at: Some(wall_of(pause.next_probe_at, now)),
     }

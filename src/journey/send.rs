@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
-use crate::model::route::{Delivery, JudgeRules};
+use crate::model::route::{Delivery, JudgeRules, RouteName};
 use crate::model::secret::Secret;
 use crate::model::step::{AttemptEnd, Entry, Verdict};
 use crate::model::time::Wall;
@@ -210,15 +210,17 @@ fn route_fault(status: u16) -> String {
     }
 }
 
-/// What the administrator can do about a route that is at fault.
+/// What the administrator can do about a route that is at fault; none: about a destination.
 #[must_use]
-pub fn remedy(cause: &Cause, route: &str) -> String {
+pub fn remedy(cause: &Cause, route: Option<&RouteName>) -> String {
+    let of_route = route.map_or_else(|| "its routes".into(), |route| format!("route {route}"));
+    let resumed = route.map_or_else(|| "ROUTE".into(), ToString::to_string);
     match cause.code.0.as_ref() {
         "http-404" => format!(
-            "Compare `company`, `vanity` and `base_url` of route {route} with the address that the receiver shows; the files wait and go out by themselves."
+            "Compare `company`, `vanity` and `base_url` of {of_route} with the address that the receiver shows; the files wait and go out by themselves."
         ),
         "http-401" | "http-403" => format!(
-            "Check client id, secret and scope of the credential of route {route}; the files wait and go out by themselves."
+            "Check client id, secret and scope of the credential of {of_route}; the files wait and go out by themselves."
         ),
         "http-429" => {
             "Nothing: patchdrop waits as long as the server asks. `concurrency` may be lowered.".into()
@@ -230,13 +232,13 @@ pub fn remedy(cause: &Cause, route: &str) -> String {
             "Check the certificate of the server, the clock, and whether a proxy intercepts TLS; patchdrop tries again by itself.".into()
         }
         "html-answer" | "success-when-not-met" => format!(
-            "Look at the answer in the log of the receiver; check the URL, `success_type` and `success_when` of route {route}."
+            "Look at the answer in the log of the receiver; check the URL, `success_type` and `success_when` of {of_route}."
         ),
         code if code.starts_with("http-3") => format!(
-            "Put the final URL into the config of route {route}; the files wait and go out by themselves."
+            "Put the final URL into the config of {of_route}; the files wait and go out by themselves."
         ),
         _ => format!(
-            "The files wait and are tried again by themselves; `patchdrop resume {route}` tries at once."
+            "The files wait and are tried again by themselves; `patchdrop resume {resumed}` tries at once."
         ),
     }
 }
@@ -438,5 +440,16 @@ mod tests {
         let excerpt = judged.cause.excerpt.clone().unwrap();
         assert!(excerpt.len() < 2_100 && excerpt.contains("\\u{7}"));
         assert!(!judged.cause.plain.contains("xx") && !judged.end().plain.contains('x'));
+    }
+
+    #[test]
+    fn a_remedy_names_a_command_that_takes_what_it_names() {
+        let check = |route: Option<&RouteName>, expected: &str| {
+            let cause = Cause::new(Code::of("no-answer-timeout"), "no answer");
+            let said = remedy(&cause, route);
+            assert!(said.contains(expected), "{expected:?} is not in {said:?}");
+        };
+        check(Some(&RouteName::new("orders")), "`patchdrop resume orders` tries at once");
+        check(None, "`patchdrop resume ROUTE` tries at once");
     }
 }

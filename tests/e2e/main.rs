@@ -1,0 +1,18 @@
+//! The real program on real disks, sending to the simulator over loopback: what issue and README
+//! promise, seen from outside.
+//!
+//! Everything waits for what it waits for, with a guard that only a failed test reaches. Sizes that
+//! take minutes are scaled by the environment; README.md here says how to run them whole.
+#![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "tests make files of their own and read a clock")]
+
+mod bad_input;
+mod folders;
+mod kills;
+mod memory;
+mod odd_files;
+mod pauses;
+mod refused;
+mod scene;
+mod volume;
+mod writing;

@@ -1,0 +1,74 @@
+//! A fault that is not the files' own never costs a file (promise P5).
+
+use std::time::Duration;
+
+use patchdrop::simulator::SimulatorOptions;
+
+use super::scene::{Plan, Scene, beat, files, names};
+
+const FILES: usize = 1_000;
+
+fn drop_many(scene: &Scene, folder: &str) {
+    let folder = scene.path("root").join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 0..FILES {
+        scene.drop_into(&folder, format!("{number}.json"), format!("{{\"n\": {number}}}"));
+    }
+}
+
+#[test]
+fn a_misspelt_vanity_costs_a_handful_of_requests_and_no_file() {
+    let vanities = Some(["stock".to_owned()].into());
+    let mut scene = Scene::running(Plan {
+        tables: "[route.orders]\nvanity = 'stok'",
+        simulator: SimulatorOptions { vanities, ..SimulatorOptions::default() },
+        ..Plan::default()
+    });
+    drop_many(&scene, "orders");
+    scene.until("the route pauses itself", |scene| {
+        let route = scene.route("orders").unwrap();
+        route.pause.is_some_and(|pause| pause.code == "http-404")
+            && route.waiting.values().map(|waiting| waiting.files).sum::<u64>() > 900
+    });
+    // What it does in some seconds of its own: probes, ever more seldom.
+    beat(Duration::from_secs(4));
+    assert!(scene.posts() <= 12, "{} requests\n{}", scene.posts(), scene.story());
+    assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
+    assert_eq!(names(&scene.inbox().join("held")), [""; 0]);
+    assert_eq!(scene.stop(), Some(0));
+    scene.configure("", "", "[route.orders]\nvanity = 'stock'");
+    scene.start();
+    scene.until("all go out", |scene| names(&scene.inbox().join("sent")).len() == FILES);
+    assert_eq!(scene.arrivals().len(), FILES);
+    assert_eq!(scene.sim.counts().accepted, FILES as u64);
+    assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
+    scene.verify();
+}
+
+#[test]
+fn a_server_that_is_down_for_a_while_costs_no_file_and_sending_resumes_by_itself() {
+    let mut scene = Scene::running(Plan {
+        defaults: "retry = { first = '100ms', factor = 1.5, max = '500ms', give_up_after = '2s' }",
+        ..Plan::default()
+    });
+    scene.drop_file("before.json", "{}");
+    scene.until_in("sent", &["before.json"]);
+    scene.sim.stop();
+    for number in 0..100 {
+        scene.drop_file(format!("{number}.json"), "{}");
+    }
+    scene.until("the destination pauses", |scene| {
+        let status = scene.status().unwrap();
+        status.destinations.iter().any(|destination| destination.pause.is_some())
+    });
+    // Longer than give_up_after: paused time does not count.
+    beat(Duration::from_millis(3_500));
+    assert_eq!(names(&scene.inbox().join("failed")), [""; 0], "{}", scene.story());
+    scene.revive();
+    scene.until("all go out", |scene| names(&scene.inbox().join("sent")).len() == 101);
+    assert_eq!(scene.arrivals().len(), 100);
+    assert_eq!(scene.sim.counts().accepted, 100);
+    assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
+    assert_eq!(files(&scene.inbox()), [""; 0]);
+    scene.verify();
+}
