@@ -35,6 +35,9 @@ const WINDOW_START: usize = 4;
 /// How long a due probe waits for a file that has not been refused yet.
 const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
 
+/// The smallest step of time.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Places that a route always has, however busy the others are.
 const PLACES_ALWAYS: usize = 8;
 
@@ -192,6 +195,8 @@ pub struct Schedule {
     files: BTreeMap<FileId, Track>,
     /// Names under way, each with the claimed files that bear it; empty during a look.
     names: BTreeMap<Key, BTreeSet<FileId>>,
+    /// Names that are being looked at: each may turn out to be another claimed file.
+    looks: BTreeSet<Key>,
     active: usize,
     suspended_until: Option<Tick>,
     turn: usize,
@@ -207,6 +212,7 @@ impl Schedule {
             circuits: BTreeMap::new(),
             files: BTreeMap::new(),
             names: BTreeMap::new(),
+            looks: BTreeSet::new(),
             active: 0,
             suspended_until: None,
             turn: 0,
@@ -286,7 +292,7 @@ impl Schedule {
         let last = self.last_probers(lane);
         lane.parked.iter().copied().find(|(_, id)| {
             let key = self.files.get(id).map(|track| (track.route.clone(), track.name.clone()));
-            is_first_of_its_name(&self.names, &self.files, *id)
+            is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
                 && key.is_some_and(|key| !last.contains(&&key))
         })
     }
@@ -313,6 +319,7 @@ impl Schedule {
     /// file's journey ends.
     pub fn look_begun(&mut self, route: &RouteName, name: &OsStr, now: Tick) {
         self.names.entry((route.clone(), name.to_owned())).or_default();
+        self.looks.insert((route.clone(), name.to_owned()));
         self.active += 1;
         let Some(lane) = self.lanes.get_mut(route) else { return };
         lane.active += 1;
@@ -328,6 +335,7 @@ impl Schedule {
     /// The look came to nothing: not ready, gone, unreadable.
     pub fn look_ended(&mut self, route: &RouteName, name: &OsStr) {
         let key = (route.clone(), name.to_owned());
+        self.looks.remove(&key);
         if self.names.get(&key).is_some_and(BTreeSet::is_empty) {
             self.names.remove(&key);
         }
@@ -347,7 +355,9 @@ impl Schedule {
             stumbles: 0,
         };
         self.files.insert(id, track);
-        self.names.entry((route.clone(), name.to_owned())).or_default().insert(id);
+        let key = (route.clone(), name.to_owned());
+        self.looks.remove(&key);
+        self.names.entry(key).or_default().insert(id);
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.fresh.push_back(id);
         }
@@ -421,7 +431,7 @@ impl Schedule {
         let key = (track.route.clone(), track.name);
         if let Some(bearers) = self.names.get_mut(&key) {
             bearers.remove(&id);
-            if bearers.is_empty() {
+            if bearers.is_empty() && !self.looks.contains(&key) {
                 self.names.remove(&key);
             }
         }
@@ -610,7 +620,8 @@ impl Schedule {
             }
         };
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
-            if let Some((due, _)) = lane.parked.first() {
+            // Those that are due already wait for something else than time.
+            if let Some((due, _)) = lane.parked.range((now.plus(TICK), FileId(0))..).next() {
                 earliest(*due);
             }
             if let Some(pause) = &lane.pause {
@@ -716,13 +727,12 @@ impl Schedule {
                 && (active < active_max || lane.active < PLACES_ALWAYS)
         };
         while room(lane, self.active) {
-            let names = &self.names;
-            let files = &self.files;
+            let (names, looks, files) = (&self.names, &self.looks, &self.files);
             let Some((due, id)) = lane
                 .parked
                 .iter()
                 .take_while(|(due, _)| *due <= now)
-                .find(|(_, id)| is_first_of_its_name(names, files, *id))
+                .find(|(_, id)| is_first_of_its_name(names, looks, files, *id))
                 .copied()
             else {
                 break;
@@ -739,7 +749,7 @@ impl Schedule {
             let id = if prefers_retry {
                 lane.retries.pop_front().or_else(|| lane.fresh.pop_front())
             } else {
-                lane.fresh.pop_front()
+                lane.fresh.pop_front().or_else(|| lane.retries.pop_front())
             };
             let Some(id) = id else { break };
             begin(&mut self.files, lane, id, now);
@@ -752,7 +762,7 @@ impl Schedule {
         let same = |lane: &Lane| {
             lane.parked
                 .iter()
-                .find(|(_, id)| is_first_of_its_name(&self.names, &self.files, *id))
+                .find(|(_, id)| is_first_of_its_name(&self.names, &self.looks, &self.files, *id))
                 .copied()
                 .filter(|_| self.same_may_probe(lane, now))
         };
@@ -793,12 +803,15 @@ impl Schedule {
                 .flatten()
                 .filter_map(|pause| pause.prober.clone())
                 .collect();
+        let may_probe = lane.paused_by_person.is_none()
+            && self.suspended_until.is_none()
+            && circuit.is_none_or(|circuit| circuit.not_before <= now);
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
             let Some(track) = self.files.get_mut(&id) else { continue };
             let probes =
                 probers.iter().any(|(route, name)| *route == track.route && *name == track.name);
-            if probes && lane.paused_by_person.is_none() {
+            if probes && may_probe {
                 begin(&mut self.files, lane, id, now);
                 starts.push(Start::Attempt(id));
             } else {
@@ -994,14 +1007,19 @@ fn extend(
 }
 
 /// Promise P13: a parked file may go on if it is the oldest of its name, and no other one of that
-/// name is under way.
+/// name is under way or being looked at.
 fn is_first_of_its_name(
     names: &BTreeMap<Key, BTreeSet<FileId>>,
+    looks: &BTreeSet<Key>,
     files: &BTreeMap<FileId, Track>,
     id: FileId,
 ) -> bool {
     let Some(track) = files.get(&id) else { return false };
-    let Some(bearers) = names.get(&(track.route.clone(), track.name.clone())) else { return true };
+    let key = (track.route.clone(), track.name.clone());
+    if looks.contains(&key) {
+        return false;
+    }
+    let Some(bearers) = names.get(&key) else { return true };
     let is_parked = |other: &FileId| {
         files.get(other).is_some_and(|track| matches!(track.phase, Phase::Parked { .. }))
     };
