@@ -402,12 +402,6 @@ pub(super) async fn start_simulator(port: u16) -> Result<Simulated, Failure> {
     Ok(Simulated { urls, client_secret, example, simulator })
 }
 
-/// The demo.
-pub(super) async fn demo(_stay: bool, _screen: &mut Screen<'_>) -> Result<Exit, Failure> {
-    std::future::ready(()).await;
-    Err(not_built("the demo"))
-}
-
 /// A config for the tests of this layer, with these routes.
 #[cfg(test)]
 pub(super) fn made_up_config(root: &Path, state_dir: &Path, routes: Vec<Arc<Route>>) -> Config {

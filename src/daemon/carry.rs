@@ -20,7 +20,7 @@ use crate::journey::send::{self, Judged};
 use crate::journey::settle::{self, Next};
 use crate::journey::validate::{Checked, Checker, Findings, body_reader};
 use crate::model::exchange::{Body, Stream, Token, TokenRefusal};
-use crate::model::file::{FileId, Place, Sighting, shown};
+use crate::model::file::{Digest, FileId, Identity, Place, Sighting, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::Route;
 use crate::model::step::{AttemptEnd, Claim, Entry, Envelope, Intent, State, Step, Verdict};
@@ -29,7 +29,7 @@ use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::endpoint::Endpoint;
 use crate::world::folder::{Disk, Examined, FolderError, MoveError};
-use crate::world::ledger::{Ledger, LedgerError};
+use crate::world::ledger::{Ledger, LedgerError, Query};
 use crate::world::token::Tokens;
 
 /// A body up to this size is kept in memory between check and attempt, while the byte budget has
@@ -46,6 +46,8 @@ pub(super) struct Context<W: World> {
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) budget: Arc<Semaphore>,
+    /// When this process began.
+    pub(super) started_at: Wall,
 }
 
 /// A route with its rules compiled.
@@ -174,7 +176,7 @@ async fn examine<W: World>(
         .and_then(|bytes| Arc::clone(&ctx.budget).try_acquire_many_owned(bytes).ok());
     let keep_max = if permit.is_some() { usize::try_from(size).unwrap_or(0) } else { 0 };
     let equipped = Arc::clone(equipped);
-    let read = move |input: &mut dyn Read, identity: &crate::model::file::Identity| {
+    let read = move |input: &mut dyn Read, identity: &Identity| {
         equipped.checker.validate(&equipped.route.name, input, identity.size, keep_max)
     };
     Ok((ctx.world.disk().examine(place, read).await?, permit))
@@ -204,6 +206,12 @@ async fn take_over<W: World>(
 ) -> Report {
     let route = &equipped.route;
     let now = ctx.world.clock().now().wall;
+    let seen = (examined.identity, examined.findings.digest);
+    if resent.is_none()
+        && let Some(entry) = moved_back_by_a_power_cut(ctx, route, &place, seen).await
+    {
+        return settle_again(ctx, equipped, entry, place, examined.identity).await;
+    }
     let previous = match resent {
         Some(entry) => Some(entry.clone()),
         None => predecessor(ctx, route, &examined.findings).await,
@@ -339,6 +347,77 @@ async fn put_back<W: World>(ctx: &Context<W>, route: &Route, entry: &Entry) -> R
         }
     }
     cancel(ctx, entry, SWAPPED).await
+}
+
+/// Where renames cannot be made durable, a power cut may bring a file back whose journey has ended:
+/// the same file, at the same place, and nothing at its target. It is not a new one (promise P3).
+async fn moved_back_by_a_power_cut<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    place: &Place,
+    (identity, digest): (Identity, Option<Digest>),
+) -> Option<Entry> {
+    if ctx.world.disk().syncs_folders() {
+        return None;
+    }
+    let query = Query {
+        route: Some(route.name.clone()),
+        name: Some(place.name.clone()),
+        limit: 1,
+        ..Query::default()
+    };
+    let entry = ctx.world.ledger().list(query).await.ok()?.pop()?;
+    let decided_before = entry.decided_at.is_some_and(|at| at < ctx.started_at);
+    let is_it = entry.settled
+        && decided_before
+        && entry.source == *place
+        && entry.identity.is_same(&identity)
+        && entry.digest == digest;
+    let target = entry.target.clone().filter(|_| is_it)?;
+    matches!(ctx.world.disk().look(target).await, Ok(None)).then_some(entry)
+}
+
+/// Moves a file again to where its record says that it is.
+async fn settle_again<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    entry: Entry,
+    source: Place,
+    identity: Identity,
+) -> Report {
+    let id = entry.id;
+    match undo_settled(ctx, equipped, entry, source, identity).await {
+        Ok(_) => resume(ctx, equipped, id).await,
+        Err(error) => Report::Unrecorded(error),
+    }
+}
+
+/// Puts on record that a file whose end was settled lies at `source` again, and goes to the same
+/// end once more.
+async fn undo_settled<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+    mut entry: Entry,
+    source: Place,
+    identity: Identity,
+) -> Result<Entry, LedgerError> {
+    let at = ctx.world.clock().now().wall;
+    let (id, state) = (entry.id, entry.state);
+    let unknown = || Cause::new(Code::of("unknown"), "no reason is on record");
+    let cause = entry.cause.clone().unwrap_or_else(unknown);
+    let target = home(ctx, equipped, &entry, state, at).await;
+    let steps = vec![
+        Step::Released { id, source, identity, at },
+        Step::Noted {
+            id,
+            at,
+            text: format!("a power cut undid its moves; it is moved again as {}", state.name()),
+        },
+        Step::Decided { id, attempt: None, state, cause, target: target.place.clone(), at },
+    ];
+    ctx.world.ledger().commit(steps.clone()).await?;
+    steps.iter().for_each(|step| entry.apply(step));
+    Ok(entry)
 }
 
 /// The earlier entry that a file moved back by hand continues: same route, same bytes, in `failed/`
@@ -836,7 +915,7 @@ async fn find<W: World>(
 async fn digest_if_file<W: World>(
     ctx: &Context<W>,
     place: &Place,
-) -> Result<Option<(crate::model::file::Identity, crate::model::file::Digest)>, Stumble> {
+) -> Result<Option<(Identity, Digest)>, Stumble> {
     match ctx.world.disk().digest(place.clone()).await {
         Ok(found) => Ok(found),
         Err(FolderError::Gone { .. } | FolderError::NotAFile { .. }) => Ok(None),
@@ -868,7 +947,10 @@ async fn go_on<W: World>(
                 finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await
             }
             // The one that keeps it is about to take it: look again after that.
-            None => Report::Parked(Duration::from_secs(1)),
+            None => {
+                let target = sending_place(&equipped.route, &entry).path();
+                Report::Stumbled(id, MoveError::Taken { target }.into())
+            }
         };
     }
     match last {
@@ -898,7 +980,7 @@ async fn cause_again<W: World>(
     }
     let place = sending_place(&equipped.route, entry);
     let looked = Arc::clone(equipped);
-    let read = move |input: &mut dyn Read, identity: &crate::model::file::Identity| {
+    let read = move |input: &mut dyn Read, identity: &Identity| {
         looked.checker.validate(&looked.route.name, input, identity.size, 0)
     };
     let excerpt = match ctx.world.disk().examine(place, read).await {
@@ -1021,8 +1103,9 @@ pub(super) async fn resend<W: World>(
 }
 
 /// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
-/// lost. Whether they were sent, nobody knows; they are put on record again, as held. Whatever else
-/// lies there is not ours and stays.
+/// lost. Whether they were sent, nobody knows; they are put on record again, as held. One whose end
+/// is settled lost its last move in a power cut, and makes it again. Whatever else lies there is
+/// not ours and stays.
 pub(super) async fn take_in_strays<W: World>(
     ctx: &Context<W>,
     equipped: &Arc<Equipped>,
@@ -1038,8 +1121,8 @@ pub(super) async fn take_in_strays<W: World>(
                     Some(id) if ctx.world.ledger().has_reserved(id) => {
                         // Known ones are the ledger's business; the look-up is one by key.
                         match ctx.world.ledger().entry(id).await? {
-                            Some(_) => {}
-                            None => found.0.push((id, sighting)),
+                            Some(entry) if !entry.settled => {}
+                            known => found.0.push((id, sighting, known)),
                         }
                     }
                     _ => found.1 += 1,
@@ -1055,12 +1138,28 @@ pub(super) async fn take_in_strays<W: World>(
         tracing::warn!(route = %equipped.route.name, files = foreign, "files in sending/ are not patchdrop's: they are left alone");
     }
     let mut entries = Vec::new();
-    for (id, sighting) in strays {
-        if let Some(entry) = hold_stray(ctx, equipped, id, &sighting).await? {
-            entries.push(entry);
-        }
+    for (id, sighting, known) in strays {
+        let entry = match known {
+            None => hold_stray(ctx, equipped, id, &sighting).await?,
+            Some(entry) if ends_elsewhere(ctx, &entry, &sighting).await => {
+                let source = Place::new(sending, sighting.name.clone());
+                let identity = sighting.identity;
+                Some(undo_settled(ctx, equipped, entry, source, identity).await?)
+            }
+            Some(_) => None,
+        };
+        entries.extend(entry);
     }
     Ok(entries)
+}
+
+/// Whether a file in `sending/` is the one of a settled entry and nothing is at its target.
+async fn ends_elsewhere<W: World>(ctx: &Context<W>, entry: &Entry, seen: &Sighting) -> bool {
+    let Some(target) = entry.target.clone().filter(|_| entry.identity.is_same(&seen.identity))
+    else {
+        return false;
+    };
+    matches!(ctx.world.disk().look(target).await, Ok(None))
 }
 
 async fn hold_stray<W: World>(

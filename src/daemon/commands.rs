@@ -10,6 +10,7 @@ use super::carry::{self, Context, Equipped, Report};
 use super::event::{TakenUp, Ticket, Work};
 use super::folders::chain;
 use super::{Daemon, Mode, status};
+use crate::journey::schedule::Refused;
 use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::file::FileId;
 use crate::model::outcome::{Cause, Code};
@@ -130,7 +131,7 @@ impl<W: World> Daemon<W> {
                     &entry.route,
                     &entry.name,
                     entry.waited_for,
-                    false,
+                    Refused::Never,
                     Duration::ZERO,
                     now.tick,
                 );

@@ -10,7 +10,7 @@ use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
 use crate::model::route::{Route, RouteName};
 use crate::model::step::{Entry, RouteRecord};
-use crate::model::time::Tick;
+use crate::model::time::{Tick, Wall};
 use crate::world::folder::FolderError;
 use crate::world::ledger::LedgerError;
 use crate::world::watch::Hint;
@@ -91,6 +91,8 @@ pub(super) struct Equipment {
     pub(super) equipped: Arc<Equipped>,
     /// What is on record about it.
     pub(super) record: RouteRecord,
+    /// When its newest file on record was accepted.
+    pub(super) delivered_at: Option<Wall>,
     /// Files in `sending/` whose record was lost, on record again as held.
     pub(super) strays: Vec<Entry>,
 }

@@ -8,7 +8,7 @@ use super::carry::{self, Carried, Report, Stumble};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use crate::journey::detect::Reason;
-use crate::journey::schedule::{Change, Start};
+use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
 use crate::journey::settle::{self, Next, Standing};
 use crate::model::file::{FileId, shown};
@@ -247,12 +247,18 @@ impl<W: World> Daemon<W> {
         let Some(equipped) = self.equipped.get(&entry.route) else { return };
         let due_at = entry.due_at.unwrap_or(now.wall);
         let wait = due_at.since(now.wall).min(equipped.route.retry.max);
+        let delivered_at = self.delivered_at.get(&entry.route);
+        let refused = match (entry.unspent_since, delivered_at) {
+            (None, _) => Refused::Never,
+            (Some(since), Some(delivered_at)) if *delivered_at > since => Refused::BeforeDelivery,
+            (Some(_), _) => Refused::SinceDelivery,
+        };
         self.schedule.parked_on_record(
             entry.id,
             &entry.route,
             &entry.name,
             entry.waited_for,
-            entry.unspent_since.is_some(),
+            refused,
             wait,
             now.tick,
         );

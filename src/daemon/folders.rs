@@ -15,12 +15,12 @@ use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
 use crate::model::route::Route;
 use crate::model::route::RouteName;
-use crate::model::step::RouteRecord;
+use crate::model::step::{RouteRecord, State};
 use crate::model::time::{Now, Tick};
 use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError};
-use crate::world::ledger::Ledger;
+use crate::world::ledger::{Ledger, Query};
 use crate::world::watch::Hint;
 
 impl<W: World> Daemon<W> {
@@ -81,7 +81,7 @@ impl<W: World> Daemon<W> {
         result: Result<Equipment, EquipFault>,
     ) {
         let now = self.now();
-        let Equipment { equipped, record, strays } = match result {
+        let Equipment { equipped, record, delivered_at, strays } = match result {
             Ok(ready) => ready,
             Err(fault) => {
                 let text = chain(&fault);
@@ -99,6 +99,10 @@ impl<W: World> Daemon<W> {
         let route = Arc::clone(&equipped.route);
         let paused_at = record.paused_at.or(self.notes.starts_paused.then_some(now.wall));
         self.schedule.add_route(&route, paused_at, now);
+        if let Some(at) = delivered_at {
+            self.schedule.delivered_on_record(name);
+            self.delivered_at.insert(name.clone(), at);
+        }
         let first_sweep_at = record.first_sweep_at.filter(|_| !record.released);
         self.records.insert(name.clone(), record);
         self.equipped.insert(name.clone(), Arc::clone(&equipped));
@@ -363,7 +367,15 @@ async fn equip<W: World>(
     };
     let equipped = Arc::new(Equipped { route, checker, selector, is_local });
     let strays = carry::take_in_strays(ctx, &equipped).await?;
-    Ok(Equipment { equipped, record, strays })
+    let newest_sent = Query {
+        route: Some(equipped.route.name.clone()),
+        states: vec![State::Sent],
+        limit: 1,
+        ..Query::default()
+    };
+    let newest_sent = world.ledger().list(newest_sent).await?;
+    let delivered_at = newest_sent.first().and_then(|entry| entry.decided_at);
+    Ok(Equipment { equipped, record, delivered_at, strays })
 }
 
 /// An error with its causes, for one log line.

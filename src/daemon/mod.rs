@@ -127,6 +127,8 @@ pub struct Daemon<W: World> {
     equipped: BTreeMap<RouteName, Arc<Equipped>>,
     unequipped: BTreeMap<RouteName, Unequipped>,
     records: BTreeMap<RouteName, RouteRecord>,
+    /// When each route's newest file was accepted, as of this start.
+    delivered_at: BTreeMap<RouteName, Wall>,
     /// Claimed files that wait for a slot.
     ready: BTreeMap<FileId, Box<Carried>>,
     /// Unsettled entries whose route is not there (yet).
@@ -175,6 +177,7 @@ impl<W: World> Daemon<W> {
                 ids: Ids::default(),
                 targets: Targets::default(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+                started_at: now.wall,
             }),
             config,
             mode,
@@ -185,6 +188,7 @@ impl<W: World> Daemon<W> {
             equipped: BTreeMap::new(),
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
+            delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),

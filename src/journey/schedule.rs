@@ -131,6 +131,17 @@ struct Track {
     stumbles: u32,
 }
 
+/// Whether a file of an earlier run was refused there for the route's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was not.
+    Never,
+    /// It was, and the route has delivered another file after that.
+    BeforeDelivery,
+    /// It was, and the route has delivered nothing since.
+    SinceDelivery,
+}
+
 /// How a route stands, for `status`.
 #[derive(Clone, Debug, Default)]
 pub struct LaneView {
@@ -350,7 +361,7 @@ impl Schedule {
         route: &RouteName,
         name: &OsStr,
         waited_for: Duration,
-        is_unspent: bool,
+        refused: Refused,
         wait: Duration,
         now: Tick,
     ) {
@@ -360,7 +371,11 @@ impl Schedule {
             name: name.to_owned(),
             phase: Phase::Resuming,
             is_retry: true,
-            refused_at: is_unspent.then_some(Tick(0)),
+            refused_at: match refused {
+                Refused::Never => None,
+                Refused::BeforeDelivery => Some(Tick(0)),
+                Refused::SinceDelivery => Some(Tick(2)),
+            },
             waited_for,
             stumbles: 0,
         };
@@ -372,6 +387,14 @@ impl Schedule {
             }
         }
         self.park(id, wait, now);
+    }
+
+    /// The route has delivered files in an earlier run: what was refused before that is told by
+    /// [`Refused::BeforeDelivery`].
+    pub fn delivered_on_record(&mut self, route: &RouteName) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.delivered_at.get_or_insert(Tick(1));
+        }
     }
 
     /// A parked file was taken up again and waits for a slot.

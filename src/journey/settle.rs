@@ -267,7 +267,12 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
         (State::Held, _) => "is held until a person decides",
         _ => "was not sent",
     };
-    let mut text = format!("{name} {lead}: {}.\n\n", cause.plain);
+    // A fault of the file brings what to do along, behind the dashes.
+    let (what, remedy) = match cause.plain.split_once(" -- ") {
+        Some((what, remedy)) => (what, Some(remedy)),
+        None => (cause.plain.as_str(), None),
+    };
+    let mut text = format!("{name} {lead}: {what}.\n\n");
     let mut line = |label: &str, value: &str| {
         writeln!(text, "{label:<12}{value}").expect("a String takes every write");
     };
@@ -293,7 +298,7 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
         write!(text, "\n{label}:\n  {}\n", excerpt.replace('\n', "\n  "))
             .expect("a String takes every write");
     }
-    write!(text, "\nWhat you can do:\n{}", what_to_do(entry, state, cause))
+    write!(text, "\nWhat you can do:\n{}", what_to_do(entry, state, cause, remedy))
         .expect("a String takes every write");
     text
 }
@@ -307,7 +312,7 @@ fn attempt_line(attempt: &Attempt) -> String {
     }
 }
 
-fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
+fn what_to_do(entry: &Entry, state: State, cause: &Cause, remedy: Option<&str>) -> String {
     let id = entry.id;
     let route = &entry.route;
     let in_doubt = entry.last_verdict == Some(Verdict::InDoubt);
@@ -323,13 +328,19 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
             "  Look at the file. Send it as it is: patchdrop release {id}\n  \
              Don't send it: patchdrop mark {id} --failed --note \"why\"\n"
         ),
+        _ if entry.last_verdict == Some(Verdict::Rejected) => format!(
+            "  Mend what the server objects to, and drop the file into its folder again;\n  \
+             or, once the server would take it as it is: patchdrop resend {id}\n"
+        ),
         _ if entry.attempt > 0 => format!(
             "  {}\n  Send it again: patchdrop resend {id}\n  \
              or move the file back into its drop folder.\n",
             send::remedy(cause, Some(route))
         ),
-        _ => "  Mend the file (or have it exported again) and drop it into its folder again.\n"
-            .to_owned(),
+        _ => {
+            let first = remedy.unwrap_or("Mend the file (or have it exported again).");
+            format!("  {first}\n  As it is it would be refused again.\n")
+        }
     }
 }
 

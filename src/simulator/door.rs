@@ -186,6 +186,9 @@ async fn admit(
 ) -> Result<Response, Cut> {
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let (name, key) = (text(&state.options.name_header), text(&state.options.key_header));
+    if let Some(name) = name {
+        state.inner().seen.count_name(name);
+    }
     let act = |found: Option<&[String]>| {
         let mut inner = state.inner();
         let Inner { seen, rules, tally, .. } = &mut *inner;

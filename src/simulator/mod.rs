@@ -188,7 +188,7 @@ impl Simulator {
         self.state.inner().seen.clone()
     }
 
-    /// The same without the list of payloads.
+    /// The same without names and the list of payloads.
     #[must_use]
     pub fn counts(&self) -> Seen {
         self.state.inner().seen.counts()

@@ -6,6 +6,9 @@ use serde::{Serialize, Serializer};
 
 use crate::model::file::Digest;
 
+/// How many names are counted one by one.
+const NAMES_MAX: usize = 1_000;
+
 /// Everything seen so far.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Seen {
@@ -27,15 +30,31 @@ pub struct Seen {
     pub broken_off: u64,
     /// Most requests that were in flight at once.
     pub concurrency_peak: u64,
+    /// Requests that were let in, by the file's name, for the first names that came.
+    pub by_name: BTreeMap<Box<str>, u64>,
     /// The stored payloads, in the order of their acceptance.
     pub payloads: Vec<Payload>,
 }
 
 impl Seen {
-    /// The same without the list of payloads.
+    /// The same without names and the list of payloads.
     #[must_use]
     pub fn counts(&self) -> Self {
-        Self { by_status: self.by_status.clone(), payloads: Vec::new(), ..*self }
+        Self {
+            by_status: self.by_status.clone(),
+            by_name: BTreeMap::new(),
+            payloads: Vec::new(),
+            ..*self
+        }
+    }
+
+    /// Counts a request under the name of its file.
+    pub(super) fn count_name(&mut self, name: &str) {
+        if let Some(count) = self.by_name.get_mut(name) {
+            *count += 1;
+        } else if self.by_name.len() < NAMES_MAX {
+            self.by_name.insert(Box::from(name), 1);
+        }
     }
 }
 

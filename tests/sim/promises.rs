@@ -9,7 +9,9 @@ use crate::world::State;
 pub fn check_one_place(state: &mut State, story: &Story, present: &[&'static str]) {
     for (content, home) in &story.homes {
         let places = places_of(state, content);
-        let may_be_gone = *home == Home::Nowhere || !present.contains(content);
+        let may_be_gone =
+            matches!(home, Home::Nowhere | Home::SentIfThere | Home::SentOrHeldIfThere)
+                || !present.contains(content);
         if places.len() > 1 || places.is_empty() && !may_be_gone {
             state.violates("P1", format!("{content} is in {} places: {places:?}", places.len()));
         }
@@ -72,6 +74,12 @@ fn check_homes(state: &mut State, story: &Story) {
             Home::Failed => vec![folder("failed")],
             Home::Held => vec![folder("held")],
             Home::SentOrHeld => vec![folder("sent"), folder("held")],
+            Home::SentIfThere if places.is_empty() => Vec::new(),
+            Home::SentOrHeldIfThere if places.is_empty() => Vec::new(),
+            Home::SentIfThere => vec![folder("sent")],
+            Home::SentOrHeldIfThere => vec![folder("sent"), folder("held")],
+            Home::FailedOrHeld => vec![folder("failed"), folder("held")],
+            Home::Settled => vec![folder("sent"), folder("failed"), folder("held")],
             Home::Nowhere => Vec::new(),
         };
         let fits = match places.as_slice() {

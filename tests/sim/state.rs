@@ -80,6 +80,7 @@ impl Disk {
 
     /// A person puts a file there, durably; one that is there is replaced by a new one.
     pub fn put(&mut self, place: &Place, content: &[u8], now: Wall) {
+        self.sync(&place.folder);
         self.next_node += 1;
         let node = self.next_node;
         let mtime_ns = now.0 * 1_000_000;
@@ -87,6 +88,17 @@ impl Disk {
         for layer in [&mut self.folders, &mut self.durable] {
             layer.entry(place.folder.to_path_buf()).or_default().insert(place.name.clone(), node);
         }
+    }
+
+    /// A person writes into a file in place, durably, and sets its mtime back.
+    pub fn rewrite(&mut self, place: &Place, content: &[u8], now: Wall) {
+        self.sync(&place.folder);
+        let Some(node) = self.node_at(place).and_then(|node| self.nodes.get_mut(&node)) else {
+            return;
+        };
+        assert_eq!(node.content.len(), content.len(), "a rewrite keeps the length");
+        node.content = content.to_vec();
+        node.changed_at = now;
     }
 
     /// A person moves a file, durably.
@@ -259,7 +271,6 @@ pub enum Behaviour {
 #[derive(Clone, Debug)]
 pub struct Stored {
     pub id: FileId,
-    pub key: String,
     pub digest: Digest,
 }
 

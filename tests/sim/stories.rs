@@ -17,6 +17,10 @@ pub enum Act {
     Drop(&'static str, &'static str),
     /// Puts a file anywhere below the route's folder.
     Put(&'static str, &'static str),
+    /// The same, if nothing has that name.
+    PutIfFree(&'static str, &'static str),
+    /// Writes other content of the same length into a file in place and sets its mtime back.
+    Rewrite(&'static str, &'static str),
     /// Moves the (only) file with this content back into the drop folder under its name there.
     MoveBack { content: &'static str, name: &'static str },
     /// Takes the file with this content away, wherever it is.
@@ -29,6 +33,13 @@ pub enum Act {
     Await(&'static str, FileState),
 }
 
+impl Act {
+    /// Whether it is done to the disk alone, so that it can be done while patchdrop is down.
+    pub fn needs_nobody(&self) -> bool {
+        matches!(self, Self::Drop(..) | Self::Put(..) | Self::PutIfFree(..) | Self::Rewrite(..))
+    }
+}
+
 /// Where a file must be at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Home {
@@ -38,6 +49,14 @@ pub enum Home {
     Held,
     /// Sent, or held because a cut left it in doubt.
     SentOrHeld,
+    /// Failed, or held because a cut left it in doubt.
+    FailedOrHeld,
+    /// Any of the three.
+    Settled,
+    /// Sent, if it is there at all: a person may have replaced it, or never put it there.
+    SentIfThere,
+    /// Sent or held, if it is there at all.
+    SentOrHeldIfThere,
     /// Taken away by a person.
     Nowhere,
 }
@@ -103,6 +122,7 @@ fn mark_failed(id: String) -> Command {
 const A: &str = r#"{"order":"A"}"#;
 const B: &str = r#"{"order":"B"}"#;
 const C: &str = r#"{"order":"C"}"#;
+const D: &str = r#"{"order":"D"}"#;
 const BAD: &str = r#"{"order":]"#;
 
 fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
@@ -111,9 +131,12 @@ fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
 
 /// With `hold` a cut during an attempt may leave a file in doubt, and so in `held/`.
 pub fn all() -> Vec<Story> {
-    use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, TakeAway, Tell};
+    use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, PutIfFree, Rewrite, TakeAway, Tell};
     use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Away, Status};
-    use Home::{Failed, Held, Inbox, Nowhere, Sent, SentOrHeld};
+    use Home::{
+        Failed, FailedOrHeld, Held, Inbox, Nowhere, Sent, SentIfThere, SentOrHeld,
+        SentOrHeldIfThere, Settled,
+    };
     vec![
         Story {
             name: "a good file",
@@ -267,6 +290,21 @@ pub fn all() -> Vec<Story> {
             ..Story::default()
         },
         Story {
+            name: "a stranger takes the recorded target's name while patchdrop is down",
+            script: vec![(0, Drop("a.json", A)), (2, PutIfFree("sent/a.json", "a stranger"))],
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            syncs_folders: false,
+            ..Story::default()
+        },
+        Story {
+            name: "rewritten in place while patchdrop is down",
+            script: vec![(0, Drop("a.json", A)), (2, Rewrite("a.json", C))],
+            homes: vec![(A, SentOrHeldIfThere), (C, SentIfThere)],
+            stored: vec![(A, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
             name: "rejected, resent and sent",
             script: vec![
                 (0, Drop("a.json", A)),
@@ -274,7 +312,7 @@ pub fn all() -> Vec<Story> {
                 (1, Tell(A, resend)),
             ],
             rule: |asked| once_then_accept(asked, Status(422)),
-            homes: vec![(A, SentOrHeld)],
+            homes: vec![(A, Settled)],
             stored: vec![(A, 0, 1)],
             ..Story::default()
         },
@@ -286,7 +324,7 @@ pub fn all() -> Vec<Story> {
                 (1, MoveBack { content: A, name: "a.json" }),
             ],
             rule: |asked| once_then_accept(asked, Status(422)),
-            homes: vec![(A, SentOrHeld)],
+            homes: vec![(A, Settled)],
             stored: vec![(A, 0, 1)],
             ..Story::default()
         },
@@ -294,7 +332,7 @@ pub fn all() -> Vec<Story> {
             name: "a poison file among good ones",
             script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (2, Drop("c.json", C))],
             rule: |asked| if asked.content.contains('A') { Status(400) } else { Accept },
-            homes: vec![(A, Failed), (B, SentOrHeld), (C, SentOrHeld)],
+            homes: vec![(A, FailedOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
             stored: vec![(A, 0, 0), (B, 0, 1), (C, 0, 1)],
             ..Story::default()
         },
@@ -309,9 +347,14 @@ pub fn all() -> Vec<Story> {
         },
         Story {
             name: "one file alone is refused like a wrong route",
-            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (60, Drop("c.json", C))],
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("b.json", B)),
+                (60, Drop("c.json", C)),
+                (300, Drop("d.json", D)),
+            ],
             rule: |asked| if asked.content.contains('B') { Status(404) } else { Accept },
-            homes: vec![(A, SentOrHeld), (B, Failed), (C, SentOrHeld)],
+            homes: vec![(A, SentOrHeld), (B, FailedOrHeld), (C, SentOrHeld), (D, SentOrHeld)],
             stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 1)],
             ..Story::default()
         },

@@ -68,6 +68,15 @@ impl Fake {
         Wall(self.lock().wall_base + elapsed)
     }
 
+    /// What is appended is on record a moment later; readers see it then.
+    fn read(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        for step in std::mem::take(&mut state.record.appended) {
+            state.record.apply(&step);
+        }
+        state
+    }
+
     /// The gate before every effect. When the power goes, nothing returns any more.
     async fn gate(&self, what: impl FnOnce() -> String) {
         // Others may run between any two effects.
@@ -332,16 +341,12 @@ impl Ledger for Fake {
     }
 
     async fn entry(&self, id: FileId) -> Result<Option<Entry>, LedgerError> {
-        // What is appended is on record a moment later; readers see it then.
-        let mut state = self.lock();
-        for step in std::mem::take(&mut state.record.appended) {
-            state.record.apply(&step);
-        }
+        let state = self.read();
         Ok(state.record.entries.get(&id).cloned())
     }
 
     async fn history(&self, id: FileId) -> Result<Option<History>, LedgerError> {
-        let state = self.lock();
+        let state = self.read();
         Ok(state.record.entries.get(&id).map(|entry| History {
             entry: entry.clone(),
             attempts: state.record.attempts.get(&id).cloned().unwrap_or_default(),
@@ -350,7 +355,7 @@ impl Ledger for Fake {
     }
 
     async fn list(&self, query: Query) -> Result<Vec<Entry>, LedgerError> {
-        let state = self.lock();
+        let state = self.read();
         let fits = |entry: &&Entry| {
             (query.states.is_empty() || query.states.contains(&entry.state))
                 && query.name.as_ref().is_none_or(|name| *name == entry.name)
@@ -363,7 +368,7 @@ impl Ledger for Fake {
         route: &RouteName,
         digest: &Digest,
     ) -> Result<Option<Entry>, LedgerError> {
-        let state = self.lock();
+        let state = self.read();
         let fits = |entry: &&Entry| {
             entry.settled
                 && entry.route == *route
@@ -464,8 +469,7 @@ impl Fake {
             Behaviour::Accept | Behaviour::AcceptAndLose | Behaviour::AcceptAndHide
         );
         if let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)).filter(|_| stores) {
-            let key = headers.get("Idempotency-Key").cloned().unwrap_or_default();
-            state.server.stored.push(Stored { id, key, digest: digest(content) });
+            state.server.stored.push(Stored { id, digest: digest(content) });
         }
         behaviour
     }
