@@ -5,6 +5,7 @@
 //! take minutes are scaled by the environment; README.md here says how to run them whole.
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "tests make files of their own and read a clock")]
+#![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
 mod folders;

@@ -20,7 +20,7 @@ fn peak(pid: u32) -> u64 {
 
 fn check_peak(scene: &Scene, pid: u32, what: &str) {
     let peak = peak(pid);
-    eprintln!("{what}: peak of {:.1} MB", peak as f64 / 1e6);
+    eprintln!("{what}: peak of {} kB", peak / 1_000);
     assert!(peak < PEAK_MAX_BYTES, "{what}: {peak} bytes\n{}", scene.story());
 }
 
@@ -28,7 +28,7 @@ fn check_peak(scene: &Scene, pid: u32, what: &str) {
 fn write_document(path: &Path, bytes: u64) {
     let mut file = BufWriter::new(File::create(path).unwrap());
     file.write_all(b"\"").unwrap();
-    let block = [b'a'; 65_536];
+    let block = vec![b'a'; 65_536];
     let mut left = bytes - 2;
     while left > 0 {
         let part = usize::try_from(left.min(block.len() as u64)).unwrap();
