@@ -139,9 +139,7 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     let folders = config.root.iter().chain(&config.marked).cloned().collect();
     let findings = opened.ledger.check_marks(folders).await.map_err(no_mark)?;
     findings.iter().for_each(|finding| note_mark(finding, &mut notes));
-    let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
-    let endpoint = HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
-        .map_err(Failure::machine)?;
+    let endpoint = endpoint()?;
     let tokens = TokenDesk::new(
         config.credentials.clone(),
         &config.state_dir,
@@ -151,6 +149,13 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     let disk = RealDisk::new(Arc::clone(&load));
     let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
     Ok(Taken { lock, world, load, notes })
+}
+
+/// The door to the network.
+pub(super) fn endpoint() -> Result<HttpEndpoint, Failure> {
+    let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
+    HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
+        .map_err(Failure::machine)
 }
 
 /// Lets the ledger finish before the lock goes. Tasks that were dropped may hold the world a moment

@@ -9,7 +9,7 @@ use super::Daemon;
 use super::carry::{self, Context, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
 use super::intake::Intake;
-use crate::config::{Discovery, NotARoute, WatchMode};
+use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
@@ -279,7 +279,7 @@ impl<W: World> Daemon<W> {
             for rule in &rules {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
-                    Err(not) if is_news(&not) => {
+                    Err(not) if not.is_news() => {
                         if self.not_routes.insert(parent.join(folder)) {
                             tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
                         }
@@ -294,12 +294,6 @@ impl<W: World> Daemon<W> {
             }
         }
     }
-}
-
-/// Folders that a person would expect to be routes; patchdrop's own, the system's and those that
-/// another rule already explains are none.
-fn is_news(not: &NotARoute) -> bool {
-    !matches!(not.code, "hidden-folder" | "system-folder" | "folder-taken" | "name-taken")
 }
 
 /// Lists a folder chunk by chunk, each only when the one before is used up.
@@ -367,7 +361,8 @@ async fn equip<W: World>(
 }
 
 /// An error with its causes, for one log line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

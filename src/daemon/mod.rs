@@ -29,8 +29,10 @@ use tokio::task::JoinSet;
 
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
+pub use folders::chain;
 use ids::Ids;
 use intake::Intake;
+pub use status::{parent_alerts, paused_by_person};
 use targets::Targets;
 
 use crate::config::Config;

@@ -1,12 +1,16 @@
 //! How things stand, as a copy (nothing outside the loop sees its state).
 
+use std::path::Path;
+
 use super::Daemon;
 use super::intake::Intake;
+use crate::journey::detect::Reason;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
-use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
+use crate::model::route::RouteName;
+use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::State;
-use crate::model::time::{Now, Tick};
+use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
 
@@ -19,9 +23,12 @@ impl<W: World> Daemon<W> {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
         for (route, entries) in &self.unsettled {
+            let files = match entries.len() {
+                1 => "1 file waits".to_owned(),
+                many => format!("{many} files wait"),
+            };
             alerts.push(format!(
-                "{} files wait in sending/ of {route}, which is not configured or not there",
-                entries.len()
+                "{files} in sending/ of route {route}, which is not configured or not there"
             ));
         }
         for (name, route) in &self.unequipped {
@@ -30,7 +37,11 @@ impl<W: World> Daemon<W> {
             }
         }
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
-            alerts.extend(parent_alerts(intake, now));
+            alerts.extend(parent_alerts(
+                &intake.folder,
+                intake.left_in_parent(),
+                intake.fault.as_deref(),
+            ));
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -63,13 +74,8 @@ impl<W: World> Daemon<W> {
             .map(|(index, (equipped, _))| {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
-                let by_person = view.paused_by_person.map(|since| Pause {
-                    code: PAUSED_BY_PERSON.to_string(),
-                    text: "paused by a person".into(),
-                    remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
-                    since: Some(since),
-                    next_probe_at: None,
-                });
+                let by_person =
+                    view.paused_by_person.map(|since| paused_by_person(&route.name, since));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, &route.name.to_string(), now));
                 RouteStatus {
@@ -91,20 +97,36 @@ impl<W: World> Daemon<W> {
     }
 }
 
-/// What lies in a parent and belongs to no route.
-fn parent_alerts(intake: &Intake, now: Now) -> Vec<String> {
-    let folder = intake.folder.display();
-    let mut alerts: Vec<String> = intake
-        .waiting(0, now)
-        .into_iter()
-        .map(|(reason, waiting)| {
-            format!("{} in {folder} stay there ({reason}), e.g. {}", waiting.files, waiting.example)
-        })
-        .collect();
-    if let Some(fault) = &intake.fault {
-        alerts.push(format!("{folder} cannot be listed: {fault}"));
-    }
+/// What lies in a parent of routes and belongs to none, in sentences.
+pub fn parent_alerts<'a>(
+    folder: &Path,
+    left: impl IntoIterator<Item = (Reason, &'a Waiting)>,
+    fault: Option<&str>,
+) -> Vec<String> {
+    let folder = folder.display();
+    let alert = |(reason, waiting): (Reason, &Waiting)| {
+        let Waiting { files, example, .. } = waiting;
+        let (name, remedy) = (reason.name(), reason.remedy());
+        match files {
+            1 => format!("{example} stays in {folder} ({name}). {remedy}"),
+            _ => format!("{files} stay in {folder} ({name}), such as {example}. {remedy}"),
+        }
+    };
+    let mut alerts: Vec<String> = left.into_iter().map(alert).collect();
+    alerts.extend(fault.map(|fault| format!("{folder} cannot be listed: {fault}")));
     alerts
+}
+
+/// The pause that a person has set.
+#[must_use]
+pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
+    Pause {
+        code: PAUSED_BY_PERSON.to_string(),
+        text: "a person paused it".into(),
+        remedy: format!("`patchdrop resume {route}` lets it go on."),
+        since: Some(since),
+        next_probe_at: None,
+    }
 }
 
 fn pause_of(pause: &PauseView, subject: &str, now: Now) -> Pause {
@@ -117,7 +139,7 @@ fn pause_of(pause: &PauseView, subject: &str, now: Now) -> Pause {
     }
 }
 
-fn wall_of(tick: Tick, now: Now) -> crate::model::time::Wall {
+fn wall_of(tick: Tick, now: Now) -> Wall {
     now.wall.plus(tick.since(now.tick))
 }
 
