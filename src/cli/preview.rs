@@ -154,10 +154,12 @@ impl<'a, R: Records> Looker<'a, R> {
         ruled: &Ruled,
         sighting: &Sighting,
     ) -> Result<Result<Evidence, Fate>, Failure> {
-        let rules = &ruled.route.ready;
+        let conditions = &ruled.route.ready;
         let stays = |reason, again| Ok(Err(Fate::Stays(reason, again)));
         let first_sweep_at = ruled.first_sweep_at;
-        if first_sweep_at.is_some_and(|at| detect::is_older_than_first_sweep(sighting, at, rules)) {
+        if first_sweep_at
+            .is_some_and(|at| detect::is_older_than_first_sweep(sighting, at, conditions))
+        {
             return stays(Reason::OlderThanFirstSweep, None);
         }
         let mut evidence = Evidence { trusts_change_time: true, ..Evidence::default() };
@@ -166,7 +168,9 @@ impl<'a, R: Records> Looker<'a, R> {
             let counts = matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, sighting));
             evidence.marker = Some(counts);
         }
-        if let Readiness::Wait(reason, wait) = ready::assess(sighting, rules, &evidence, self.now) {
+        if let Readiness::Wait(reason, wait) =
+            ready::assess(sighting, conditions, &evidence, self.now)
+        {
             return stays(reason, Some(wait));
         }
         if self.depth == Depth::Through && self.has_namesake(&ruled.route, &sighting.name)? {
@@ -195,7 +199,7 @@ impl<'a, R: Records> Looker<'a, R> {
         sighting: &Sighting,
         evidence: &Evidence,
     ) -> Option<Fate> {
-        let rules = &ruled.route.ready;
+        let conditions = &ruled.route.ready;
         let (name, checker) = (ruled.route.name.clone(), Arc::clone(&ruled.checker));
         let read = move |input: &mut dyn Read, identity: &Identity| -> Findings {
             checker.validate(&name, input, identity.size, 0)
@@ -211,10 +215,15 @@ impl<'a, R: Records> Looker<'a, R> {
         Some(match examined.findings.result {
             Checked::Sound { envelope, .. } => Fate::Goes(Some(envelope)),
             Checked::Truncated(_)
-                if ready::may_be_unfinished(sighting.changed_at, rules, evidence, self.now) =>
+                if ready::may_be_unfinished(
+                    sighting.changed_at,
+                    conditions,
+                    evidence,
+                    self.now,
+                ) =>
             {
                 let quiet = ready::unchanged_for(sighting.changed_at, evidence, self.now);
-                let wait = rules.truncated_after.saturating_sub(quiet);
+                let wait = conditions.truncated_after.saturating_sub(quiet);
                 Fate::Stays(Reason::Truncated, Some(wait))
             }
             Checked::Truncated(fault) | Checked::Faulty(fault) => Fate::Fails(fault),

@@ -4,6 +4,9 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
 
+#[cfg(unix)]
+mod live;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
