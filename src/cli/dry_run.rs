@@ -1,8 +1,6 @@
 //! `patchdrop run --dry-run`: for every file in a drop folder where it would go, or why it would
 //! not. Nothing is touched: no folder is made, no ledger, no lock.
-#![expect(clippy::disallowed_methods, reason = "folders that are no routes are listed here")]
 
-use std::fs;
 use std::io;
 
 use serde::Serialize;
@@ -10,10 +8,12 @@ use serde::Serialize;
 use super::check::shown_url;
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind, write_notice};
+use super::load;
 use super::preview::{self, Depth, Fate, Inbox, Looker, Ruled};
 use super::records;
 use super::screen::{Screen, counted, shown_bytes, shown_span};
 use crate::config::Config;
+use crate::daemon;
 use crate::model::file::{Sighting, shown};
 
 /// One file, as `--json` shows it. Names are part of the interface.
@@ -194,17 +194,8 @@ fn no_routes(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
             write_notice(screen.out, &broken.notice)?;
         }
     }
-    for discovery in &config.discoveries {
-        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
-        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
-        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
-            if let Err(not) = discovery.route_of(&name)
-                && not.is_news()
-            {
-                let folder = discovery.parent.join(&name);
-                writeln!(screen.out, "{} is no route: {}", folder.display(), not.text)?;
-            }
-        }
+    for (folder, not) in load::not_routes(config) {
+        writeln!(screen.out, "{}", daemon::no_route_alert(&folder, &not.text))?;
     }
     Ok(())
 }

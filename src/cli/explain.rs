@@ -141,7 +141,8 @@ impl Waiting {
                 }
                 text.push('.');
                 let remedy = reason.remedy().replace("--route NAME", &format!("--route {name}"));
-                (*reason, vec![text, remedy])
+                let has_remedy = reason.needs_a_person() || self.service.is_some();
+                (*reason, if has_remedy { vec![text, remedy] } else { vec![text] })
             }
         };
         if let Some(pause) = self.pause.as_ref().filter(|_| reason.is_to_be_sent()) {
@@ -459,8 +460,11 @@ impl Story {
                 ),
             ],
             State::Failed if self.follower.is_none() => vec![
-                sidecar("why, and what the server said"),
-                command(format!("resend {id}"), "send it again as it is"),
+                sidecar(match entry.attempt {
+                    0 => "why, and where in the file",
+                    _ => "why, and what the server said",
+                }),
+                command(format!("resend {id}"), "check it again and send it as it is"),
                 (
                     format!("correct it and move it to {inbox}"),
                     "it is sent as a new file".to_owned(),
@@ -538,6 +542,8 @@ fn attempt_end_text(attempt: &Attempt, at: Wall) -> String {
 
 fn decision_text(entry: &Entry) -> String {
     match &entry.cause {
+        // The code of an acceptance says nothing more.
+        Some(cause) if entry.state == State::Sent => format!("sent: {}", cause.plain),
         Some(cause) => format!("{}: {} ({})", entry.state.name(), cause.plain, cause.code),
         None => entry.state.name().to_owned(),
     }

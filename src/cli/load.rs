@@ -2,11 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "folders that become routes are listed here")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::{Failure, Kind};
-use crate::config::{self, Config, LoadOptions};
+use crate::config::{self, Config, LoadOptions, NotARoute};
 use crate::model::route::Route;
 
 /// Whether a command needs the secrets that the config names. They are often in the service's
@@ -51,4 +51,19 @@ pub(super) fn routes(config: &Config) -> Vec<Arc<Route>> {
     }
     routes.sort_by(|one, other| one.name.cmp(&other.name));
     routes
+}
+
+/// Folders that a person would expect to be routes and are none, each with why.
+pub(super) fn not_routes(config: &Config) -> Vec<(PathBuf, NotARoute)> {
+    let mut found = Vec::new();
+    for discovery in &config.discoveries {
+        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
+        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
+            let why = discovery.route_of(&name).err().filter(NotARoute::is_news);
+            found.extend(why.map(|why| (discovery.parent.join(&name), why)));
+        }
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found
 }

@@ -221,7 +221,8 @@ fn ended(entry: &Entry, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     let because = cause.map(|it| format!(": {} ({})", it.plain, it.code)).unwrap_or_default();
     let at = entry.target.as_ref().map(|it| shown(it.path().as_os_str())).unwrap_or_default();
     if entry.state == State::Sent {
-        writeln!(screen.out, "{}", screen.style.well(&format!("{name} ({id}) is sent{because}")))?;
+        let plain = cause.map(|it| format!(": {}", it.plain)).unwrap_or_default();
+        writeln!(screen.out, "{}", screen.style.well(&format!("{name} ({id}) is sent{plain}")))?;
         writeln!(screen.out, "  {at}")?;
         return Ok(Exit::Done);
     }

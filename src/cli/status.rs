@@ -3,7 +3,7 @@
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::load::Secrets;
+use super::load::{self, Secrets};
 use super::preview::{self, Depth, Looker, Ruled, Survey};
 use super::records::{self, Records};
 use super::screen::{Align, Screen, Style, Table, counted, grouped};
@@ -70,6 +70,8 @@ async fn without_service(
         vec!["no service is running: nothing is sent (start it: patchdrop run)".into()];
     let broken = config.broken.iter();
     alerts.extend(broken.map(|it| format!("route {} cannot run: {}", it.name, it.notice.text)));
+    let not_routes = load::not_routes(config);
+    alerts.extend(not_routes.iter().map(|(folder, it)| daemon::no_route_alert(folder, &it.text)));
     let mut routes = Vec::new();
     for inbox in preview::inboxes(config, ledger)? {
         let (survey, fault) = match looker.survey(&inbox).await? {
@@ -241,13 +243,9 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
 
 fn paused(subject: &str, pause: &Pause, style: &Style) -> (String, String) {
     let since = pause.since.map(|at| format!(" since {}", style.time(at))).unwrap_or_default();
-    let what = format!("{subject} is paused{since}: {} ({})", pause.text, pause.code);
-    let remedy = match (pause.next_probe_at, pause.remedy.as_str()) {
-        (Some(at), "") => format!("tried again {}", style.until(at)),
-        (Some(at), remedy) => format!("{remedy}; tried again {}", style.until(at)),
-        (None, remedy) => remedy.to_owned(),
-    };
-    (what, remedy)
+    let probe = pause.next_probe_at.map(|at| format!(", tried again {}", style.until(at)));
+    let (text, code, probe) = (&pause.text, &pause.code, probe.unwrap_or_default());
+    (format!("{subject} is paused{since}{probe}: {text} ({code})"), pause.remedy.clone())
 }
 
 fn routes_table(status: &Status, style: &Style) -> Table {

@@ -386,15 +386,15 @@ async fn marked<W: World>(
     let (state, code) =
         if sent { (State::Sent, "marked-sent") } else { (State::Failed, "marked-failed") };
     let cause = Cause::new(Code::of(code), format!("a person said so: {note}"));
-    let target = carry::home(ctx, &route, &entry, state, at).await;
-    let decided = Step::Decided {
-        id: entry.id,
-        attempt: None,
-        state,
-        cause,
-        target: target.place.clone(),
-        at,
+    // A failed file that stays failed stays where it is; its own name is not taken by another.
+    let (target, reservation) = match &entry.target {
+        Some(place) if entry.state == state => (place.clone(), None),
+        _ => {
+            let reservation = carry::home(ctx, &route, &entry, state, at).await;
+            (reservation.place.clone(), Some(reservation))
+        }
     };
+    let decided = Step::Decided { id: entry.id, attempt: None, state, cause, target, at };
     let noted = Step::Noted {
         id: entry.id,
         at,
@@ -402,7 +402,7 @@ async fn marked<W: World>(
     };
     let steps = vec![released, noted, decided];
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
-    drop(target);
+    drop(reservation);
     let report = carry::resume(ctx, &route, entry.id).await;
     let entry = match &report {
         Report::Ended(ended) => (**ended).clone(),

@@ -272,6 +272,11 @@ impl<W: World> Daemon<W> {
     /// Folders in a parent become routes, or are counted.
     fn discover(&mut self, parent: &Arc<Path>, folders: &[std::ffi::OsString]) {
         let config = Arc::clone(&self.config);
+        self.not_routes.retain(|folder, _| {
+            let is_elsewhere = folder.parent() != Some(parent);
+            is_elsewhere
+                || folder.file_name().is_some_and(|name| folders.iter().any(|it| it == name))
+        });
         let rules: Vec<&Discovery> =
             config.discoveries.iter().filter(|rule| rule.parent == *parent).collect();
         for folder in folders {
@@ -280,7 +285,8 @@ impl<W: World> Daemon<W> {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
                     Err(not) if not.is_news() => {
-                        if self.not_routes.insert(parent.join(folder)) {
+                        let known = self.not_routes.insert(parent.join(folder), not.text.clone());
+                        if known.as_ref() != Some(&not.text) {
                             tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
                         }
                     }

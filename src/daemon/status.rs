@@ -7,7 +7,7 @@ use super::intake::Intake;
 use crate::journey::detect::Reason;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
-use crate::model::route::RouteName;
+use crate::model::route::{Destination, RouteName};
 use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::State;
 use crate::model::time::{Now, Tick, Wall};
@@ -36,6 +36,8 @@ impl<W: World> Daemon<W> {
                 alerts.push(format!("route {name} is stopped: {fault}"));
             }
         }
+        let not_routes = self.not_routes.iter();
+        alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
             alerts.extend(parent_alerts(
                 &intake.folder,
@@ -59,11 +61,24 @@ impl<W: World> Daemon<W> {
                 .map(|(destination, pause)| DestinationStatus {
                     host: destination.host.to_string(),
                     credential: destination.credential.as_ref().map(ToString::to_string),
-                    pause: pause.map(|pause| pause_of(&pause, &destination.to_string(), now)),
+                    pause: pause.map(|pause| {
+                        let subject = self.a_route_to(destination);
+                        pause_of(&pause, subject.as_deref().unwrap_or("ROUTE"), now)
+                    }),
                 })
                 .collect(),
             alerts,
         }
+    }
+
+    /// A route that sends there: what helps one of them helps all.
+    fn a_route_to(&self, destination: &Destination) -> Option<String> {
+        let mut routes = self.equipped.values().map(|equipped| &equipped.route);
+        let route = routes.find(|route| {
+            route.deliver.host == destination.host
+                && route.deliver.credential == destination.credential
+        });
+        route.map(|route| route.name.to_string())
     }
 
     fn route_statuses(&self, intake: &Intake, now: Now) -> Vec<RouteStatus> {
@@ -115,6 +130,12 @@ pub fn parent_alerts<'a>(
     let mut alerts: Vec<String> = left.into_iter().map(alert).collect();
     alerts.extend(fault.map(|fault| format!("{folder} cannot be listed: {fault}")));
     alerts
+}
+
+/// A folder that a person would expect to be a route, and why it is none.
+#[must_use]
+pub fn no_route_alert(folder: &Path, why: &str) -> String {
+    format!("{} is no route, nothing in it is sent: {why}", folder.display())
 }
 
 /// The pause that a person has set.

@@ -34,7 +34,7 @@ pub enum Reason {
     Temporary,
     /// Two routes want it.
     TwoRoutes,
-    /// It in a folder that is no route.
+    /// It lies in a folder that is no route.
     NoRoute,
     /// It lies in a folder below a drop folder.
     Subfolder,
@@ -122,9 +122,9 @@ impl Reason {
             Self::Ignored => "no `include` of the route matches, or an `exclude` does",
             Self::Temporary => "a name that programs give to unfinished files",
             Self::TwoRoutes => "wanted by two routes",
-            Self::NoRoute => "lies in a folder that is no route",
-            Self::Subfolder => "a folder, only the drop folder itself is watched",
-            Self::Link => "a link, never followed",
+            Self::NoRoute => "in a folder that is no route",
+            Self::Subfolder => "a folder",
+            Self::Link => "a link",
             Self::Special => "neither file nor folder",
             Self::Unreadable => "not readable for this account",
             Self::Marker => "a done-marker",

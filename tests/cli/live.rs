@@ -188,6 +188,7 @@ fn a_dry_run_says_where_each_file_would_go_and_touches_nothing() {
     std::fs::write(site.orders("b.json"), "{\"a\" 1}").unwrap();
     std::fs::write(site.orders("c.csv"), "1").unwrap();
     std::fs::write(site.path("drop/stray.json"), "{}").unwrap();
+    std::fs::create_dir(site.path("drop/No Vanity")).unwrap();
     let fates = || {
         let lines = site.json(3, &["run", "--dry-run"]);
         let line = |line: &Value| format!("{} {} {}", line["path"], line["fate"], line["code"]);
@@ -211,6 +212,9 @@ fn a_dry_run_says_where_each_file_would_go_and_touches_nothing() {
     let summary = "1 file would be sent, 1 would fail, 2 stay. Nothing was touched.";
     assert!(text.contains(summary), "{text}");
     assert!(!text.contains(&site.secret), "{text}");
+    let no_route = "No Vanity is no route, nothing in it is sent: ";
+    assert!(text.contains(no_route), "{text}");
+    assert!(site.ends(0, &["status"]).contains(no_route));
     assert_eq!(names(&site.path("drop/orders")), ["a.json", "b.json", "c.csv"]);
     assert!(!site.path("state").exists());
     assert!(!site.path("drop/.patchdrop").exists());
@@ -231,7 +235,11 @@ fn a_refused_file_is_resent_under_a_new_id_and_key() {
     site.rules(Some(refused()));
     let service = site.start();
     let old = site.drop_until("a.json", "{}", "failed");
+    let note = "the shop says no";
+    assert_eq!(site.json(0, &["mark", "a.json", "--failed", "--note", note])[0]["ok"], true);
     site.rules(None);
+    assert_eq!(names(&site.orders("failed")), ["a.json", "a.json.why.txt"], "it stays there");
+    assert_eq!(site.json(0, &["verify"])["faults_total"], 0);
     let done = site.json(0, &["resend", "a.json"]);
     assert_eq!((&done[0]["subject"], &done[0]["ok"]), (&old["id"], &Value::Bool(true)));
     let new = site.listed("a.json", "sent");
