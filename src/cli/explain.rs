@@ -108,8 +108,8 @@ impl Waiting {
                 && it.credential.as_deref() == route.deliver.credential.as_deref()
         });
         let of_destination = of_destination.and_then(|it| it.pause.clone());
-        let service = status.iter().flat_map(|status| &status.routes);
-        let service = service.cloned().find(|it| it.name == *route.name.0);
+        let mut services = status.iter().flat_map(|status| &status.routes);
+        let service = services.find(|it| it.name == *route.name.0).cloned();
         let of_route = service.as_ref().and_then(|status| status.pause.clone());
         let pause = by_person.or(of_route).or(of_destination);
         Ok(Self { path, route, fate: seen.map(|(_, fate)| fate), pause, service })
@@ -137,7 +137,8 @@ impl Waiting {
                 let (plain, code) = (reason.plain(), reason.name());
                 let mut text = format!("It stays where it is, route {name}: {plain} ({code})");
                 if let Some(wait) = wait {
-                    text.push_str(&format!("; it may be ready in {}", shown_span(*wait)));
+                    text.push_str("; it may be ready in ");
+                    text.push_str(&shown_span(*wait));
                 }
                 text.push('.');
                 let remedy = reason.remedy().replace("--route NAME", &format!("--route {name}"));

@@ -125,7 +125,7 @@ impl<'a, R: Records> Looker<'a, R> {
             Sorted::Left(reason) => return left(reason),
             Sorted::Candidate(index) => index,
         };
-        let fate = match self.from_outside(inbox, &inbox.routes[index], sighting).await? {
+        let fate = match self.outside(inbox, &inbox.routes[index], sighting).await? {
             Ok(evidence) if self.depth == Depth::Through => {
                 self.through(inbox, &inbox.routes[index], sighting, &evidence).await
             }
@@ -148,7 +148,7 @@ impl<'a, R: Records> Looker<'a, R> {
     }
 
     /// Whether a candidate is ready, as far as can be seen without opening it.
-    async fn from_outside(
+    async fn outside(
         &self,
         inbox: &Inbox,
         ruled: &Ruled,

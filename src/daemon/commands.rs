@@ -271,9 +271,9 @@ async fn release<W: World>(
     entry.apply(&step);
     let mut text = "released: it is sent again under the same key".to_owned();
     if let Some(newer) = newer_sent(ctx, &entry).await {
-        text.push_str(&format!(
-            "; a newer file of this name ({newer}) has been accepted since: this older one arrives after it"
-        ));
+        let newer = format!("; a newer file of this name ({newer}) has been accepted since");
+        text.push_str(&newer);
+        text.push_str(": this older one arrives after it");
     }
     Ok((entry, text))
 }
@@ -404,9 +404,6 @@ async fn marked<W: World>(
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
     drop(reservation);
     let report = carry::resume(ctx, &route, entry.id).await;
-    let entry = match &report {
-        Report::Ended(ended) => (**ended).clone(),
-        _ => entry,
-    };
+    let entry = if let Report::Ended(ended) = &report { (**ended).clone() } else { entry };
     Ok((entry, report))
 }

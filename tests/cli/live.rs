@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{Ended, program};
 
 /// Whatever has not come after this long does not come.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_mins(1);
 
 /// One root with its config, and the server that it sends to.
 struct Site {

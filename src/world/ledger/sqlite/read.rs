@@ -227,10 +227,9 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let route: String = row.get(0)?;
-        let state = match row.get_ref(1)? {
-            ValueRef::Text(b"resent") => RESENT,
-            other => state(other)?.name(),
-        };
+        let found = row.get_ref(1)?;
+        let is_resent = found == ValueRef::Text(RESENT.as_bytes());
+        let state = if is_resent { RESENT } else { state(found)?.name() };
         let files = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
         if files > 0 {
             let count = routes.entry(route).or_insert_with_key(|route| Count {
