@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
+use super::load;
 use super::screen::Screen;
-use super::seam;
+use super::service;
 use crate::config::Config;
 use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::route::Route;
@@ -42,7 +43,7 @@ pub(super) async fn carry_out(
 
 async fn answer(config: &Config, command: Command) -> Result<CommandAnswer, Failure> {
     match control::ask(&config.state_dir, &command).await {
-        Err(ControlError::NoService { .. }) => seam::carry_out(config, command).await,
+        Err(ControlError::NoService { .. }) => service::carry_out(config.clone(), command).await,
         answered => Ok(answered?),
     }
 }
@@ -63,7 +64,7 @@ fn report(done: &[Done], json: bool, screen: &mut Screen<'_>) -> Result<Exit, Fa
 
 /// The route of that name.
 pub(super) fn known_route(config: &Config, name: &str) -> Result<Arc<Route>, Failure> {
-    let routes = seam::routes(config);
+    let routes = load::routes(config);
     if let Some(route) = routes.iter().find(|route| &*route.name.0 == name) {
         return Ok(Arc::clone(route));
     }

@@ -1,14 +1,19 @@
 //! `patchdrop check`: is the config right, and what does it mean? Is this file right?
+#![expect(clippy::disallowed_methods, reason = "it reads a file that a person names")]
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::Globals;
 use super::change;
 use super::exit_code::Exit;
-use super::failure::{Failure, write_notice};
+use super::failure::{Failure, Kind, write_notice};
+use super::load::{self, Secrets};
+use super::preview;
 use super::screen::{Align, Screen, Table, counted, shown_bytes};
-use super::seam::{self, Secrets};
 use crate::config::Config;
+use crate::journey::validate::Checked;
 use crate::model::outcome::Fault;
 use crate::model::route::{Delivery, Route};
 use crate::model::step::Envelope;
@@ -40,23 +45,41 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let secrets = if arguments.file.is_some() { Secrets::MayBeMissing } else { Secrets::Needed };
-    let config = seam::load_config(&globals.config_path(), arguments.base.as_deref(), secrets)?;
+    let config = load::load_config(&globals.config_path(), arguments.base.as_deref(), secrets)?;
     if let (Some(file), Some(name)) = (&arguments.file, &arguments.route) {
         let route = change::known_route(&config, name)?;
-        let found = seam::validate(&route, file)?;
+        let found = validate(&route, file)?;
         return render_file(&route, &file.display().to_string(), &found, screen);
     }
     if arguments.json {
-        let routes = seam::routes(&config);
+        let routes = load::routes(&config);
         screen.json(&routes.iter().map(|route| as_json(route)).collect::<Vec<_>>())?;
     } else {
         render(&config, screen)?;
     }
-    Ok(if seam::broken(&config).is_empty() { Exit::Done } else { Exit::SomeFailed })
+    Ok(if config.broken.is_empty() { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Validates one file by a route's rules: what would be sent, or why not.
+fn validate(route: &Route, path: &Path) -> Result<Result<Envelope, Fault>, Failure> {
+    let unread = |error: io::Error| {
+        Failure::because(Kind::Usage, format!("{} cannot be read", path.display()), error)
+    };
+    let mut file = fs::File::open(path).map_err(unread)?;
+    let metadata = file.metadata().map_err(unread)?;
+    if !metadata.is_file() {
+        return Err(Failure::usage(format!("{} is not a file", path.display())));
+    }
+    let checker = preview::checker(route)?;
+    match checker.validate(&route.name, &mut file, metadata.len(), 0).result {
+        Checked::Sound { envelope, .. } => Ok(Ok(envelope)),
+        Checked::Truncated(fault) | Checked::Faulty(fault) => Ok(Err(fault)),
+        Checked::Unread(error) => Err(unread(error)),
+    }
 }
 
 /// A URL fit to be shown: no user, no query; where it may be a webhook's whole secret, its host.
-fn shown_url(delivery: &Delivery) -> String {
+pub(super) fn shown_url(delivery: &Delivery) -> String {
     let url = delivery.url.reveal();
     let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
     let path = rest.split(['?', '#']).next().and_then(|rest| rest.split_once('/'));
@@ -98,14 +121,13 @@ fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
             write_notice(screen.out, notice)?;
         }
     }
-    let broken = seam::broken(config);
-    if !broken.is_empty() {
+    if !config.broken.is_empty() {
         writeln!(screen.out, "{}", style.alarm("These routes cannot run; the others can:"))?;
-        for notice in &broken {
-            write_notice(screen.out, notice)?;
+        for broken in &config.broken {
+            write_notice(screen.out, &broken.notice)?;
         }
     }
-    let routes = seam::routes(config);
+    let routes = load::routes(config);
     writeln!(screen.out)?;
     if routes.is_empty() {
         writeln!(screen.out, "No folder is a route yet.")?;

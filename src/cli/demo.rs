@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
+use super::load::{self, Secrets};
+use super::records;
 use super::screen::Screen;
-use super::seam::{self, Secrets};
 use super::service;
 use crate::config::Config;
 use crate::daemon::{Mode, Stop};
@@ -56,7 +57,7 @@ pub(super) async fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Resul
     let secret = options.client_secret.reveal().to_owned();
     let simulator = Simulator::start(options).await.map_err(Failure::machine)?;
     let stage = Stage::build(simulator, &secret, screen)?;
-    let config = seam::load_config(&stage.config_path, None, Secrets::Needed)?;
+    let config = load::load_config(&stage.config_path, None, Secrets::Needed)?;
     let _telemetry =
         telemetry::start(&config.log, &config.all_secrets()).map_err(Failure::machine)?;
     let (stop, stop_in) = mpsc::channel(2);
@@ -256,7 +257,7 @@ impl Stage {
         {
             journeys.look_at_waiting(&status, screen)?;
         }
-        journeys.look(&seam::open_ledger(config)?, screen)
+        journeys.look(&records::open_ledger(config)?, screen)
     }
 
     async fn stay(

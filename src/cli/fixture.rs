@@ -11,8 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::records::Records;
 use super::screen::{Screen, Style};
-use super::seam;
-use crate::config::Config;
+use crate::config::{self, Config, LoadOptions};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{
@@ -50,7 +49,32 @@ pub(super) fn config(root: &Path, routes: &[&str]) -> Config {
     let state_dir = root.join("state");
     std::fs::DirBuilder::new().recursive(true).create(&state_dir).unwrap();
     let routes = routes.iter().map(|name| Arc::new(route(root, name))).collect();
-    seam::made_up_config(root, &state_dir, routes)
+    made_up_config(root, &state_dir, routes)
+}
+
+fn made_up_config(root: &Path, state_dir: &Path, routes: Vec<Arc<Route>>) -> Config {
+    let text = format!(
+        "root = '{}'\nstate_dir = '{}'\ncompany = 'acme'\nauto_routes = false\n\
+         [credential.inbound]\nkind = 'oauth2'\ntoken_url = 'https://auth.example/oauth/token'\n\
+         client_id = 'id'\nclient_secret = {{ env = 'SECRET' }}\n",
+        root.join("drop").display(),
+        state_dir.display()
+    );
+    let options = LoadOptions { secrets_may_be_missing: true, ..LoadOptions::default() };
+    let mut config = config::read(text.as_bytes(), &root.join("config.toml"), &options)
+        .expect("a config without faults");
+    config.routes = routes;
+    config.credentials.clear();
+    config.warnings.clear();
+    config
+}
+
+/// On its routes no file is ready within an hour.
+pub(super) fn never_quiet(config: &mut Config) {
+    for route in &mut config.routes {
+        let route = Arc::get_mut(route).expect("nobody else has it yet");
+        route.ready.quiet_for = Duration::from_hours(1);
+    }
 }
 
 pub(super) fn route(root: &Path, name: &str) -> Route {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::screen::Screen;
-use super::seam;
+use crate::config;
 
 /// The name of the config in the folder.
 const CONFIG: &str = "config.toml";
@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Exit
     let config = folder.join(CONFIG);
     let drop = folder.join(DROP);
     fs::create_dir_all(&drop).map_err(|error| cannot("make", &drop, error))?;
-    let written = write_new(&config, rooted(seam::example_config()).as_bytes())
+    let written = write_new(&config, rooted(config::EXAMPLE).as_bytes())
         .map_err(|error| cannot("write", &config, error))?;
     let (config, drop) = (config.display(), drop.display());
     if written {

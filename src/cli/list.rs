@@ -6,9 +6,9 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::records::Records;
+use super::load::Secrets;
+use super::records::{self, Records};
 use super::screen::{Align, Screen, Table, grouped};
-use super::seam::{self, Secrets};
 use super::when::Since;
 use crate::config::Config;
 use crate::model::file::shown;
@@ -111,7 +111,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
     let query = query(&config, arguments, screen)?;
-    let ledger = seam::open_ledger(&config)?;
+    let ledger = records::open_ledger(&config)?;
     show(&ledger, query, arguments.json, screen)?;
     Ok(Exit::Done)
 }

@@ -6,9 +6,10 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
+use super::load::Secrets;
+use super::records;
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam::{self, Secrets};
 use crate::model::command::Command;
 use crate::model::step::State;
 
@@ -43,7 +44,7 @@ pub(super) async fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let ledger = seam::open_ledger(&config)?;
+    let ledger = records::open_ledger(&config)?;
     let entry = resolve::find_in(&ledger, &config, &arguments.file, &UNDECIDED, &screen.style)?;
     drop(ledger);
     let note = arguments.note.clone();

@@ -8,19 +8,21 @@ mod change;
 mod check;
 mod completions;
 mod demo;
+mod dry_run;
 mod explain;
 mod failure;
 mod init;
 mod list;
+mod load;
 mod mark;
 mod pause;
+mod preview;
 mod records;
 mod release;
 mod resend;
 mod resolve;
 mod run;
 mod screen;
-mod seam;
 mod send;
 mod service;
 mod simulator;
@@ -180,7 +182,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Send(arguments) => send::run(globals, arguments, screen).await,
             Command::Status(arguments) => status::run(globals, arguments, screen).await,
             Command::List(arguments) => list::run(globals, arguments, screen),
-            Command::Explain(arguments) => explain::run(globals, arguments, screen),
+            Command::Explain(arguments) => explain::run(globals, arguments, screen).await,
             Command::Resend(arguments) => resend::run(globals, arguments, screen).await,
             Command::Release(arguments) => release::run(globals, arguments, screen).await,
             Command::Mark(arguments) => mark::run(globals, arguments, screen).await,
@@ -204,8 +206,8 @@ fn worker_threads() -> usize {
 
 impl Globals {
     /// Loads the config that was asked for, or the system's.
-    fn load(&self, secrets: seam::Secrets) -> Result<Config, Failure> {
-        seam::load_config(&self.config_path(), None, secrets)
+    fn load(&self, secrets: load::Secrets) -> Result<Config, Failure> {
+        load::load_config(&self.config_path(), None, secrets)
     }
 
     fn config_path(&self) -> PathBuf {

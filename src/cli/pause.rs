@@ -4,8 +4,8 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
+use super::load::Secrets;
 use super::screen::Screen;
-use super::seam::Secrets;
 use crate::model::command::Command;
 
 /// Start no more attempts on a route, until `resume`; files that land there wait

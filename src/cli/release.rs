@@ -6,9 +6,10 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
+use super::load::Secrets;
+use super::records;
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam::{self, Secrets};
 use crate::model::command::Command;
 use crate::model::step::State;
 
@@ -50,7 +51,7 @@ pub(super) async fn run(
         let route = change::known_route(&config, name)?.name.to_string();
         vec![Command::ReleaseRoute { route, held: arguments.held }]
     } else {
-        let ledger = seam::open_ledger(&config)?;
+        let ledger = records::open_ledger(&config)?;
         let mut ids = Vec::new();
         for file in &arguments.files {
             ids.push(resolve::find_in(&ledger, &config, file, &HELD, &screen.style)?.id);

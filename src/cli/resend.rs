@@ -6,10 +6,10 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::records::Records;
+use super::load::Secrets;
+use super::records::{self, Records};
 use super::resolve::{self, Wanted};
 use super::screen::Screen;
-use super::seam::{self, Secrets};
 use super::when::Since;
 use crate::model::command::Command;
 use crate::model::file::FileId;
@@ -52,7 +52,7 @@ pub(super) async fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let ledger = seam::open_ledger(&config)?;
+    let ledger = records::open_ledger(&config)?;
     let mut ids = Vec::new();
     for file in &arguments.files {
         ids.push(resolve::find_in(&ledger, &config, file, &FAILED, &screen.style)?.id);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::records::Records;
 use super::screen::Style;
-use super::seam;
+use super::{load, preview};
 use crate::config::Config;
+use crate::journey::detect;
 use crate::model::file::{FileId, shown};
 use crate::model::route::Route;
 use crate::model::step::{Entry, State};
@@ -132,7 +133,7 @@ fn candidates(ledger: &impl Records, config: &Config, text: &OsStr) -> Result<Ve
         return Ok(by_path(ledger, config, path)?.into_iter().collect());
     }
     let mut found = Vec::new();
-    for route in seam::routes(config) {
+    for route in load::routes(config) {
         found.extend(waiting(&route.folders.inbox.join(text), &[route]));
     }
     let limit = CANDIDATES_MAX + 1;
@@ -151,7 +152,7 @@ fn by_id(ledger: &impl Records, text: &OsStr) -> Result<Option<Found>, Failure> 
 
 /// A path names at most one file: the one that lies there now, else the last that did.
 fn by_path(ledger: &impl Records, config: &Config, path: &Path) -> Result<Option<Found>, Failure> {
-    let routes = seam::routes(config);
+    let routes = load::routes(config);
     for path in spellings(path) {
         let path = beside(&path);
         if let Some(found) = waiting(&path, &routes) {
@@ -187,8 +188,9 @@ fn by_path(ledger: &impl Records, config: &Config, path: &Path) -> Result<Option
 /// The file that a sidecar or receipt lies beside; any other path as it is.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().and_then(OsStr::to_str);
-    let ends = [".why.txt", ".receipt.json"];
-    match name.and_then(|name| ends.iter().find_map(|end| name.strip_suffix(end))) {
+    match name
+        .and_then(|name| detect::SIDECAR_ENDINGS.iter().find_map(|end| name.strip_suffix(end)))
+    {
         Some(name) => path.with_file_name(name),
         None => path.to_owned(),
     }
@@ -212,10 +214,10 @@ fn waiting(path: &Path, routes: &[Arc<Route>]) -> Option<Found> {
     let mut here = routes.iter().filter(|route| *route.folders.inbox == *folder);
     let first = here.next()?;
     let name = path.file_name()?;
-    if !path.symlink_metadata().ok()?.is_file() || seam::is_ours(name) {
+    if !path.symlink_metadata().ok()?.is_file() || detect::is_sidecar(name) {
         return None;
     }
-    let wants = |route: &&Arc<Route>| seam::is_selected(&route.select, name);
+    let wants = |route: &&Arc<Route>| preview::takes(route, name).unwrap_or(false);
     let route = routes.iter().filter(|it| *it.folders.inbox == *folder).find(wants);
     Some(Found::Waiting { path: path.to_owned(), route: Arc::clone(route.unwrap_or(first)) })
 }

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use super::Globals;
 use super::exit_code::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
+use super::load::Secrets;
 use super::screen::Screen;
-use super::seam::{self, Mode, Secrets};
 use super::when::parse_span;
+use super::{dry_run, service};
+use crate::config::Config;
+use crate::daemon::{End, Mode};
+use crate::telemetry;
 
 const ONCE_FOR: Duration = Duration::from_mins(10);
 
@@ -28,6 +32,9 @@ pub(super) struct Arguments {
     /// Say of every file where it would go or why it would not, and touch nothing
     #[arg(long, conflicts_with = "once")]
     dry_run: bool,
+    /// With --dry-run: print it as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
 }
 
 pub(super) async fn run(
@@ -35,13 +42,36 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
+    if arguments.dry_run {
+        // Nothing is sent, so nothing secret is needed.
+        let config = globals.load(Secrets::MayBeMissing)?;
+        return dry_run::run(&config, arguments.json, screen).await;
+    }
     let config = globals.load(Secrets::Needed)?;
-    let mode = if arguments.dry_run {
-        Mode::DryRun
-    } else if arguments.once {
-        Mode::Once { patience: arguments.patience.unwrap_or(ONCE_FOR) }
+    if arguments.once {
+        once(config, arguments.patience.unwrap_or(ONCE_FOR)).await
     } else {
-        Mode::Service
-    };
-    seam::run(config, mode, screen).await
+        serve(config, Mode::Service).await.map(|_| Exit::Done)
+    }
+}
+
+async fn once(config: Config, patience: Duration) -> Result<Exit, Failure> {
+    let end = serve(config, Mode::Once { patience }).await?;
+    Ok(if end.failed + end.held + end.missing > 0 {
+        Exit::SomeFailed
+    } else if end.something_unavailable {
+        Exit::Unavailable
+    } else {
+        Exit::Done
+    })
+}
+
+/// The service with its log.
+async fn serve(config: Config, mode: Mode) -> Result<End, Failure> {
+    let _telemetry = telemetry::start(&config.log, &config.all_secrets())
+        .map_err(|error| Failure::new(Kind::Config, error))?;
+    for notice in &config.warnings {
+        service::warn(notice, &config.path);
+    }
+    service::serve(config, mode, service::stop_by_signal()).await
 }

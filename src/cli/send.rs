@@ -1,7 +1,7 @@
 //! `patchdrop send`: one file goes the whole way, and its end is shown.
 #![expect(clippy::disallowed_methods, reason = "it copies into a drop folder, as any program does")]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,10 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
-use super::records::Records;
+use super::load::Secrets;
+use super::preview;
+use super::records::{self, Records};
 use super::screen::Screen;
-use super::seam::{self, Secrets};
 use super::verify::identity_of;
 use super::when::parse_span;
 use crate::model::command::Command;
@@ -63,7 +64,7 @@ pub(super) async fn run(
         }
         Err(error) => return Err(error.into()),
     }
-    let ledger = seam::open_ledger(&config)?;
+    let ledger = records::open_ledger(&config)?;
     follow(&ledger, &route, &dropped, arguments.patience, screen).await
 }
 
@@ -80,7 +81,7 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
         .file_name()
         .filter(|_| file.is_file())
         .ok_or_else(|| Failure::usage(format!("{} is not a file", file.display())))?;
-    if !seam::is_selected(&route.select, name) {
+    if !preview::takes(route, name)? {
         let wanted = route.select.include.join(", ");
         return Err(Failure::usage(format!(
             "{} is none of route {}, which takes {wanted}",
@@ -111,7 +112,7 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
         fs::remove_file(&part).ok();
     }
     moved?;
-    if let Some(marker) = route.ready.done_marker.as_deref().and_then(|it| marker(it, name)) {
+    if let Some(marker) = preview::selector(route)?.marker_of(name) {
         let made =
             OpenOptions::new().write(true).create(true).truncate(false).open(inbox.join(&marker));
         made.map_err(|error| cannot("write the done-marker of", error))?;
@@ -145,18 +146,6 @@ fn move_new(from: &Path, to: &Path) -> io::Result<()> {
     }
     fs::hard_link(from, to)?;
     fs::remove_file(from)
-}
-
-/// The done-marker's name: `{name}.done`, `{stem}.ok`.
-fn marker(pattern: &str, name: &OsStr) -> Option<OsString> {
-    let stem = Path::new(name).file_stem()?;
-    let (placeholder, word) =
-        if pattern.contains("{name}") { ("{name}", name) } else { ("{stem}", stem) };
-    let (before, after) = pattern.split_once(placeholder)?;
-    let mut marker = OsString::from(before);
-    marker.push(word);
-    marker.push(after);
-    Some(marker)
 }
 
 fn random() -> u64 {
@@ -232,7 +221,8 @@ fn ended(entry: &Entry, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     let because = cause.map(|it| format!(": {} ({})", it.plain, it.code)).unwrap_or_default();
     let at = entry.target.as_ref().map(|it| shown(it.path().as_os_str())).unwrap_or_default();
     if entry.state == State::Sent {
-        writeln!(screen.out, "{}", screen.style.well(&format!("{name} ({id}) is sent{because}")))?;
+        let plain = cause.map(|it| format!(": {}", it.plain)).unwrap_or_default();
+        writeln!(screen.out, "{}", screen.style.well(&format!("{name} ({id}) is sent{plain}")))?;
         writeln!(screen.out, "  {at}")?;
         return Ok(Exit::Done);
     }
@@ -307,12 +297,6 @@ mod tests {
         route.ready.done_marker = Some("{name}.done".to_owned());
         drop_in(&route, &source).unwrap();
         assert_eq!(listing(&route.folders.inbox), ["a.json", "a.json.done"]);
-        let check = |pattern: &str, expected: &str| {
-            assert_eq!(marker(pattern, OsStr::new("a.b.json")).unwrap(), expected);
-        };
-        check("{name}.done", "a.b.json.done");
-        check("{stem}.ok", "a.b.ok");
-        check("done-{stem}", "done-a.b");
     }
 
     #[tokio::test]

@@ -41,7 +41,11 @@ pub(super) async fn serve(
     stop: mpsc::Receiver<Stop>,
 ) -> Result<End, Failure> {
     for route in &config.broken {
-        tracing::error!(route = %route.name, why = %route.notice.text, "route stopped; its folder is nobody else's meanwhile");
+        tracing::error!(
+            route = %route.name,
+            why = %route.notice.text,
+            "route stopped; its folder is nobody else's meanwhile"
+        );
     }
     let config = Arc::new(config);
     let taken = take(&config).await?;
@@ -129,7 +133,8 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     let mut notes = Notes::default();
     if let Some(lost) = &opened.lost {
         let text = format!(
-            "the ledger was damaged ({}) and set aside as {}; a new one has begun, files in sending/ are held",
+            "the ledger was damaged ({}) and set aside as {}; a new one has begun, \
+             files in sending/ are held",
             lost.why,
             lost.set_aside.display()
         );
@@ -138,10 +143,10 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     }
     let folders = config.root.iter().chain(&config.marked).cloned().collect();
     let findings = opened.ledger.check_marks(folders).await.map_err(no_mark)?;
-    findings.iter().for_each(|finding| note_mark(finding, &mut notes));
-    let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
-    let endpoint = HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
-        .map_err(Failure::machine)?;
+    for finding in &findings {
+        note_mark(finding, &mut notes);
+    }
+    let endpoint = endpoint()?;
     let tokens = TokenDesk::new(
         config.credentials.clone(),
         &config.state_dir,
@@ -151,6 +156,13 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     let disk = RealDisk::new(Arc::clone(&load));
     let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
     Ok(Taken { lock, world, load, notes })
+}
+
+/// The door to the network.
+pub(super) fn endpoint() -> Result<HttpEndpoint, Failure> {
+    let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
+    HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
+        .map_err(Failure::machine)
 }
 
 /// Lets the ledger finish before the lock goes. Tasks that were dropped may hold the world a moment
@@ -188,7 +200,8 @@ fn no_ledger(error: OpenError) -> Failure {
 fn no_mark(error: MarkError) -> Failure {
     match error {
         MarkError::Foreign { .. } => Failure::new(Kind::Config, error).hint(
-            "use another root; or, if that instance is gone for good, remove the folder `.patchdrop` in it: files in sending/ are then held",
+            "use another root; or, if that instance is gone for good, remove the folder \
+             `.patchdrop` in it: files in sending/ are then held",
         ),
         MarkError::Unreadable { .. } | MarkError::Io { .. } | MarkError::Ledger(_) => {
             Failure::machine(error).hint("the service's account must be able to write there")
@@ -200,18 +213,21 @@ fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
     let text = match finding {
         MarkFinding::Ours { .. } | MarkFinding::New { .. } => return,
         MarkFinding::Lost { folder, .. } => format!(
-            "the ledger that knew {} is gone; a new one has begun, files in sending/ are held and sent/ has no record",
+            "the ledger that knew {} is gone; a new one has begun, files in sending/ are \
+             held and sent/ has no record",
             folder.display()
         ),
         MarkFinding::Behind { folder, .. } => {
             notes.starts_paused = true;
             format!(
-                "the ledger is an older copy than the mark in {} says: every route is paused; compare sent/ with the receiver, then `patchdrop resume ROUTE`",
+                "the ledger is an older copy than the mark in {} says: every route is paused; \
+                 compare sent/ with the receiver, then `patchdrop resume ROUTE`",
                 folder.display()
             )
         }
         MarkFinding::Vanished { folder } => format!(
-            "the mark in {} is gone: is the volume mounted? patchdrop goes on with what it finds there",
+            "the mark in {} is gone: is the volume mounted? patchdrop goes on with what it \
+             finds there",
             folder.display()
         ),
         MarkFinding::Unreachable { folder, error } => {

@@ -3,14 +3,17 @@
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::records::Records;
+use super::load::{self, Secrets};
+use super::preview::{self, Depth, Looker, Ruled, Survey};
+use super::records::{self, Records};
 use super::screen::{Align, Screen, Style, Table, counted, grouped};
-use super::seam::{self, Secrets};
 use crate::config::Config;
+use crate::daemon;
+use crate::journey::detect::Reason;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
 use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
-use crate::model::step::{RouteRecord, State};
+use crate::model::step::State;
 use crate::world::control::{self, ControlError};
 use crate::world::ledger::{Count, Query};
 
@@ -42,8 +45,8 @@ pub(super) async fn run(
             return Err(Failure::new(super::Kind::Bug, what));
         }
         Err(ControlError::NoService { .. }) => {
-            let ledger = seam::open_ledger(&config)?;
-            without_service(&config, &ledger, &screen.style)?
+            let ledger = records::open_ledger(&config)?;
+            without_service(&config, &ledger, &screen.style).await?
         }
         Err(error) => return Err(error.into()),
     };
@@ -56,23 +59,43 @@ pub(super) async fn run(
 }
 
 /// How things stand as far as config, ledger and folders tell.
-fn without_service(
+async fn without_service(
     config: &Config,
     ledger: &impl Records,
     style: &Style,
 ) -> Result<Status, Failure> {
     let counts = ledger.counts()?;
-    let records = ledger.routes()?;
+    let looker = Looker::new(ledger, Depth::Outside);
+    let mut alerts =
+        vec!["no service is running: nothing is sent (start it: patchdrop run)".into()];
+    let broken = config.broken.iter();
+    alerts.extend(broken.map(|it| format!("route {} cannot run: {}", it.name, it.notice.text)));
+    let not_routes = load::not_routes(config);
+    alerts.extend(not_routes.iter().map(|(folder, it)| daemon::no_route_alert(folder, &it.text)));
     let mut routes = Vec::new();
-    for route in seam::routes(config) {
-        let name = &route.name;
-        let count = counts.iter().find(|count| *count.route == *name.0);
-        let record = records.iter().find(|record| record.name == *name);
-        let mut status = route_status(&route, count, record);
-        status.next_due_at = next_due(ledger, &route)?;
-        status.last_sent_at = last_sent(ledger, &route)?;
-        routes.push(status);
+    for inbox in preview::inboxes(config, ledger)? {
+        let (survey, fault) = match looker.survey(&inbox).await? {
+            Ok(survey) => (survey, None),
+            Err(error) => (Survey::new(), Some(daemon::chain(&error))),
+        };
+        if inbox.routes.is_empty() {
+            let left = survey.iter().map(|((_, reason), waiting)| (*reason, waiting));
+            alerts.extend(daemon::parent_alerts(&inbox.folder, left, fault.as_deref()));
+        }
+        for (index, ruled) in inbox.routes.iter().enumerate() {
+            let name = &ruled.route.name;
+            let count = counts.iter().find(|count| *count.route == *name.0);
+            let mut status = route_status(ruled, count);
+            let own = survey.iter().filter(|((route, _), _)| *route == index);
+            status.waiting =
+                own.map(|((_, reason), it)| (reason.name().to_owned(), it.clone())).collect();
+            status.folder_fault.clone_from(&fault);
+            status.next_due_at = next_due(ledger, &ruled.route)?;
+            status.last_sent_at = last_sent(ledger, &ruled.route)?;
+            routes.push(status);
+        }
     }
+    routes.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: 0,
@@ -80,42 +103,25 @@ fn without_service(
         at: Some(style.now),
         routes,
         destinations: Vec::new(),
-        alerts: vec!["no service is running: nothing is sent (start it: patchdrop run)".to_owned()],
+        alerts,
     })
 }
 
-fn route_status(route: &Route, count: Option<&Count>, record: Option<&RouteRecord>) -> RouteStatus {
+fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
+    let route = &ruled.route;
     let files =
         |state: State| count.and_then(|count| count.states.get(state.name())).copied().unwrap_or(0);
-    let (waiting, folder_fault) = match seam::survey(route) {
-        Ok(waiting) => (waiting, None),
-        Err(error) => {
-            let folder = route.folders.inbox.display();
-            (std::collections::BTreeMap::new(), Some(format!("{folder} can't be listed: {error}")))
-        }
-    };
-    let pause = record.and_then(|record| record.paused_at).map(|since| Pause {
-        code: "paused-by-person".to_owned(),
-        text: "paused by a person".to_owned(),
-        remedy: format!("patchdrop resume {}", route.name),
-        since: Some(since),
-        next_probe_at: None,
-    });
     RouteStatus {
         name: route.name.to_string(),
         folder: route.folders.inbox.display().to_string(),
         host: route.deliver.host.to_string(),
-        pause,
-        waiting,
+        pause: ruled.paused_at.map(|since| daemon::paused_by_person(&route.name, since)),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
-        next_due_at: None,
         held: files(State::Held),
         failed: files(State::Failed),
         sent: files(State::Sent),
-        last_sent_at: None,
-        swept_at: None,
-        folder_fault,
+        ..RouteStatus::default()
     }
 }
 
@@ -223,14 +229,13 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
                 format!("patchdrop list --route {name} --state failed"),
             ));
         }
-        if let Some(old) = route.waiting.get("older-than-first-sweep") {
-            needs.push((
-                format!(
-                    "route {name}: {} were there before patchdrop and wait for you",
-                    counted(old.files, "old file")
-                ),
-                format!("patchdrop release --route {name}"),
-            ));
+        for (reason, waiting) in &route.waiting {
+            let reason = Reason::parse(reason).filter(|it| needs_attention_at_once(*it));
+            if let Some(reason) = reason.filter(|_| waiting.files > 0) {
+                let remedy = reason.remedy().replace("--route NAME", &format!("--route {name}"));
+                let files = counted(waiting.files, "file");
+                needs.push((format!("route {name}: {files} {}", reason.plain()), remedy));
+            }
         }
     }
     needs
@@ -238,13 +243,9 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
 
 fn paused(subject: &str, pause: &Pause, style: &Style) -> (String, String) {
     let since = pause.since.map(|at| format!(" since {}", style.time(at))).unwrap_or_default();
-    let what = format!("{subject} is paused{since}: {} ({})", pause.text, pause.code);
-    let remedy = match (pause.next_probe_at, pause.remedy.as_str()) {
-        (Some(at), "") => format!("tried again {}", style.until(at)),
-        (Some(at), remedy) => format!("{remedy}; tried again {}", style.until(at)),
-        (None, remedy) => remedy.to_owned(),
-    };
-    (what, remedy)
+    let probe = pause.next_probe_at.map(|at| format!(", tried again {}", style.until(at)));
+    let (text, code, probe) = (&pause.text, &pause.code, probe.unwrap_or_default());
+    (format!("{subject} is paused{since}{probe}: {text} ({code})"), pause.remedy.clone())
 }
 
 fn routes_table(status: &Status, style: &Style) -> Table {
@@ -281,37 +282,48 @@ fn routes_table(status: &Status, style: &Style) -> Table {
     table
 }
 
-/// Reasons under which a file is none of ours, or none at all; all others wait to be sent.
-const STAYS: [&str; 8] =
-    ["ignored", "temporary", "folder", "link", "special", "ours", "unreadable", "no-route"];
-
 fn on_their_way(route: &RouteStatus) -> u64 {
-    let waits = |reason: &&String| !STAYS.contains(&reason.as_str());
-    route.waiting.keys().filter(waits).map(|reason| route.waiting[reason].files).sum()
+    let goes = |reason: &str| Reason::parse(reason).is_some_and(Reason::is_to_be_sent);
+    let waiting = route.waiting.iter().filter(|(reason, _)| goes(reason));
+    waiting.map(|(_, waiting)| waiting.files).sum()
 }
 
-/// One line for each reason that keeps files where they were dropped.
+/// What keeps files where they were dropped, a few lines for each reason.
 fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
     let mut lines = Vec::new();
     for route in &status.routes {
-        for (reason, waiting) in &route.waiting {
-            if reason == "ours" || reason == "folder" || waiting.files == 0 {
+        for (name, waiting) in &route.waiting {
+            let reason = Reason::parse(name);
+            if reason == Some(Reason::Sidecar) || waiting.files == 0 {
                 continue;
             }
-            let mut parts = vec![format!("{}: {} {reason}", route.name, grouped(waiting.files))];
+            let plain = reason.map(|reason| format!(": {}", reason.plain())).unwrap_or_default();
+            let files = grouped(waiting.files);
+            lines.push(format!("{}: {files} {name}{plain}", route.name));
+            let mut parts = Vec::new();
             if !waiting.example.is_empty() {
-                parts.push(format!(", such as {}", waiting.example));
+                let such = if waiting.files == 1 { "" } else { "such as " };
+                parts.push(format!("{such}{}", waiting.example));
             }
-            if let Some(at) = waiting.oldest_at {
-                parts.push(format!("; the oldest {}", style.ago(at)));
+            parts.extend(waiting.oldest_at.map(|at| {
+                let which = if waiting.files == 1 { "changed" } else { "the oldest changed" };
+                format!("{which} {}", style.ago(at))
+            }));
+            parts.extend(waiting.next_look_at.map(|at| format!("next look {}", style.until(at))));
+            if !parts.is_empty() {
+                lines.push(format!("    {}", parts.join(", ")));
             }
-            if let Some(at) = waiting.next_look_at {
-                parts.push(format!("; looked at again {}", style.until(at)));
-            }
-            lines.push(parts.concat());
+            // What needs attention has its remedy above.
+            let remedy = reason.filter(|it| it.needs_a_person() && !needs_attention_at_once(*it));
+            lines.extend(remedy.map(|reason| format!("    {}", reason.remedy())));
         }
     }
     lines
+}
+
+/// Reasons that are told above all others.
+fn needs_attention_at_once(reason: Reason) -> bool {
+    matches!(reason, Reason::OlderThanFirstSweep | Reason::Unreadable | Reason::TwoRoutes)
 }
 
 #[cfg(test)]
@@ -321,6 +333,7 @@ mod tests {
     use super::*;
     use crate::cli::fixture::{self, FakeLedger, START, file};
     use crate::model::status::Waiting;
+    use crate::model::step::RouteRecord;
     use crate::model::time::Wall;
 
     fn at(seconds: u64) -> Wall {
@@ -419,10 +432,11 @@ mod tests {
         ");
     }
 
-    #[test]
-    fn without_a_service_ledger_and_folders_tell() {
+    #[tokio::test]
+    async fn without_a_service_ledger_and_folders_tell() {
         let root = tempfile::tempdir().unwrap();
-        let config = fixture::config(root.path(), &["orders", "stock"]);
+        let mut config = fixture::config(root.path(), &["orders", "stock"]);
+        fixture::never_quiet(&mut config);
         let orders = root.path().join("orders");
         for name in ["a.json", "b.JSON", "c.json.tmp", ".d.json", "e.docx", "a.json.why.txt"] {
             std::fs::File::create_new(orders.join(name)).unwrap();
@@ -441,15 +455,20 @@ mod tests {
             released: false,
             paused_at: Some(START),
         }];
-        let status = without_service(&config, &ledger, &fixture::style()).unwrap();
+        let status = without_service(&config, &ledger, &fixture::style()).await.unwrap();
         let orders = &status.routes[0];
         assert_eq!((orders.sent, orders.deferred, orders.held, orders.failed), (2, 1, 1, 0));
         assert_eq!(orders.next_due_at, Some(at(3_660)));
         assert_eq!(orders.last_sent_at, Some(at(14)));
         let waiting: Vec<(&str, u64)> =
             orders.waiting.iter().map(|(reason, it)| (reason.as_str(), it.files)).collect();
-        let expected =
-            [("folder", 1), ("ignored", 1), ("ours", 1), ("temporary", 2), ("waiting", 2)];
+        let expected = [
+            ("ignored", 1),
+            ("in-a-subfolder", 1),
+            ("not-ready", 2),
+            ("sidecar", 1),
+            ("temporary", 2),
+        ];
         assert_eq!(waiting, expected);
         let pause = status.routes[1].pause.as_ref().unwrap();
         assert_eq!((pause.code.as_str(), pause.since), ("paused-by-person", Some(START)));

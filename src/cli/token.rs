@@ -1,11 +1,21 @@
 //! `patchdrop token`: what is known about access tokens, never the tokens themselves.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
+use super::load::Secrets;
 use super::screen::{Align, Screen, Table};
-use super::seam::{self, KeptToken, Secrets};
+use super::service;
 use crate::config::Config;
+use crate::model::exchange::{CredentialName, TokenRefusal};
+use crate::model::route::Credential;
+use crate::model::time::Wall;
+use crate::world::clock::SystemClock;
+use crate::world::endpoint::HttpEndpoint;
+use crate::world::token::{TokenDesk, Tokens};
 
 /// Show each credential's token: from where, how old, until when. Never the token itself
 #[derive(Debug, clap::Args)]
@@ -36,9 +46,9 @@ pub(super) async fn run(
     let names = chosen(&config, arguments.credential.as_deref())?;
     for name in &names {
         if arguments.refresh {
-            seam::refresh_token(&config, name).await?;
+            refresh_token(&config, name).await?;
         } else if arguments.forget {
-            let there_was = seam::forget_token(&config, name).await?;
+            let there_was = forget_token(&config, name).await?;
             let text = if there_was { "its token is forgotten" } else { "no token was kept" };
             writeln!(screen.out, "{name}: {text}")?;
         }
@@ -46,7 +56,7 @@ pub(super) async fn run(
     if arguments.forget {
         return Ok(Exit::Done);
     }
-    let mut tokens = seam::tokens(&config)?;
+    let mut tokens = tokens(&config)?;
     tokens.retain(|token| names.contains(&token.credential));
     if arguments.json {
         screen.json(&as_json(&tokens))?;
@@ -54,6 +64,79 @@ pub(super) async fn run(
         render(&tokens, screen)?;
     }
     Ok(Exit::Done)
+}
+
+/// What is kept about a credential's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KeptToken {
+    /// The credential.
+    credential: String,
+    /// Where the token was asked for.
+    token_url: String,
+    /// The token itself is nowhere in here; `None`: none is kept.
+    kept: Option<Kept>,
+}
+
+/// A token as it is kept in `state_dir`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    /// The folder where it is kept.
+    folder: PathBuf,
+    /// How it was obtained, e.g. `GET, basic`.
+    obtained_by: String,
+    /// When.
+    obtained_at: Wall,
+    /// Its end.
+    expires_at: Wall,
+}
+
+/// The tokens of every credential, as the service keeps them.
+fn token_desk(config: &Config) -> Result<TokenDesk<SystemClock, HttpEndpoint>, Failure> {
+    let endpoint = service::endpoint()?;
+    let clock = Arc::new(SystemClock::new());
+    Ok(TokenDesk::new(config.credentials.clone(), &config.state_dir, clock, endpoint))
+}
+
+/// What is kept about every credential, or about one.
+fn tokens(config: &Config) -> Result<Vec<KeptToken>, Failure> {
+    let desk = token_desk(config)?;
+    let token = |(name, credential): (&CredentialName, &Arc<Credential>)| KeptToken {
+        credential: name.to_string(),
+        token_url: credential.oauth2.token_url.clone(),
+        kept: desk.peek(name).map(|glimpse| Kept {
+            folder: config.state_dir.join("tokens"),
+            obtained_by: glimpse.way.to_owned(),
+            obtained_at: glimpse.fetched_at,
+            expires_at: glimpse.expires_at,
+        }),
+    };
+    Ok(config.credentials.iter().map(token).collect())
+}
+
+/// Asks for a new token now.
+async fn refresh_token(config: &Config, credential: &str) -> Result<(), Failure> {
+    let desk = token_desk(config)?;
+    let name = CredentialName::from(credential);
+    let asked = match desk.peek(&name) {
+        Some(glimpse) => desk.refresh(&name, glimpse.generation).await,
+        None => desk.current(&name).await,
+    };
+    match asked {
+        Ok(_) => Ok(()),
+        Err(TokenRefusal { cause, remedy, .. }) => {
+            let text = format!("credential {credential}: {} ({})", cause.plain, cause.code);
+            Err(Failure::machine(text).hint(remedy))
+        }
+    }
+}
+
+/// Removes the kept token of a credential; whether there was one.
+async fn forget_token(config: &Config, credential: &str) -> Result<bool, Failure> {
+    let desk = token_desk(config)?;
+    let name = CredentialName::from(credential);
+    let there_was = desk.peek(&name).is_some();
+    desk.forget(&name).await.map_err(Failure::machine)?;
+    Ok(there_was)
 }
 
 fn chosen(config: &Config, credential: Option<&str>) -> Result<Vec<String>, Failure> {
@@ -122,7 +205,6 @@ mod tests {
 
     use super::*;
     use crate::cli::fixture::{self, START};
-    use crate::cli::seam::Kept;
 
     fn tokens() -> Vec<KeptToken> {
         let kept = |seconds| Kept {

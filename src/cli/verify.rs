@@ -18,11 +18,12 @@ use serde::Serialize;
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::records::Records;
+use super::load::{self, Secrets};
+use super::records::{self, Records};
 use super::resolve::claimed_id;
 use super::screen::{Screen, counted};
-use super::seam::{self, Secrets};
 use crate::config::Config;
+use crate::journey::detect;
 use crate::model::file::{FileId, Identity, Place, shown};
 use crate::model::route::Route;
 use crate::model::step::{Entry, State, Verdict};
@@ -232,7 +233,7 @@ pub(super) fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let ledger = seam::open_ledger(&config)?;
+    let ledger = records::open_ledger(&config)?;
     let report = verify(&config, &ledger, screen.style.now)?;
     if arguments.json {
         screen.json(&report)?;
@@ -258,7 +259,7 @@ fn path_digest(path: &Path) -> u64 {
 }
 
 fn verify(config: &Config, ledger: &impl Records, began: Wall) -> Result<Report, Failure> {
-    let routes = seam::routes(config);
+    let routes = load::routes(config);
     let mut report = Report::default();
     let mut known = Known::default();
     let mut before = None;
@@ -510,7 +511,8 @@ fn list_target(
         .flatten()
         .filter(|found| {
             let name = found.file_name();
-            let ours = seam::is_ours(&name) || name.as_encoded_bytes().starts_with(b".patchdrop-");
+            let ours =
+                detect::is_sidecar(&name) || name.as_encoded_bytes().starts_with(b".patchdrop-");
             let metadata = found.metadata().ok().filter(fs::Metadata::is_file);
             let settled = metadata.is_some_and(|it| changed_at(&it) < began);
             !ours && settled && !known.targets.contains(&path_digest(&found.path()))

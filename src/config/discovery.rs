@@ -35,6 +35,15 @@ pub struct NotARoute {
     pub text: String,
 }
 
+impl NotARoute {
+    /// Whether a person would expect a route there: not of a hidden or system folder, nor where
+    /// another rule explains it already.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        !matches!(self.code, "hidden-folder" | "system-folder" | "folder-taken" | "name-taken")
+    }
+}
+
 /// Folders that systems put into others.
 const SYSTEM: [&str; 9] = [
     "$recycle.bin",

@@ -228,7 +228,7 @@ async fn take_over<W: World>(
         Checked::Sound { envelope, body } => (Intent::Attempt, Some(envelope), body, None),
         Checked::Truncated(fault) | Checked::Faulty(fault) => {
             let mut cause = fault.cause;
-            cause.plain = format!("{} -- {}", cause.plain, fault.remedy);
+            cause.plain = format!("{}. {}", cause.plain, fault.remedy.trim_end_matches('.'));
             let folder = settle::dated(&route.folders.failed, now);
             let reservation = free_target(ctx, &folder, &name, id, Some(settle::WHY)).await;
             let target = reservation.place.clone();

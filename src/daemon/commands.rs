@@ -65,8 +65,13 @@ impl<W: World> Daemon<W> {
             }
             Command::ReleaseRoute { route, held: true } => {
                 self.spawn(Ticket::Command, async move {
-                    let ids = ids_in(&ctx, &route, State::Held).await;
-                    release_all(&ctx, &equipped, ids, reply).await
+                    match ids_in(&ctx, &route, State::Held).await {
+                        Ok(ids) => release_all(&ctx, &equipped, ids, reply).await,
+                        Err(why) => {
+                            answer(reply, CommandAnswer::Refused(why));
+                            Work::TakenUp(Vec::new())
+                        }
+                    }
                 });
             }
             Command::Release { ids } => self.spawn(Ticket::Command, async move {
@@ -173,15 +178,30 @@ fn done(subject: &str, ok: bool, text: &str, at: Wall) -> Done {
     Done { subject: subject.to_owned(), ok, text: text.to_owned(), at }
 }
 
-async fn ids_in<W: World>(ctx: &Context<W>, route: &str, state: State) -> Vec<String> {
-    let query = Query {
-        route: Some(RouteName::new(route)),
-        states: vec![state],
-        limit: PAGE,
-        ..Query::default()
-    };
-    let entries = ctx.world.ledger().list(query).await.unwrap_or_default();
-    entries.iter().map(|entry| entry.id.to_string()).collect()
+/// All files of a route in one state, oldest first.
+async fn ids_in<W: World>(
+    ctx: &Context<W>,
+    route: &str,
+    state: State,
+) -> Result<Vec<String>, String> {
+    let mut ids: Vec<FileId> = Vec::new();
+    loop {
+        let query = Query {
+            route: Some(RouteName::new(route)),
+            states: vec![state],
+            before: ids.last().copied(),
+            limit: PAGE,
+            ..Query::default()
+        };
+        let page = ctx.world.ledger().list(query).await.map_err(|error| chain(&error))?;
+        ids.extend(page.iter().map(|entry| entry.id));
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    // Files of one name leave in the order of their claims (promise P13).
+    ids.sort_unstable();
+    Ok(ids.iter().map(ToString::to_string).collect())
 }
 
 /// An entry that a command names, with its route, if it is in one of these states and settled.
@@ -192,15 +212,27 @@ async fn settled_entry<W: World>(
     states: &[State],
 ) -> Result<(Entry, Arc<Equipped>), String> {
     let parsed = FileId::parse(id).ok_or_else(|| format!("{id} is no file id"))?;
-    let found = ctx.world.ledger().entry(parsed).await.map_err(|error| chain(&error))?;
-    let entry = found.ok_or_else(|| "no such file is on record".to_owned())?;
+    let ledger = ctx.world.ledger();
+    let on_record = async || {
+        let found = ledger.entry(parsed).await.map_err(|error| chain(&error))?;
+        found.ok_or_else(|| "no such file is on record".to_owned())
+    };
+    let mut entry = on_record().await?;
+    if !entry.settled && states.contains(&entry.state) {
+        // That it has arrived may be said already, and only wait for company.
+        ledger.commit(Vec::new()).await.map_err(|error| chain(&error))?;
+        entry = on_record().await?;
+    }
     let Some(route) = equipped.get(&entry.route) else {
         return Err(format!("its route {} is not there", entry.route));
     };
-    if !entry.settled || !states.contains(&entry.state) {
+    let state = entry.state.name();
+    if !states.contains(&entry.state) {
         let wanted: Vec<_> = states.iter().map(|state| state.name()).collect();
-        let state = entry.state.name();
         return Err(format!("it is {state}; this is for {} files", wanted.join(" or ")));
+    }
+    if !entry.settled {
+        return Err(format!("it is being moved to {state}/ right now; try again in a moment"));
     }
     Ok((entry, Arc::clone(route)))
 }
@@ -239,9 +271,9 @@ async fn release<W: World>(
     entry.apply(&step);
     let mut text = "released: it is sent again under the same key".to_owned();
     if let Some(newer) = newer_sent(ctx, &entry).await {
-        text = format!(
-            "{text}; a newer file of this name ({newer}) has been accepted since: this older one arrives after it"
-        );
+        let newer = format!("; a newer file of this name ({newer}) has been accepted since");
+        text.push_str(&newer);
+        text.push_str(": this older one arrives after it");
     }
     Ok((entry, text))
 }
@@ -354,15 +386,15 @@ async fn marked<W: World>(
     let (state, code) =
         if sent { (State::Sent, "marked-sent") } else { (State::Failed, "marked-failed") };
     let cause = Cause::new(Code::of(code), format!("a person said so: {note}"));
-    let target = carry::home(ctx, &route, &entry, state, at).await;
-    let decided = Step::Decided {
-        id: entry.id,
-        attempt: None,
-        state,
-        cause,
-        target: target.place.clone(),
-        at,
+    // A failed file that stays failed stays where it is; its own name is not taken by another.
+    let (target, reservation) = match &entry.target {
+        Some(place) if entry.state == state => (place.clone(), None),
+        _ => {
+            let reservation = carry::home(ctx, &route, &entry, state, at).await;
+            (reservation.place.clone(), Some(reservation))
+        }
     };
+    let decided = Step::Decided { id: entry.id, attempt: None, state, cause, target, at };
     let noted = Step::Noted {
         id: entry.id,
         at,
@@ -370,7 +402,7 @@ async fn marked<W: World>(
     };
     let steps = vec![released, noted, decided];
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
-    drop(target);
+    drop(reservation);
     let report = carry::resume(ctx, &route, entry.id).await;
     let entry = if let Report::Ended(ended) = &report { (**ended).clone() } else { entry };
     Ok((entry, report))

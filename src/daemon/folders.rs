@@ -9,7 +9,7 @@ use super::Daemon;
 use super::carry::{self, Context, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
 use super::intake::Intake;
-use crate::config::{Discovery, NotARoute, WatchMode};
+use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
@@ -277,6 +277,11 @@ impl<W: World> Daemon<W> {
     /// Folders in a parent become routes, or are counted.
     fn discover(&mut self, parent: &Arc<Path>, folders: &[std::ffi::OsString]) {
         let config = Arc::clone(&self.config);
+        self.not_routes.retain(|folder, _| {
+            let is_elsewhere = folder.parent() != Some(parent);
+            is_elsewhere
+                || folder.file_name().is_some_and(|name| folders.iter().any(|it| it == name))
+        });
         let rules: Vec<&Discovery> =
             config.discoveries.iter().filter(|rule| rule.parent == *parent).collect();
         for folder in folders {
@@ -284,10 +289,10 @@ impl<W: World> Daemon<W> {
             for rule in &rules {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
-                    Err(not) if is_news(&not) => {
-                        let folder = parent.join(folder);
-                        if self.not_routes.insert(folder.clone()) {
-                            tracing::warn!(folder = %folder.display(), reason = %not.text, "folder is no route: nothing in it is sent");
+                    Err(not) if not.is_news() => {
+                        let known = self.not_routes.insert(parent.join(folder), not.text.clone());
+                        if known.as_ref() != Some(&not.text) {
+                            tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
                         }
                     }
                     Err(_) => {}
@@ -300,12 +305,6 @@ impl<W: World> Daemon<W> {
             }
         }
     }
-}
-
-/// Folders that a person would expect to be routes; patchdrop's own, the system's and those that
-/// another rule already explains are none.
-fn is_news(not: &NotARoute) -> bool {
-    !matches!(not.code, "hidden-folder" | "system-folder" | "folder-taken" | "name-taken")
 }
 
 /// Lists a folder chunk by chunk, each only when the one before is used up.
@@ -381,7 +380,8 @@ async fn equip<W: World>(
 }
 
 /// An error with its causes, for one log line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

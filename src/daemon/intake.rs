@@ -128,14 +128,8 @@ impl Intake {
 
     /// Adds a route that has its files here.
     pub(super) fn add_route(&mut self, equipped: Arc<Equipped>, first_sweep_at: Option<Wall>) {
-        let folders = &equipped.route.folders;
-        for folder in [&folders.sending, &folders.sent, &folders.failed, &folders.held] {
-            if let Ok(below) = folder.strip_prefix(&self.folder)
-                && let Some(first) = below.components().next()
-            {
-                self.ours.insert(first.as_os_str().to_owned());
-            }
-        }
+        let own = equipped.route.folders.own_names_in(&self.folder);
+        self.ours.extend(own.map(OsString::from));
         self.routes.push((equipped, first_sweep_at));
         self.is_dirty = true;
     }
@@ -368,6 +362,13 @@ impl Intake {
                 (reason.name().to_owned(), waiting)
             })
             .collect()
+    }
+
+    /// What lies in a parent that is no route itself.
+    pub(super) fn left_in_parent(&self) -> impl Iterator<Item = (Reason, &Waiting)> {
+        let is_parent = self.routes.is_empty();
+        let counts = self.counts.iter().filter(move |_| is_parent);
+        counts.map(|((_, reason), waiting)| (*reason, waiting))
     }
 
     fn assess(&mut self, sighting: Sighting, now: Now) -> Option<Candidate> {

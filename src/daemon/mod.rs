@@ -29,8 +29,10 @@ use tokio::task::JoinSet;
 
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
+pub use folders::chain;
 use ids::Ids;
 use intake::Intake;
+pub use status::{no_route_alert, parent_alerts, paused_by_person};
 use targets::Targets;
 
 use crate::config::Config;
@@ -136,8 +138,8 @@ pub struct Daemon<W: World> {
 
     /// Routes with unsettled files that are not configured (said once).
     orphans: BTreeSet<RouteName>,
-    /// Folders that are no routes (said once).
-    not_routes: BTreeSet<PathBuf>,
+    /// Folders that a person would expect to be routes and are none, each with why (said once).
+    not_routes: BTreeMap<PathBuf, String>,
 
     tasks: JoinSet<(Ticket, Work)>,
     /// Tasks that a stop waits for: all but sweeps.
@@ -192,7 +194,7 @@ impl<W: World> Daemon<W> {
             ready: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),
-            not_routes: BTreeSet::new(),
+            not_routes: BTreeMap::new(),
             tasks: JoinSet::new(),
             busy: 0,
             chunks,

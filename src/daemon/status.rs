@@ -1,13 +1,16 @@
 //! How things stand, as a copy (nothing outside the loop sees its state).
 
+use std::path::Path;
+
 use super::Daemon;
 use super::intake::Intake;
+use crate::journey::detect::Reason;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
-use crate::model::route::RouteName;
-use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
+use crate::model::route::{Destination, RouteName};
+use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::State;
-use crate::model::time::{Now, Tick};
+use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
 
@@ -20,9 +23,12 @@ impl<W: World> Daemon<W> {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
         for (route, entries) in &self.unsettled {
+            let files = match entries.len() {
+                1 => "1 file waits".to_owned(),
+                many => format!("{many} files wait"),
+            };
             alerts.push(format!(
-                "{} files wait in sending/ of {route}, which is not configured or not there",
-                entries.len()
+                "{files} in sending/ of route {route}, which is not configured or not there"
             ));
         }
         for (name, route) in &self.unequipped {
@@ -30,8 +36,14 @@ impl<W: World> Daemon<W> {
                 alerts.push(format!("route {name} is stopped: {fault}"));
             }
         }
+        let not_routes = self.not_routes.iter();
+        alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
-            alerts.extend(parent_alerts(intake, now));
+            alerts.extend(parent_alerts(
+                &intake.folder,
+                intake.left_in_parent(),
+                intake.fault.as_deref(),
+            ));
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,11 +61,21 @@ impl<W: World> Daemon<W> {
                 .map(|(destination, pause)| DestinationStatus {
                     host: destination.host.to_string(),
                     credential: destination.credential.as_ref().map(ToString::to_string),
-                    pause: pause.map(|pause| pause_of(&pause, None, now)),
+                    pause: pause.map(|pause| pause_of(&pause, self.a_route_to(destination), now)),
                 })
                 .collect(),
             alerts,
         }
+    }
+
+    /// A route that sends there: what helps one of them helps all.
+    fn a_route_to(&self, destination: &Destination) -> Option<&RouteName> {
+        let mut routes = self.equipped.values().map(|equipped| &equipped.route);
+        let route = routes.find(|route| {
+            route.deliver.host == destination.host
+                && route.deliver.credential == destination.credential
+        });
+        route.map(|route| &route.name)
     }
 
     fn route_statuses(&self, intake: &Intake, now: Now) -> Vec<RouteStatus> {
@@ -64,13 +86,8 @@ impl<W: World> Daemon<W> {
             .map(|(index, (equipped, _))| {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
-                let by_person = view.paused_by_person.map(|since| Pause {
-                    code: PAUSED_BY_PERSON.to_string(),
-                    text: "paused by a person".into(),
-                    remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
-                    since: Some(since),
-                    next_probe_at: None,
-                });
+                let by_person =
+                    view.paused_by_person.map(|since| paused_by_person(&route.name, since));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
@@ -92,20 +109,42 @@ impl<W: World> Daemon<W> {
     }
 }
 
-/// What lies in a parent and belongs to no route.
-fn parent_alerts(intake: &Intake, now: Now) -> Vec<String> {
-    let folder = intake.folder.display();
-    let mut alerts: Vec<String> = intake
-        .waiting(0, now)
-        .into_iter()
-        .map(|(reason, waiting)| {
-            format!("{} in {folder} stay there ({reason}), e.g. {}", waiting.files, waiting.example)
-        })
-        .collect();
-    if let Some(fault) = &intake.fault {
-        alerts.push(format!("{folder} cannot be listed: {fault}"));
-    }
+/// What lies in a parent of routes and belongs to none, in sentences.
+pub fn parent_alerts<'a>(
+    folder: &Path,
+    left: impl IntoIterator<Item = (Reason, &'a Waiting)>,
+    fault: Option<&str>,
+) -> Vec<String> {
+    let folder = folder.display();
+    let alert = |(reason, waiting): (Reason, &Waiting)| {
+        let Waiting { files, example, .. } = waiting;
+        let (name, remedy) = (reason.name(), reason.remedy());
+        match files {
+            1 => format!("{example} stays in {folder} ({name}). {remedy}"),
+            _ => format!("{files} stay in {folder} ({name}), such as {example}. {remedy}"),
+        }
+    };
+    let mut alerts: Vec<String> = left.into_iter().map(alert).collect();
+    alerts.extend(fault.map(|fault| format!("{folder} cannot be listed: {fault}")));
     alerts
+}
+
+/// A folder that a person would expect to be a route, and why it is none.
+#[must_use]
+pub fn no_route_alert(folder: &Path, why: &str) -> String {
+    format!("{} is no route, nothing in it is sent: {why}", folder.display())
+}
+
+/// The pause that a person has set.
+#[must_use]
+pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
+    Pause {
+        code: PAUSED_BY_PERSON.to_string(),
+        text: "a person paused it".into(),
+        remedy: format!("`patchdrop resume {route}` lets it go on."),
+        since: Some(since),
+        next_probe_at: None,
+    }
 }
 
 fn pause_of(pause: &PauseView, route: Option<&RouteName>, now: Now) -> Pause {
@@ -118,7 +157,7 @@ fn pause_of(pause: &PauseView, route: Option<&RouteName>, now: Now) -> Pause {
     }
 }
 
-fn wall_of(tick: Tick, now: Now) -> crate::model::time::Wall {
+fn wall_of(tick: Tick, now: Now) -> Wall {
     now.wall.plus(tick.since(now.tick))
 }
 

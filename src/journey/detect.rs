@@ -53,6 +53,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    const ALL: [Self; 19] = [
+        Self::Ready,
+        Self::NotReady,
+        Self::InUse,
+        Self::Truncated,
+        Self::NoMarker,
+        Self::SameName,
+        Self::Paused,
+        Self::OlderThanFirstSweep,
+        Self::Ignored,
+        Self::Temporary,
+        Self::TwoRoutes,
+        Self::NoRoute,
+        Self::Subfolder,
+        Self::Link,
+        Self::Special,
+        Self::Unreadable,
+        Self::Marker,
+        Self::Sidecar,
+        Self::Foreign,
+    ];
+
+    /// The reason with this stable name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// Stable name.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -77,6 +105,48 @@ impl Reason {
             Self::Sidecar => "sidecar",
             Self::Foreign => "foreign",
         }
+    }
+
+    /// What it means, in a few words that fit one file and many.
+    #[must_use]
+    pub fn plain(self) -> &'static str {
+        match self {
+            Self::Ready => "complete, next in turn",
+            Self::NotReady => "changed a moment ago",
+            Self::InUse => "still open in another program",
+            Self::Truncated => "incomplete, the rest may be on its way",
+            Self::NoMarker => "done-marker not there",
+            Self::SameName => "an earlier file of the same name is still on its way",
+            Self::Paused => "route or destination is paused",
+            Self::OlderThanFirstSweep => "older than patchdrop's first look",
+            Self::Ignored => "no `include` of the route matches, or an `exclude` does",
+            Self::Temporary => "a name that programs give to unfinished files",
+            Self::TwoRoutes => "wanted by two routes",
+            Self::NoRoute => "in a folder that is no route",
+            Self::Subfolder => "a folder",
+            Self::Link => "a link",
+            Self::Special => "neither file nor folder",
+            Self::Unreadable => "not readable for this account",
+            Self::Marker => "a done-marker",
+            Self::Sidecar => "a sidecar or receipt, never sent",
+            Self::Foreign => "not put there by patchdrop",
+        }
+    }
+
+    /// Whether such a file is sent one day, by itself or when a person lets it go.
+    #[must_use]
+    pub fn is_to_be_sent(self) -> bool {
+        matches!(
+            self,
+            Self::Ready
+                | Self::NotReady
+                | Self::InUse
+                | Self::Truncated
+                | Self::NoMarker
+                | Self::SameName
+                | Self::Paused
+                | Self::OlderThanFirstSweep
+        )
     }
 
     /// Whether an administrator should be told once: it will not go by itself.
@@ -152,6 +222,13 @@ const CASE_INSENSITIVE: MatchOptions = MatchOptions {
 
 /// Endings of files that patchdrop writes beside others.
 pub const SIDECAR_ENDINGS: [&str; 2] = [".why.txt", ".receipt.json"];
+
+/// Whether a name is a sidecar's or a receipt's.
+#[must_use]
+pub fn is_sidecar(name: &OsStr) -> bool {
+    let lower = name.to_string_lossy().to_ascii_lowercase();
+    SIDECAR_ENDINGS.iter().any(|ending| lower.ends_with(ending))
+}
 
 impl Selector {
     /// Compiles a route's name rules.
@@ -250,7 +327,7 @@ pub fn sort(
     if lower.starts_with(".patchdrop-") {
         return Sorted::Ours;
     }
-    if SIDECAR_ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+    if is_sidecar(&sighting.name) {
         return Sorted::Left(Reason::Sidecar);
     }
     let mut wanted = None;
@@ -327,6 +404,14 @@ mod tests {
         check("a.json", Kind::Special, Sorted::Left(Reason::Special));
         check("sending", Kind::Folder, Sorted::Ours);
         check("a\nb.json", Kind::File, Sorted::Candidate(0));
+    }
+
+    #[test]
+    fn a_reason_is_known_by_its_name() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.name()), Some(reason));
+        }
+        assert_eq!(Reason::parse("folder"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A route: a drop folder, the URL it stands for, and its rules. Plain data, checked by `config`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +74,16 @@ pub struct Folders {
     pub failed: Arc<Path>,
     /// Files a person must decide about.
     pub held: Arc<Path>,
+}
+
+impl Folders {
+    /// The names that the folders which patchdrop keeps for this route have in `folder`.
+    pub fn own_names_in<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = &'a OsStr> + 'a {
+        [&self.sending, &self.sent, &self.failed, &self.held].into_iter().filter_map(move |own| {
+            let below = own.strip_prefix(folder).ok()?;
+            Some(below.components().next()?.as_os_str())
+        })
+    }
 }
 
 /// Which names are candidates. Globs, case-insensitive, on the file name alone.

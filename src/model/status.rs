@@ -38,7 +38,7 @@ pub struct RouteStatus {
     pub pause: Option<Pause>,
     /// Files in the drop folder that are not on their journey, by reason; what `detect` calls
     /// them: `ready`, `not-ready`, `truncated`, `no-marker`, `paused`, `older-than-first-sweep`,
-    /// `ignored`, `temporary`, `folder`, `link`, `special`, `unreadable`, `ours`, ...
+    /// `ignored`, `temporary`, `in-a-subfolder`, `link`, `special`, `unreadable`, `sidecar`, ...
     pub waiting: BTreeMap<String, Waiting>,
     /// Files claimed, on their way.
     pub sending: u64,

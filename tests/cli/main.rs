@@ -2,7 +2,14 @@
 //!
 //! Snapshots are in `snapshots/`; `INSTA_UPDATE=always cargo test --test cli` writes them anew.
 
-#![expect(clippy::disallowed_methods, reason = "tests make files of their own")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests make files of their own, and end where something is not as they claim"
+)]
+
+#[cfg(unix)]
+mod live;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -63,6 +63,8 @@ conformance! {
     what_was_answered_is_there_after_a_reopen
     what_was_appended_is_there_after_a_close
     what_was_appended_needs_no_company
+    an_empty_commit_brings_what_was_appended
+    what_was_taken_up_again_is_no_longer_counted_as_failed
     unsettled_files_come_oldest_first
     ids_come_in_blocks_that_only_grow
     a_predecessor_is_the_newest_settled_failure_with_this_digest
@@ -355,6 +357,10 @@ async fn a_command_reads_while_the_service_writes() {
     assert_eq!(reader.history(FileId(100)).unwrap().unwrap().attempts.len(), 1);
     assert_eq!(reader.entry(FileId(102)).unwrap(), None);
     assert_eq!(reader.routes().unwrap(), []);
+    let ids = ledger.reserve(FileId(1_000)).await.unwrap();
+    for (id, reserved) in [(999, false), (ids.start, true), (ids.end - 1, true), (ids.end, false)] {
+        assert_eq!(reader.has_reserved(FileId(id)).unwrap(), reserved, "{id}");
+    }
     ledger.close();
     assert_eq!(reader.unsettled().unwrap().len(), 1);
     let reader = SqliteLedger::open_read_only(backend.path()).unwrap();

@@ -409,6 +409,40 @@ pub(crate) async fn what_was_appended_needs_no_company<B: Backend>() {
     tokio::time::timeout(Duration::from_mins(1), comes).await.expect("it comes by itself");
 }
 
+pub(crate) async fn an_empty_commit_brings_what_was_appended<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    for id in 100..120 {
+        record(&ledger, vec![claimed(id), delivered(id, 200)]).await;
+        ledger.append(vec![settled(id)]);
+        record(&ledger, Vec::new()).await;
+        assert!(entry(&ledger, id).await.settled, "{id}");
+    }
+}
+
+pub(crate) async fn what_was_taken_up_again_is_no_longer_counted_as_failed<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    record(&ledger, whole(100, State::Failed)).await;
+    record(&ledger, whole(101, State::Failed)).await;
+    record(&ledger, whole(102, State::Held)).await;
+    record(&ledger, whole(103, State::Failed)).await;
+    let again = |id, previous| {
+        let claim = Claim { previous: Some(FileId(previous)), ..claim(id) };
+        vec![Step::Claimed(Box::new(claim))]
+    };
+    record(&ledger, again(110, 100)).await;
+    record(&ledger, again(111, 100)).await;
+    record(&ledger, again(112, 102)).await;
+    record(&ledger, again(113, 103)).await;
+    let cancelled =
+        Step::Cancelled { id: FileId(113), cause: cause("claim-undone"), at: Wall(500) };
+    record(&ledger, vec![cancelled]).await;
+    let states = [("cancelled", 1), ("failed", 2), ("resent", 2), ("sending", 3)];
+    let expected = Count { route: "orders".to_owned(), states: BTreeMap::from(states) };
+    assert_eq!(ledger.counts().await.unwrap(), [expected]);
+}
+
 pub(crate) async fn unsettled_files_come_oldest_first<B: Backend>() {
     let backend = B::new();
     let ledger = backend.open(0);

@@ -85,19 +85,22 @@ pub struct Query {
     pub limit: usize,
 }
 
+/// What [`Count::states`] calls files in `failed` or `held` that a later file takes up again.
+pub const RESENT: &str = "resent";
+
 /// How many files stand where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// The route.
     pub route: String,
-    /// Files per state.
+    /// Files per state, and [`RESENT`]; each file under one of them.
     pub states: std::collections::BTreeMap<&'static str, u64>,
 }
 
 /// The durable record.
 pub trait Ledger: Send + Sync + 'static {
     /// Puts steps on record, all or none; durable when it returns. Concurrent commits share one
-    /// fsync.
+    /// fsync. Without any steps: what was appended before is on record when it returns.
     fn commit(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Puts steps on record along with a later commit; nobody waits, and a power cut may forget

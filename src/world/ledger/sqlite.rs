@@ -418,9 +418,6 @@ fn key_of(ledger: &LedgerId, first: FileId) -> String {
 
 impl Ledger for SqliteLedger {
     async fn commit(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
-        if steps.is_empty() {
-            return Ok(());
-        }
         self.change(Change::Steps(steps)).await.map(|_| ())
     }
 
@@ -511,6 +508,11 @@ impl SqliteReader {
     #[must_use]
     pub fn id(&self) -> &LedgerId {
         &self.id
+    }
+
+    /// Whether an id can have been given out by this ledger.
+    pub fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {
+        Ok(self.told(own_row(&self.connection))?.reserved.contains(&id.0))
     }
 
     /// All entries that are not settled, oldest first.

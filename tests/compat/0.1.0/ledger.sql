@@ -106,4 +106,5 @@ INSERT INTO "tally" VALUES('orders','sent',1);
 CREATE INDEX file_unsettled ON file (id) WHERE settled = 0;
 CREATE INDEX file_troubled ON file (route, digest) WHERE settled = 1 AND state <> 'sent';
 CREATE INDEX file_name ON file (name);
+CREATE INDEX file_previous ON file (previous) WHERE previous IS NOT NULL;
 COMMIT;

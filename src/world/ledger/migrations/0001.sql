@@ -65,6 +65,9 @@ CREATE INDEX file_troubled ON file (route, digest) WHERE settled = 1 AND state <
 -- For `explain NAME`.
 CREATE INDEX file_name ON file (name);
 
+-- Files that take another one up again.
+CREATE INDEX file_previous ON file (previous) WHERE previous IS NOT NULL;
+
 -- One row for each attempt.
 CREATE TABLE attempt (
     file       INTEGER NOT NULL REFERENCES file (id),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::types::{FromSqlError, FromSqlResult, Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::{Count, Query};
+use super::super::{Count, Query, RESENT};
 use super::text::{name_value, read_name, read_optional_name};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
@@ -203,6 +203,23 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
             SELECT route, state, files FROM tally
             UNION ALL
             SELECT route, state, 1 FROM file WHERE settled = 0
+            UNION ALL
+            -- What was taken up again counts as that, and no longer as failed or held. A claim
+            -- that came to nothing has taken up nothing.
+            SELECT old.route, change.state, change.files
+            FROM (
+                SELECT DISTINCT previous AS id FROM file
+                WHERE previous IS NOT NULL AND state <> 'cancelled'
+            ) AS again
+            JOIN file AS old
+                ON old.id = again.id AND old.settled = 1 AND old.state IN ('failed', 'held')
+            JOIN (
+                SELECT 'failed' AS was, 'failed' AS state, -1 AS files
+                UNION ALL SELECT 'held', 'held', -1
+                UNION ALL SELECT 'failed', 'resent', 1
+                UNION ALL SELECT 'held', 'resent', 1
+            ) AS change
+                ON change.was = old.state
         )
         GROUP BY route, state
         ",
@@ -210,14 +227,16 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let route: String = row.get(0)?;
-        let state = state(row.get_ref(1)?)?;
+        let found = row.get_ref(1)?;
+        let is_resent = found == ValueRef::Text(RESENT.as_bytes());
+        let state = if is_resent { RESENT } else { state(found)?.name() };
         let files = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
         if files > 0 {
             let count = routes.entry(route).or_insert_with_key(|route| Count {
                 route: route.clone(),
                 states: BTreeMap::new(),
             });
-            count.states.insert(state.name(), files);
+            count.states.insert(state, files);
         }
     }
     Ok(routes.into_values().collect())

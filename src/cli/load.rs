@@ -1,0 +1,69 @@
+//! The config for a command: loaded, checked, and every route that it makes now.
+#![expect(clippy::disallowed_methods, reason = "folders that become routes are listed here")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::failure::{Failure, Kind};
+use crate::config::{self, Config, LoadOptions, NotARoute};
+use crate::model::route::Route;
+
+/// Whether a command needs the secrets that the config names. They are often in the service's
+/// environment only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// It sends, or says whether sending would work.
+    Needed,
+    /// It sends nothing.
+    MayBeMissing,
+}
+
+/// Loads and checks a config; relative paths are relative to `base`, else to the file's folder.
+pub(super) fn load_config(
+    path: &Path,
+    base: Option<&Path>,
+    secrets: Secrets,
+) -> Result<Config, Failure> {
+    let options = LoadOptions {
+        base: base.map(Path::to_owned),
+        secrets_may_be_missing: secrets == Secrets::MayBeMissing,
+        ..LoadOptions::default()
+    };
+    config::load(path, &options).map_err(|faults| {
+        let text = format!("{} cannot be used", faults.path.display());
+        Failure::new(Kind::Config, text)
+            .notices(faults.notices)
+            .hint("nothing was touched; examples/config.toml explains every key")
+    })
+}
+
+/// Every route, those discovered among the folders of now included, by name.
+pub(super) fn routes(config: &Config) -> Vec<Arc<Route>> {
+    let mut routes = config.routes.clone();
+    for discovery in &config.discoveries {
+        // A parent that cannot be listed has no routes now; the service says so.
+        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
+        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let found = names.filter_map(|name| discovery.route_of(&name).ok());
+        routes.extend(found.filter(|route| route.folders.inbox.is_dir()));
+    }
+    routes.sort_by(|one, other| one.name.cmp(&other.name));
+    routes
+}
+
+/// Folders that a person would expect to be routes and are none, each with why.
+pub(super) fn not_routes(config: &Config) -> Vec<(PathBuf, NotARoute)> {
+    let mut found = Vec::new();
+    for discovery in &config.discoveries {
+        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
+        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
+            let why = discovery.route_of(&name).err().filter(NotARoute::is_news);
+            found.extend(why.map(|why| (discovery.parent.join(&name), why)));
+        }
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found
+}
