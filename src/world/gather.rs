@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// With fewer files than this on their way nobody waits: company is unlikely.
@@ -14,6 +15,10 @@ const LOAD_MIN: usize = 8;
 /// quarter of the files on their way is the company that can be expected.
 const SHARE: usize = 4;
 
+/// A wait is slept through in naps of this length: being woken for every single request would cost
+/// more than the wait is worth.
+const NAP: Duration = Duration::from_micros(500);
+
 /// How long to wait for company, and for how much.
 #[derive(Clone, Debug)]
 pub struct Gather {
@@ -21,15 +26,19 @@ pub struct Gather {
     pub load: Arc<AtomicUsize>,
     /// So many waiting requests are always enough to go.
     pub most: usize,
-    /// The longest wait after the first request.
+    /// The wait ends when nobody has come for so long.
     pub patience: Duration,
+    /// The longest wait after the first request, however many come.
+    pub longest: Duration,
 }
 
 impl Gather {
-    /// The usual measure: goes with 128 requests, or 4 ms after the first.
+    /// The usual measure: goes with 128 requests, 4 ms after the last one, or 25 ms after the
+    /// first. On a slow machine requests come slowly, and that is where an fsync costs most.
     #[must_use]
     pub fn new(load: Arc<AtomicUsize>) -> Self {
-        Self { load, most: 128, patience: Duration::from_millis(4) }
+        let (patience, longest) = (Duration::from_millis(4), Duration::from_millis(25));
+        Self { load, most: 128, patience, longest }
     }
 
     /// How many requests are company enough at this load.
@@ -40,27 +49,43 @@ impl Gather {
 
     /// `first` and whatever else waits in `receiver`; waits for more while `load` says that more
     /// is likely. Returns at least `first`, at most four times `most`, in the order of arrival.
-    /// Blocks the thread for at most `patience`.
+    /// Blocks the thread for at most `longest` and a nap.
     pub fn take<T>(&self, first: T, receiver: &Receiver<T>) -> Vec<T> {
         let group_max = self.most.saturating_mul(4).max(1);
         let mut group = vec![first];
-        let mut deadline = None;
+        let mut wait: Option<Wait> = None;
         loop {
+            let before = group.len();
             while group.len() < group_max {
-                let Ok(next) = receiver.try_recv() else { break };
-                group.push(next);
+                match receiver.try_recv() {
+                    Ok(next) => group.push(next),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return group,
+                }
             }
             if group.len() >= self.goal() {
                 return group;
             }
             let now = Instant::now();
-            let until = *deadline.get_or_insert(now + self.patience);
-            match receiver.recv_timeout(until.saturating_duration_since(now)) {
-                Ok(next) => group.push(next),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return group,
+            let wait = wait.get_or_insert(Wait { began_at: now, last_at: now });
+            if group.len() > before {
+                wait.last_at = now;
             }
+            let is_over = now.duration_since(wait.last_at) >= self.patience
+                || now.duration_since(wait.began_at) >= self.longest;
+            if is_over {
+                return group;
+            }
+            thread::sleep(NAP.min(self.patience));
         }
     }
+}
+
+/// A wait for company under way.
+struct Wait {
+    began_at: Instant,
+    /// When somebody last came.
+    last_at: Instant,
 }
 
 #[cfg(test)]
@@ -72,7 +97,8 @@ mod tests {
     const FOR_EVER: Duration = Duration::from_hours(1);
 
     fn check(load: usize, patience: Duration, waiting: u32, expected: usize) {
-        let gather = Gather { load: Arc::new(AtomicUsize::new(load)), most: 128, patience };
+        let load_now = Arc::new(AtomicUsize::new(load));
+        let gather = Gather { load: load_now, most: 128, patience, longest: FOR_EVER };
         let (sender, receiver) = channel();
         for request in 1..=waiting {
             sender.send(request).unwrap();
@@ -117,7 +143,8 @@ mod tests {
 
     #[test]
     fn company_that_arrives_during_the_wait_comes_along() {
-        let gather = Gather { load: Arc::new(AtomicUsize::new(12)), most: 128, patience: FOR_EVER };
+        let load = Arc::new(AtomicUsize::new(12));
+        let gather = Gather { load, most: 128, patience: FOR_EVER, longest: FOR_EVER };
         let (sender, receiver) = channel();
         let others = std::thread::spawn(move || {
             sender.send(1).unwrap();
@@ -131,9 +158,18 @@ mod tests {
     #[test]
     fn a_wait_ends_when_nobody_is_left_to_come() {
         let gather = Gather::new(Arc::new(AtomicUsize::new(1000)));
-        let gather = Gather { patience: FOR_EVER, ..gather };
+        let gather = Gather { patience: FOR_EVER, longest: FOR_EVER, ..gather };
         let (sender, receiver) = channel::<u32>();
         drop(sender);
         assert_eq!(gather.take(0, &receiver), [0]);
+    }
+
+    #[test]
+    fn company_that_never_ends_is_not_waited_for_for_ever() {
+        let load = Arc::new(AtomicUsize::new(1000));
+        let gather = Gather { load, most: 128, patience: FOR_EVER, longest: Duration::ZERO };
+        let (sender, receiver) = channel();
+        sender.send(1).unwrap();
+        assert_eq!(gather.take(0, &receiver), [0, 1]);
     }
 }

@@ -16,8 +16,11 @@ use super::lane::Lane;
 const COMPANY_MAX: usize = 128;
 /// With fewer files on their way nobody waits for company.
 const LOAD_MIN: usize = 8;
-/// How long the first caller waits for company; about one fsync of an ordinary disk.
+/// The wait for company ends when nobody has come for so long; about one fsync of an ordinary disk.
 const PATIENCE: Duration = Duration::from_millis(4);
+/// The longest that a caller waits for company, however many come. On a slow machine they come
+/// slowly, and that is where an fsync costs most.
+const LONGEST: Duration = Duration::from_millis(25);
 
 /// What an error without a number is passed on as: input/output error.
 const EIO: i32 = 5;
@@ -36,6 +39,7 @@ pub(super) struct SharedSyncs {
 struct Company {
     waiting: Vec<oneshot::Sender<Answer>>,
     first_at: Instant,
+    last_at: Instant,
     arrived: Arc<Condvar>,
 }
 
@@ -63,19 +67,21 @@ impl SharedSyncs {
 
     /// Whether the caller is the first, so that a job must be started.
     fn join(&self, folder: &Arc<Path>, answer: oneshot::Sender<Answer>) -> bool {
+        let now = now();
         let mut folders = self.lock();
         if let Some(company) = folders.get_mut(folder) {
             if company.waiting.is_empty() {
-                company.first_at = now();
+                company.first_at = now;
             }
+            company.last_at = now;
             company.waiting.push(answer);
             if company.waiting.len() >= self.wanted() {
                 company.arrived.notify_one();
             }
             return false;
         }
-        let company =
-            Company { waiting: vec![answer], first_at: now(), arrived: Arc::new(Condvar::new()) };
+        let arrived = Arc::new(Condvar::new());
+        let company = Company { waiting: vec![answer], first_at: now, last_at: now, arrived };
         folders.insert(Arc::clone(folder), company);
         true
     }
@@ -100,14 +106,15 @@ impl SharedSyncs {
                 folders.remove(folder);
                 return None;
             }
-            let waited_for = company.first_at.elapsed();
-            if company.waiting.len() >= self.wanted() || waited_for >= PATIENCE {
+            let left = PATIENCE
+                .saturating_sub(company.last_at.elapsed())
+                .min(LONGEST.saturating_sub(company.first_at.elapsed()));
+            if company.waiting.len() >= self.wanted() || left.is_zero() {
                 return Some(std::mem::take(&mut company.waiting));
             }
             let arrived = Arc::clone(&company.arrived);
-            let (woken, _) = arrived
-                .wait_timeout(folders, PATIENCE.saturating_sub(waited_for))
-                .unwrap_or_else(PoisonError::into_inner);
+            let (woken, _) =
+                arrived.wait_timeout(folders, left).unwrap_or_else(PoisonError::into_inner);
             folders = woken;
         }
     }
