@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::carry::{self, Context, Equipped, Report};
 use super::event::{TakenUp, Ticket, Work};
 use super::folders::chain;
+use super::resume;
 use super::{Daemon, Mode, status};
 use crate::journey::schedule::Refused;
 use crate::model::command::{Command, CommandAnswer, Done};
@@ -403,7 +404,7 @@ async fn marked<W: World>(
     let steps = vec![released, noted, decided];
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
     drop(reservation);
-    let report = carry::resume(ctx, &route, entry.id).await;
+    let report = resume::resume(ctx, &route, entry.id).await;
     let entry = if let Report::Ended(ended) = &report { (**ended).clone() } else { entry };
     Ok((entry, report))
 }

@@ -7,6 +7,7 @@ use super::Daemon;
 use super::carry::{self, Carried, Report, Stumble};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
+use super::resume;
 use crate::journey::detect::Reason;
 use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
@@ -33,7 +34,7 @@ impl<W: World> Daemon<W> {
         match start {
             Start::Resume(_) => {
                 self.spawn(ticket, async move {
-                    Work::Report(carry::resume(&ctx, &equipped, id).await)
+                    Work::Report(resume::resume(&ctx, &equipped, id).await)
                 });
             }
             Start::Attempt(_) => {

@@ -9,6 +9,7 @@ use super::Daemon;
 use super::carry::{self, Context, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
 use super::intake::Intake;
+use super::resume;
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
@@ -367,7 +368,7 @@ async fn equip<W: World>(
         }
     };
     let equipped = Arc::new(Equipped { route, checker, selector, is_local });
-    let strays = carry::take_in_strays(ctx, &equipped).await?;
+    let strays = resume::take_in_strays(ctx, &equipped).await?;
     let newest_sent = Query {
         route: Some(equipped.route.name.clone()),
         states: vec![State::Sent],

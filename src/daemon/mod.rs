@@ -12,6 +12,7 @@ mod files;
 mod folders;
 mod ids;
 mod intake;
+mod resume;
 mod status;
 mod targets;
 

@@ -255,9 +255,8 @@ impl Schedule {
         }
         let Some(lane) = self.lanes.get(route) else { return Err(Reason::NoRoute) };
         match self.gate(lane, now) {
-            Gate::Closed => Err(Reason::Paused),
             Gate::Probe if self.has_only_last_prober(lane) => Ok(()),
-            Gate::Probe => Err(Reason::Paused),
+            Gate::Closed | Gate::Probe => Err(Reason::Paused),
             Gate::Open if self.has_room(lane) => Ok(()),
             Gate::Open => Err(Reason::Ready),
         }
@@ -478,7 +477,7 @@ impl Schedule {
         let Some(track) = self.files.get_mut(&id) else { return };
         track.stumbles = track.stumbles.saturating_add(1);
         let wait = Duration::from_secs(1 << track.stumbles.saturating_sub(1).min(5));
-        self.park(id, wait.min(Duration::from_secs(60)), now);
+        self.park(id, wait.min(Duration::from_mins(1)), now);
     }
 
     /// Nothing starts before `wait` has passed: the ledger cannot be written.
@@ -809,9 +808,8 @@ impl Schedule {
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
             let Some(track) = self.files.get_mut(&id) else { continue };
-            let probes =
-                probers.iter().any(|(route, name)| *route == track.route && *name == track.name);
-            if probes && may_probe {
+            let is_prober = |(route, name): &Key| *route == track.route && *name == track.name;
+            if may_probe && probers.iter().any(is_prober) {
                 begin(&mut self.files, lane, id, now);
                 starts.push(Start::Attempt(id));
             } else {
@@ -982,28 +980,24 @@ fn extend(
     // Half of the wait is jittered: a pause always holds for a while, and two services that lost
     // the same server do not come back in step.
     let wait = |probes: u32| ceiling(retry, probes).mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
-    match pause {
-        Some(known) => {
-            if known.prober.as_ref() == Some(key) {
-                known.last_prober = Some(key.clone());
-                known.probes = known.probes.saturating_add(1);
-                known.next_probe_at = now.tick.plus(wait(known.probes));
-                known.cause = cause.clone();
-            }
-            false
+    if let Some(known) = pause {
+        if known.prober.as_ref() == Some(key) {
+            known.last_prober = Some(key.clone());
+            known.probes = known.probes.saturating_add(1);
+            known.next_probe_at = now.tick.plus(wait(known.probes));
+            known.cause = cause.clone();
         }
-        None => {
-            *pause = Some(Pause {
-                cause: cause.clone(),
-                since: now.wall,
-                probes: 1,
-                next_probe_at: now.tick.plus(wait(1)),
-                prober: None,
-                last_prober: Some(key.clone()),
-            });
-            true
-        }
+        return false;
     }
+    *pause = Some(Pause {
+        cause: cause.clone(),
+        since: now.wall,
+        probes: 1,
+        next_probe_at: now.tick.plus(wait(1)),
+        prober: None,
+        last_prober: Some(key.clone()),
+    });
+    true
 }
 
 /// Promise P13: a parked file may go on if it is the oldest of its name, and no other one of that

@@ -146,7 +146,7 @@ mod tests {
         let load = Arc::new(AtomicUsize::new(12));
         let gather = Gather { load, most: 128, patience: FOR_EVER, longest: FOR_EVER };
         let (sender, receiver) = channel();
-        let others = std::thread::spawn(move || {
+        let others = thread::spawn(move || {
             sender.send(1).unwrap();
             sender.send(2).unwrap();
             sender

@@ -4,6 +4,9 @@
 //! A cut is a kill of the process (the disk and this boot's notes survive) or of the power (any
 //! subset of what was not synced survives, and the notes of the boot do not).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+
 mod promises;
 mod state;
 mod stories;
