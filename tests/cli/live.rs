@@ -346,8 +346,8 @@ fn send_waits_for_the_end_and_a_file_moved_back_by_hand_remembers() {
     assert!(alone.err.contains("no service is running"), "{}", alone.err);
     let service = site.start();
     site.listed("a.json", "sent");
-    let sent = site.ends(0, &send);
-    assert!(sent.contains(") is sent: accepted"), "{sent}");
+    let told = site.ends(0, &send);
+    assert!(told.contains(") is sent: accepted"), "{told}");
     assert_eq!(site.ends(0, &["list", "--state", "sent"]).lines().count(), 3);
 
     site.rules(Some(refused()));

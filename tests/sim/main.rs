@@ -92,7 +92,7 @@ fn route(story: &Story) -> Route {
             idempotency_header: Some("Idempotency-Key".into()),
             credential: story.has_credential.then(|| Arc::from("main")),
             connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         },
         judge: JudgeRules {
             success: BTreeSet::from([200, 201, 202, 204]),
@@ -105,8 +105,8 @@ fn route(story: &Story) -> Route {
         retry: Backoff {
             first: Duration::from_secs(1),
             factor: 2.0,
-            max: Duration::from_secs(300),
-            give_up_after: Duration::from_secs(5 * 86_400),
+            max: Duration::from_mins(5),
+            give_up_after: Duration::from_hours(120),
         },
         concurrency: 2,
         receipts: story.receipts,
@@ -279,7 +279,12 @@ impl<'a> Sim<'a> {
             Act::Rewrite(path, content) => {
                 state.disk.rewrite(&place(path), content.as_bytes(), now);
             }
-            _ => {}
+            Act::PutIfFree(..)
+            | Act::MoveBack { .. }
+            | Act::TakeAway(_)
+            | Act::Tell(..)
+            | Act::AwaitClaimed(_)
+            | Act::Await(..) => {}
         }
     }
 
@@ -304,7 +309,9 @@ impl<'a> Sim<'a> {
             Act::TakeAway(content) => {
                 let all = places_of(&fake.lock(), content);
                 let mut state = fake.lock();
-                all.iter().for_each(|place| state.disk.person_removes(place));
+                for place in &all {
+                    state.disk.person_removes(place);
+                }
             }
             Act::AwaitClaimed(content) => {
                 while places_of(&fake.lock(), content)
@@ -317,7 +324,7 @@ impl<'a> Sim<'a> {
             }
             Act::Await(content, state) => self.await_state(fake, content, *state).await,
             Act::Tell(content, command) => {
-                let Some(id) = self.newest(fake, content) else { return };
+                let Some(id) = Self::newest(fake, content) else { return };
                 let (reply, answer) = oneshot::channel();
                 if commands.send((command(id), reply)).await.is_ok() {
                     drop(answer.await);
@@ -326,7 +333,7 @@ impl<'a> Sim<'a> {
         }
     }
 
-    fn newest(&self, fake: &Fake, content: &str) -> Option<String> {
+    fn newest(fake: &Fake, content: &str) -> Option<String> {
         let digest = state::digest(content.as_bytes());
         let state = fake.lock();
         let mut entries = state.record.entries.values().rev();

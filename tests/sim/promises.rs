@@ -13,7 +13,7 @@ pub fn check_one_place(state: &mut State, story: &Story, present: &[&'static str
             matches!(home, Home::Nowhere | Home::SentIfThere | Home::SentOrHeldIfThere)
                 || !present.contains(content);
         if places.len() > 1 || places.is_empty() && !may_be_gone {
-            state.violates("P1", format!("{content} is in {} places: {places:?}", places.len()));
+            state.violates("P1", &format!("{content} is in {} places: {places:?}", places.len()));
         }
     }
 }
@@ -35,7 +35,7 @@ pub fn check_explained(state: &mut State) {
             })
             .collect();
         for name in alone {
-            state.violates("P5", format!("{folder}/{name} has no why"));
+            state.violates("P5", &format!("{folder}/{name} has no why"));
         }
     }
 }
@@ -56,11 +56,11 @@ pub fn check_rest(state: &mut State, story: &Story) {
         .map(|entry| format!("{} {:?}", entry.id, entry.state))
         .collect();
     if !open.is_empty() {
-        state.violates("P12", format!("still open at rest: {open:?}"));
+        state.violates("P12", &format!("still open at rest: {open:?}"));
     }
     let sending = state.disk.folders[std::path::Path::new(&format!("{ROOT}/sending"))].len();
     if sending > 0 {
-        state.violates("P12", format!("{sending} files left in sending/"));
+        state.violates("P12", &format!("{sending} files left in sending/"));
     }
 }
 
@@ -70,14 +70,11 @@ fn check_homes(state: &mut State, story: &Story) {
         let folder = |name: &str| format!("{ROOT}/{name}");
         let allowed: Vec<String> = match home {
             Home::Inbox => vec![ROOT.to_owned()],
-            Home::Sent => vec![folder("sent")],
+            Home::SentIfThere | Home::SentOrHeldIfThere if places.is_empty() => Vec::new(),
+            Home::Sent | Home::SentIfThere => vec![folder("sent")],
             Home::Failed => vec![folder("failed")],
             Home::Held => vec![folder("held")],
-            Home::SentOrHeld => vec![folder("sent"), folder("held")],
-            Home::SentIfThere if places.is_empty() => Vec::new(),
-            Home::SentOrHeldIfThere if places.is_empty() => Vec::new(),
-            Home::SentIfThere => vec![folder("sent")],
-            Home::SentOrHeldIfThere => vec![folder("sent"), folder("held")],
+            Home::SentOrHeld | Home::SentOrHeldIfThere => vec![folder("sent"), folder("held")],
             Home::FailedOrHeld => vec![folder("failed"), folder("held")],
             Home::Settled => vec![folder("sent"), folder("failed"), folder("held")],
             Home::Nowhere => Vec::new(),
@@ -89,7 +86,7 @@ fn check_homes(state: &mut State, story: &Story) {
         };
         if !fits {
             let promise = if places.len() > 1 { "P1" } else { "P12" };
-            state.violates(promise, format!("{content} should be {home:?}, is in {places:?}"));
+            state.violates(promise, &format!("{content} should be {home:?}, is in {places:?}"));
         }
     }
 }
@@ -111,7 +108,7 @@ fn check_sent(state: &mut State) {
                     || entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent"))
         });
         if !accepted {
-            state.violates("P4", format!("{shown} is in sent/ without an acceptance on record"));
+            state.violates("P4", &format!("{shown} is in sent/ without an acceptance on record"));
         }
     }
 }
@@ -130,7 +127,9 @@ fn check_doubts(state: &mut State) {
             doubts.push(format!("{} was stored; the record says {attempts:?}", stored.id));
         }
     }
-    doubts.into_iter().for_each(|text| state.violates("P6", text));
+    for text in doubts {
+        state.violates("P6", &text);
+    }
 }
 
 fn check_server(state: &mut State, story: &Story) {
@@ -138,10 +137,10 @@ fn check_server(state: &mut State, story: &Story) {
         let digest = crate::state::digest(content.as_bytes());
         let times = state.server.stored.iter().filter(|stored| stored.digest == digest).count();
         if times < *least {
-            state.violates("P12", format!("{content} was stored {times} times, not {least}"));
+            state.violates("P12", &format!("{content} was stored {times} times, not {least}"));
         }
         if times > *most {
-            state.violates("P3", format!("{content} was stored {times} times, more than {most}"));
+            state.violates("P3", &format!("{content} was stored {times} times, more than {most}"));
         }
         // A key changes only after a recorded rejection.
         let rejected = state.record.attempts.values().flatten().any(|attempt| {
@@ -150,9 +149,10 @@ fn check_server(state: &mut State, story: &Story) {
                 .as_ref()
                 .is_some_and(|end| matches!(end.verdict, Verdict::Rejected | Verdict::RouteFault))
         });
-        let keys = state.server.keys.get(content.as_bytes()).map_or(0, |keys| keys.len());
+        let keys =
+            state.server.keys.get(content.as_bytes()).map_or(0, std::collections::BTreeSet::len);
         if keys > 1 && !rejected {
-            state.violates("P6", format!("{content} went out under {keys} keys"));
+            state.violates("P6", &format!("{content} went out under {keys} keys"));
         }
     }
 }
@@ -164,7 +164,7 @@ fn check_strangers(state: &mut State, story: &Story) {
             && path.contains('/')
             && state.disk.content(&crate::stories::place(path)) != Some(content.as_bytes())
         {
-            state.violates("P7", format!("{path} was replaced or removed"));
+            state.violates("P7", &format!("{path} was replaced or removed"));
         }
     }
 }

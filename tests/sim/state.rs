@@ -153,7 +153,9 @@ impl Disk {
             .into_iter()
             .partition(|pending| pending.touches(folder));
         self.pending = later;
-        now.iter().for_each(|pending| self.persist(pending));
+        for pending in &now {
+            self.persist(pending);
+        }
     }
 
     /// The power goes: each pending change is kept or lost, as `keeps` says; one that builds on a
@@ -238,7 +240,12 @@ impl Record {
                 let remark = Remark { at: *at, text: text.clone() };
                 self.remarks.entry(id).or_default().push(remark);
             }
-            _ => {}
+            Step::Decided { attempt: None, .. }
+            | Step::Retargeted { .. }
+            | Step::Settled { .. }
+            | Step::Cancelled { .. }
+            | Step::Missing { .. }
+            | Step::Released { .. } => {}
         }
         self.entries.get_mut(&id).expect("a step about a known file").apply(step);
     }

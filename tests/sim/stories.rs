@@ -61,6 +61,7 @@ pub enum Home {
     Nowhere,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a trait of a story, told by name")]
 pub struct Story {
     pub name: &'static str,
     /// Seconds after the begin, and what is done.
@@ -130,6 +131,7 @@ fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
 }
 
 /// With `hold` a cut during an attempt may leave a file in doubt, and so in `held/`.
+#[expect(clippy::too_many_lines, reason = "a table of stories")]
 pub fn all() -> Vec<Story> {
     use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, PutIfFree, Rewrite, TakeAway, Tell};
     use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Away, Status};

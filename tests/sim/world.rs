@@ -103,7 +103,7 @@ impl Fake {
 }
 
 impl State {
-    pub fn violates(&mut self, promise: &str, text: String) {
+    pub fn violates(&mut self, promise: &str, text: &str) {
         self.violations.push(format!("{promise}: {text}"));
     }
 }
@@ -146,7 +146,7 @@ impl Clock for Fake {
     fn dice(&self) -> f64 {
         let mut state = self.lock();
         state.dice = state.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state.dice >> 40) as f64 / (1_u64 << 24) as f64
+        f64::from(u32::try_from(state.dice >> 40).unwrap()) / f64::from(1_u32 << 24)
     }
 }
 
@@ -290,7 +290,7 @@ impl Ledger for Fake {
             if let Step::Decided { cause, .. } = &step
                 && cause.excerpt.is_some()
             {
-                state.violates("P11", "an excerpt went into the ledger".into());
+                state.violates("P11", "an excerpt went into the ledger");
             }
             state.record.apply(&step);
         }
@@ -478,25 +478,25 @@ impl Fake {
 impl State {
     fn check_arrival(&mut self, headers: &BTreeMap<String, String>, content: &[u8]) {
         let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)) else {
-            self.violates("P2", "a request without id".into());
+            self.violates("P2", "a request without id");
             return;
         };
         let key = headers.get("Idempotency-Key").cloned().unwrap_or_default();
         let Some(entry) = self.record.entries.get(&id).cloned() else {
-            self.violates("P2", format!("{id} was sent before its claim was on record"));
+            self.violates("P2", &format!("{id} was sent before its claim was on record"));
             return;
         };
         if entry.attempt_open_since.is_none() {
-            self.violates("P2", format!("{id} was sent without an attempt on record"));
+            self.violates("P2", &format!("{id} was sent without an attempt on record"));
         }
         if !self.server.used.insert((id, entry.attempt)) {
-            self.violates("P2", format!("attempt {} of {id} was used twice", entry.attempt));
+            self.violates("P2", &format!("attempt {} of {id} was used twice", entry.attempt));
         }
         if self.record.has_delivered(id) || entry.state == FileState::Sent {
-            self.violates("P3", format!("{id} was sent after a recorded acceptance"));
+            self.violates("P3", &format!("{id} was sent after a recorded acceptance"));
         }
         if entry.key != key {
-            self.violates("P6", format!("{id} went out under another key than recorded"));
+            self.violates("P6", &format!("{id} went out under another key than recorded"));
         }
         let claimed = patchdrop::journey::settle::claimed_name(id, &entry.name);
         let is_there = self.disk.folders.iter().any(|(folder, names)| {
@@ -505,13 +505,13 @@ impl State {
                 && (!self.syncs_folders || self.disk.durably_at(&place).is_some())
         });
         if !is_there {
-            self.violates("P2", format!("{id} was sent before its rename was durable"));
+            self.violates("P2", &format!("{id} was sent before its rename was durable"));
         }
         if entry.envelope.as_ref().is_none_or(|body| body.digest != digest(content)) {
-            self.violates("P8", format!("{id}: other bytes than recorded"));
+            self.violates("P8", &format!("{id}: other bytes than recorded"));
         }
         if !self.server.in_flight.insert(entry.name.clone()) {
-            self.violates("P13", format!("two files named {:?} in flight", entry.name));
+            self.violates("P13", &format!("two files named {} in flight", entry.name.display()));
         }
         let ended = |id: FileId| {
             self.record
@@ -527,17 +527,17 @@ impl State {
                 && !other.settled
         });
         if older_waits {
-            self.violates("P13", format!("{id} overtook an older file of its name"));
+            self.violates("P13", &format!("{id} overtook an older file of its name"));
         }
         self.server.keys.entry(content.to_vec()).or_default().insert(key);
     }
 }
 
 impl Tokens for Fake {
-    async fn current(&self, _credential: &CredentialName) -> Result<Token, TokenRefusal> {
+    async fn current(&self, credential: &CredentialName) -> Result<Token, TokenRefusal> {
         let generation = self.lock().token;
         if generation == 0 {
-            return self.refresh(_credential, 0).await;
+            return self.refresh(credential, 0).await;
         }
         Ok(token(generation))
     }
