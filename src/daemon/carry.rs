@@ -227,8 +227,7 @@ async fn take_over<W: World>(
     let (intent, envelope, body, reservation) = match examined.findings.result {
         Checked::Sound { envelope, body } => (Intent::Attempt, Some(envelope), body, None),
         Checked::Truncated(fault) | Checked::Faulty(fault) => {
-            let mut cause = fault.cause;
-            cause.plain = format!("{}. {}", cause.plain, fault.remedy.trim_end_matches('.'));
+            let cause = Cause { remedy: Some(fault.remedy), ..fault.cause };
             let folder = settle::dated(&route.folders.failed, now);
             let reservation = free_target(ctx, &folder, &name, id, Some(settle::WHY)).await;
             let target = reservation.place.clone();
@@ -567,7 +566,7 @@ pub(super) async fn conclude<W: World>(
                 id,
                 attempt: Some((attempt, end)),
                 state,
-                cause: Cause { excerpt: None, ..cause.clone() },
+                cause: cause.for_the_record(),
                 target,
                 at,
             };

@@ -291,9 +291,11 @@ impl<W: World> Daemon<W> {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
                     Err(not) if not.is_news() => {
-                        let known = self.not_routes.insert(parent.join(folder), not.text.clone());
+                        let path = parent.join(folder);
+                        let known = self.not_routes.insert(path.clone(), not.text.clone());
                         if known.as_ref() != Some(&not.text) {
-                            tracing::warn!(folder = %parent.join(folder).display(), reason = %not.text, "folder is no route: nothing in it is sent");
+                            let (folder, reason) = (path.display(), &not.text);
+                            tracing::warn!(%folder, %reason, "folder is no route: nothing in it is sent");
                         }
                     }
                     Err(_) => {}

@@ -167,14 +167,14 @@ async fn cause_again<W: World>(
     let read = move |input: &mut dyn Read, identity: &Identity| {
         looked.checker.validate(&looked.route.name, input, identity.size, 0)
     };
-    let excerpt = match ctx.world.disk().examine(place, read).await {
-        Ok(examined) => match examined.findings.result {
-            Checked::Truncated(fault) | Checked::Faulty(fault) => fault.cause.excerpt,
-            Checked::Sound { .. } | Checked::Unread(_) => None,
-        },
-        Err(_) => None,
-    };
-    Some(cause.with_excerpt(excerpt))
+    let Ok(examined) = ctx.world.disk().examine(place, read).await else { return Some(cause) };
+    match examined.findings.result {
+        Checked::Truncated(fault) | Checked::Faulty(fault) => {
+            let Cause { excerpt, .. } = fault.cause;
+            Some(Cause { excerpt, remedy: Some(fault.remedy), ..cause })
+        }
+        Checked::Sound { .. } | Checked::Unread(_) => Some(cause),
+    }
 }
 
 fn lost_answer() -> Judged {

@@ -52,14 +52,14 @@ pub fn decide(entry: &Entry, judged: &Judged, route: &Route, standing: Standing)
         Outcome::InDoubt if route.in_doubt == InDoubt::Hold => settle(State::Held),
         Outcome::RouteFault if standing.delivered_since_refusal => Next::Settle {
             state: State::Failed,
-            cause: Cause {
-                code: Code::of("refused-again"),
-                plain: format!(
+            cause: Cause::new(
+                Code::of("refused-again"),
+                format!(
                     "{}, and again after the route had delivered another file: it is this file",
                     judged.cause.plain
                 ),
-                excerpt: judged.cause.excerpt.clone(),
-            },
+            )
+            .with_excerpt(judged.cause.excerpt.clone()),
         },
         Outcome::InDoubt | Outcome::Deferred(_) | Outcome::RouteFault | Outcome::TokenRefused => {
             park_or_give_up(entry, judged, route, standing)
@@ -75,16 +75,16 @@ fn park_or_give_up(entry: &Entry, judged: &Judged, route: &Route, standing: Stan
     let state = if judged.outcome == Outcome::InDoubt { State::Held } else { State::Failed };
     Next::Settle {
         state,
-        cause: Cause {
-            code: Code::of("gave-up"),
-            plain: format!(
+        cause: Cause::new(
+            Code::of("gave-up"),
+            format!(
                 "given up after {} attempts in {}; the last one: {}",
                 entry.attempt,
                 spoken(standing.waited_for),
                 judged.cause.plain
             ),
-            excerpt: judged.cause.excerpt.clone(),
-        },
+        )
+        .with_excerpt(judged.cause.excerpt.clone()),
     }
 }
 
@@ -267,12 +267,7 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
         (State::Held, _) => "is held until a person decides",
         _ => "was not sent",
     };
-    // A fault of the file brings what to do along, behind the dashes.
-    let (what, remedy) = match cause.plain.split_once(" -- ") {
-        Some((what, remedy)) => (what, Some(remedy)),
-        None => (cause.plain.as_str(), None),
-    };
-    let mut text = format!("{name} {lead}: {what}.\n\n");
+    let mut text = format!("{name} {lead}: {}.\n\n", cause.plain);
     let mut line = |label: &str, value: &str| {
         writeln!(text, "{label:<12}{value}").expect("a String takes every write");
     };
@@ -298,7 +293,7 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
         write!(text, "\n{label}:\n  {}\n", excerpt.replace('\n', "\n  "))
             .expect("a String takes every write");
     }
-    write!(text, "\nWhat you can do:\n{}", what_to_do(entry, state, cause, remedy))
+    write!(text, "\nWhat you can do:\n{}", what_to_do(entry, state, cause))
         .expect("a String takes every write");
     text
 }
@@ -312,7 +307,7 @@ fn attempt_line(attempt: &Attempt) -> String {
     }
 }
 
-fn what_to_do(entry: &Entry, state: State, cause: &Cause, remedy: Option<&str>) -> String {
+fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
     let id = entry.id;
     let route = &entry.route;
     let in_doubt = entry.last_verdict == Some(Verdict::InDoubt);
@@ -341,6 +336,7 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause, remedy: Option<&str>) 
             send::remedy(cause, Some(route))
         )
     } else {
+        let remedy = cause.remedy.as_deref();
         let first = remedy.unwrap_or("Mend the file (or have it exported again).");
         format!("  {first}\n  As it is it would be refused again.\n")
     }

@@ -41,13 +41,22 @@ pub struct Cause {
     /// At most 80 characters round a fault in a file, or 2 KB of an answer; control characters
     /// escaped.
     pub excerpt: Option<String>,
+    /// What the administrator can do about this very fault, one sentence with a full stop. For the
+    /// sidecar; the ledger does not keep it.
+    pub remedy: Option<String>,
 }
 
 impl Cause {
     /// A cause without an excerpt.
     #[must_use]
     pub fn new(code: Code, plain: impl Into<String>) -> Self {
-        Self { code, plain: plain.into(), excerpt: None }
+        Self { code, plain: plain.into(), excerpt: None, remedy: None }
+    }
+
+    /// The same without what only the sidecar may hold.
+    #[must_use]
+    pub fn for_the_record(&self) -> Self {
+        Self::new(self.code.clone(), self.plain.clone())
     }
 
     /// The same with an excerpt for the sidecar.

@@ -49,7 +49,7 @@ async fn entry<L: Ledger>(ledger: &L, id: u64) -> Entry {
 fn fresh(claim: Claim) -> Entry {
     let refused = match claim.intent {
         Intent::Attempt => None,
-        Intent::Refuse { cause, target } => Some((Cause { excerpt: None, ..cause }, target)),
+        Intent::Refuse { cause, target } => Some((cause.for_the_record(), target)),
     };
     let (cause, target) = refused.clone().unzip();
     Entry {

@@ -75,8 +75,6 @@ fn place(entry: Option<&Entry>) -> String {
 fn why(entry: Option<&Entry>) -> String {
     let Some(entry) = entry else { return "no *.json: left alone, and counted".to_owned() };
     let plain = entry.cause.as_ref().map_or("", |cause| cause.plain.as_str());
-    // What to do about it stands behind the dashes, and in the sidecar.
-    let plain = plain.split(" -- ").next().unwrap_or_default();
     match entry.envelope.as_ref().and_then(|envelope| envelope.conversion) {
         None => plain.to_owned(),
         Some(Conversion::Utf8BomDropped) => format!("{plain}, without its BOM"),
