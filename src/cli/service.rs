@@ -123,8 +123,24 @@ pub(super) async fn carry_out(config: Config, command: Command) -> Result<Comman
     answer.ok_or_else(|| Failure::machine("the command was not answered"))
 }
 
+/// As many open files as the system lets us have: each file under way may hold one, and each
+/// connection. What cannot be raised stays as it is.
+#[cfg(unix)]
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_open_files() {}
+
 /// Takes lock, ledger and marks, in this order.
 async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
+    raise_open_files();
     let clock = Arc::new(SystemClock::new());
     let lock = StateLock::take(&config.state_dir, clock.now().wall).map_err(no_lock)?;
     let load = Arc::new(AtomicUsize::new(0));

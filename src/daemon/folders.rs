@@ -329,6 +329,20 @@ async fn sweep<W: World>(world: Arc<W>, folder: Arc<Path>, chunks: mpsc::Sender<
     Work::Swept(result)
 }
 
+/// What a stop left half-written is only in the way; that it cannot be removed stops nothing.
+async fn clear_temporary(disk: &impl Disk, folder: &Arc<Path>) {
+    match disk.clear_temporary(Arc::clone(folder)).await {
+        Ok(0) => {}
+        Ok(files) => {
+            tracing::info!(folder = %folder.display(), files, "removed what was left half-written");
+        }
+        Err(error) => {
+            let folder = folder.display();
+            tracing::warn!(%folder, error = %chain(&error), "half-written files stay where they are");
+        }
+    }
+}
+
 /// Makes a route's folders and its record, and compiles its rules.
 async fn equip<W: World>(
     ctx: &Context<W>,
@@ -349,6 +363,7 @@ async fn equip<W: World>(
     for folder in [&route.folders.sent, &route.folders.failed, &route.folders.held] {
         if !folder.to_string_lossy().contains("{date}") {
             disk.make_folder(Arc::clone(folder)).await?;
+            clear_temporary(disk, folder).await;
         }
     }
     let selector = Selector::new(&route.select, &route.ready)

@@ -32,6 +32,10 @@ const STRIKES_MAX: usize = 3;
 /// URL is wrong, so many files are in `sending/` and not a thousand.
 const WINDOW_START: usize = 4;
 
+/// How many files a route that delivers may have under way for each of its slots. The more are
+/// under way, the more of them share one fsync.
+const WINDOW_PER_SLOT: usize = 16;
+
 /// How long a due probe waits for a file that has not been refused yet.
 const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -823,7 +827,7 @@ impl Schedule {
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.delivered_at = Some(now.tick);
             lane.last_sent_at = Some(now.wall);
-            let most = (8 * lane.concurrency).max(64);
+            let most = (WINDOW_PER_SLOT * lane.concurrency).max(64);
             lane.window = (lane.window + 2).min(most);
         }
         self.resume_route(route, now.tick, changes);

@@ -273,6 +273,10 @@ impl Disk for Fake {
         Ok(())
     }
 
+    async fn clear_temporary(&self, _folder: Arc<Path>) -> Result<u64, FolderError> {
+        Ok(0)
+    }
+
     async fn is_local(&self, _folder: Arc<Path>) -> bool {
         true
     }

@@ -245,6 +245,13 @@ pub trait Disk: Send + Sync + 'static {
         folder: Arc<Path>,
     ) -> impl Future<Output = Result<(), FolderError>> + Send;
 
+    /// Removes what earlier processes left half-written in a folder under our temporary names; how
+    /// many.
+    fn clear_temporary(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<u64, FolderError>> + Send;
+
     /// Whether a folder is on a local volume: its events and its change times can be trusted.
     fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;
 

@@ -174,6 +174,10 @@ impl Disk for RealDisk {
         self.on(&Arc::clone(&folder), move || system::make_folder(&folder, &own)).await
     }
 
+    async fn clear_temporary(&self, folder: Arc<Path>) -> Result<u64, FolderError> {
+        self.temporary_names_swept(folder).await
+    }
+
     async fn is_local(&self, folder: Arc<Path>) -> bool {
         self.on(&Arc::clone(&folder), move || volume_kind(&folder) == Volume::Local).await
     }
