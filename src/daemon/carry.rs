@@ -599,7 +599,17 @@ pub(super) async fn home<W: World>(
     at: Wall,
 ) -> Reservation {
     let (folder, ending) = home_of(&equipped.route, state);
-    free_target(ctx, &settle::dated(folder, at), &entry.name, entry.id, ending).await
+    let folder = settle::dated(folder, at);
+    if ending.is_none() && ctx.world.disk().syncs_folders() {
+        // Nothing stands beside it, and the move itself never replaces: a look would only cost. A
+        // name that turns out taken costs one more commit. (Where a power cut can undo a claim, an
+        // equal file at a recorded target would be taken for this one: there we look.)
+        let place = Place::new(&Arc::from(folder.as_path()), entry.name.clone());
+        if let Some(reservation) = ctx.targets.reserve(place) {
+            return reservation;
+        }
+    }
+    free_target(ctx, &folder, &entry.name, entry.id, ending).await
 }
 
 /// A name in a target folder that is free, with that of its sidecar, and kept for this file. A look
