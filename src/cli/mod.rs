@@ -1,6 +1,6 @@
 //! The commands: what a person types and sees. One file per command; each parses its own
-//! arguments and writes through a [`screen::Screen`]; whatever goes wrong is a
-//! [`failure::Failure`]; how it ended is an [`exit_code::Exit`].
+//! arguments and writes through a `screen::Screen`; whatever goes wrong is a
+//! `failure::Failure`; how it ended is an [`exit_code::Exit`].
 
 pub mod exit_code;
 
