@@ -296,6 +296,12 @@ pub(super) async fn move_in<W: World>(
     };
     match moved {
         Ok(()) => {}
+        Err(MoveError::Folder(FolderError::Gone { path })) if path == *sending.folder => {
+            // The entry is on record: it is taken up again as soon as its folder is there.
+            let made = make_again(ctx, route, &sending.folder).await;
+            let gone = FolderError::Gone { path };
+            return Err(stumbled(made.err().unwrap_or(gone).into()));
+        }
         Err(MoveError::Gone { .. }) => return Err(cancel(ctx, entry, VANISHED).await),
         Err(MoveError::Swapped { .. }) => return Err(put_back(ctx, route, entry).await),
         Err(error) => return Err(stumbled(error.into())),
@@ -423,7 +429,8 @@ pub(super) async fn attempt<W: World>(
         if let Err(error) = ctx.world.ledger().begun(id, carried.entry.attempt) {
             return Report::Stumbled(id, error.into());
         }
-        let reply = ctx.world.endpoint().send(request).await;
+        let secrets = send::secrets_in(&request);
+        let reply = send::without_secrets(ctx.world.endpoint().send(request).await, &secrets);
         let judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
         let refused = judged.outcome == Outcome::TokenRefused;
         let Some(token) =
@@ -666,10 +673,15 @@ pub(super) async fn finish<W: World>(
     let sending = sending_place(route, &carried.entry);
     loop {
         let target = reservation.place.clone();
-        if let Err(stumble) =
-            write_beside(ctx, route, &carried.entry, cause.as_ref(), &target).await
-        {
-            return Report::Stumbled(id, stumble);
+        match write_beside(ctx, route, &carried.entry, cause.as_ref(), &target).await {
+            Ok(()) => {}
+            Err(Stumble::Folder(FolderError::Gone { path })) if path == *target.folder => {
+                if let Err(error) = make_again(ctx, route, &target.folder).await {
+                    return Report::Stumbled(id, error.into());
+                }
+                continue;
+            }
+            Err(stumble) => return Report::Stumbled(id, stumble),
         }
         match ctx.world.disk().move_new(sending.clone(), target.clone()).await {
             Ok(()) => break,
@@ -678,6 +690,11 @@ pub(super) async fn finish<W: World>(
                     return Report::Stumbled(id, error.into());
                 }
                 return removed(ctx, carried.entry).await;
+            }
+            Err(MoveError::Folder(FolderError::Gone { path })) if path == *target.folder => {
+                if let Err(error) = make_again(ctx, route, &target.folder).await {
+                    return Report::Stumbled(id, error.into());
+                }
             }
             Err(MoveError::Taken { .. }) => {
                 let (_, ending) = home_of(route, carried.entry.state);
@@ -695,6 +712,20 @@ pub(super) async fn finish<W: World>(
         }
     }
     seal(ctx, route, carried.entry, &reservation.place).await
+}
+
+/// Makes a folder of ours again that somebody has removed, if the drop folder itself is there: a
+/// volume that is not mounted has neither.
+pub(super) async fn make_again<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    folder: &Arc<Path>,
+) -> Result<(), FolderError> {
+    folder_is_there(ctx, &route.folders.inbox).await?;
+    ctx.world.disk().make_folder(Arc::clone(folder)).await?;
+    let route = &route.name;
+    tracing::warn!(%route, folder = %folder.display(), "folder had been removed; made again");
+    Ok(())
 }
 
 /// The marker follows, the folders become durable, and the entry is settled.

@@ -235,6 +235,10 @@ async fn settled_entry<W: World>(
     if !entry.settled {
         return Err(format!("it is being moved to {state}/ right now; try again in a moment"));
     }
+    // Its file belongs to a later journey now: what is said of this one would move that one's.
+    if let Some(later) = ledger.successor(parsed).await.map_err(|error| chain(&error))? {
+        return Err(format!("it was taken up again as {later}; say it of that one"));
+    }
     Ok((entry, Arc::clone(route)))
 }
 

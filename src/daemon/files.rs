@@ -107,6 +107,7 @@ impl<W: World> Daemon<W> {
     }
 
     pub(super) fn reported(&mut self, id: FileId, report: Report, now: Now) {
+        self.stumbles.remove(&id);
         match report {
             Report::Claimed(carried) | Report::Resumed(carried) => {
                 self.schedule.resumed(id);
@@ -175,6 +176,7 @@ impl<W: World> Daemon<W> {
     }
 
     fn stumbled(&mut self, id: FileId, stumble: &Stumble, now: Now) {
+        self.stumbles.insert(id, chain(stumble));
         match stumble {
             Stumble::Ledger(error) => self.ledger_refused(error, now),
             Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) => {
@@ -199,6 +201,7 @@ impl<W: World> Daemon<W> {
 
     /// A journey has ended: one line, and whoever waited for the name is looked at.
     pub(super) fn ended(&mut self, entry: &Entry) {
+        self.stumbles.remove(&entry.id);
         self.progress_at = self.now().tick;
         if self.ledger_fault.take().is_some() {
             tracing::info!("sending goes on: the ledger can be written again");

@@ -275,6 +275,11 @@ impl<W: World> Daemon<W> {
         }
     }
 
+    /// Whether a configured route has its files there.
+    fn has_route_in(&self, folder: &Path) -> bool {
+        self.config.routes.iter().any(|route| route.folders.inbox.starts_with(folder))
+    }
+
     /// Folders in a parent become routes, or are counted.
     fn discover(&mut self, parent: &Arc<Path>, folders: &[std::ffi::OsString]) {
         let config = Arc::clone(&self.config);
@@ -290,7 +295,7 @@ impl<W: World> Daemon<W> {
             for rule in &rules {
                 match rule.route_of(name) {
                     Ok(route) => self.take_up_route(route),
-                    Err(not) if not.is_news() => {
+                    Err(not) if not.is_news() && !self.has_route_in(&parent.join(folder)) => {
                         let path = parent.join(folder);
                         let known = self.not_routes.insert(path.clone(), not.text.clone());
                         if known.as_ref() != Some(&not.text) {

@@ -130,6 +130,8 @@ pub struct Daemon<W: World> {
     equipped: BTreeMap<RouteName, Arc<Equipped>>,
     unequipped: BTreeMap<RouteName, Unequipped>,
     records: BTreeMap<RouteName, RouteRecord>,
+    /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
+    stumbles: BTreeMap<FileId, String>,
     /// When each route's newest file was accepted, as of this start.
     delivered_at: BTreeMap<RouteName, Wall>,
     /// Claimed files that wait for a slot.
@@ -191,6 +193,7 @@ impl<W: World> Daemon<W> {
             equipped: BTreeMap::new(),
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
+            stumbles: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
             unsettled: BTreeMap::new(),

@@ -22,6 +22,12 @@ impl<W: World> Daemon<W> {
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
+        if let Some((id, why)) = self.stumbles.first_key_value() {
+            let files = self.stumbles.len();
+            alerts.push(format!(
+                "{files} claimed files cannot go on and are tried again, e.g. {id}: {why}"
+            ));
+        }
         for (route, entries) in &self.unsettled {
             let files = match entries.len() {
                 1 => "1 file waits".to_owned(),

@@ -64,6 +64,46 @@ fn filled_in(value: &str, entry: &Entry) -> String {
         .replace("{name}", &name)
 }
 
+/// Shortest secret that is looked for in an answer: a shorter one would blot out ordinary text.
+const SECRET_MIN_BYTES: usize = 6;
+
+/// Everything secret in a request: a server may repeat it in its answer (promise P11).
+#[must_use]
+pub fn secrets_in(request: &Request) -> Vec<Secret> {
+    let mut secrets = vec![request.url.clone()];
+    for (name, value) in &request.headers {
+        let known = ["content-type", "accept"];
+        if known.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            continue;
+        }
+        if let Some((_, bare)) = value.reveal().split_once(' ') {
+            secrets.push(Secret::new(bare));
+        }
+        if name.eq_ignore_ascii_case("authorization") {
+            secrets.push(value.clone());
+        }
+    }
+    secrets.retain(|secret| secret.reveal().len() >= SECRET_MIN_BYTES);
+    secrets
+}
+
+/// An answer in which none of these stands any more.
+#[must_use]
+pub fn without_secrets(reply: Reply, secrets: &[Secret]) -> Reply {
+    let Reply::Answer(mut answer) = reply else { return reply };
+    let holds = |body: &[u8], secret: &Secret| {
+        let secret = secret.reveal().as_bytes();
+        body.windows(secret.len()).any(|window| window == secret)
+    };
+    for secret in secrets {
+        if holds(&answer.body, secret) {
+            let text = String::from_utf8_lossy(&answer.body).replace(secret.reveal(), "***");
+            answer.body = text.into();
+        }
+    }
+    Reply::Answer(answer)
+}
+
 /// What one attempt came to, in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
@@ -384,6 +424,17 @@ mod tests {
         let mut named = answer(403, "");
         named.www_authenticate = "Bearer error=\"invalid_token\"".into();
         assert_eq!(outcome(named), Outcome::TokenRefused);
+    }
+
+    #[test]
+    fn an_answer_that_repeats_a_secret_is_blotted() {
+        let secrets = [Secret::new("https://h/x?sig=abcdef"), Secret::new("tok-123456")];
+        let echo = r#"{"you":"Bearer tok-123456","at":"https://h/x?sig=abcdef"}"#;
+        let Reply::Answer(answer) = without_secrets(Reply::Answer(answer(422, echo)), &secrets)
+        else {
+            unreachable!("an answer stays one")
+        };
+        assert_eq!(&answer.body[..], br#"{"you":"Bearer ***","at":"***"}"#);
     }
 
     #[test]

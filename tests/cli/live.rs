@@ -246,7 +246,12 @@ fn a_refused_file_is_resent_under_a_new_id_and_key() {
     assert_ne!(new["id"], old["id"]);
     assert_eq!(new["previous"], old["id"]);
     assert_ne!(new["idempotency_key"], old["idempotency_key"]);
-    let story = site.json(0, &["explain", old["id"].as_str().unwrap()]);
+    let old_id = old["id"].as_str().unwrap();
+    for superseded in [vec!["resend", old_id], vec!["mark", old_id, "--sent", "--note", "x"]] {
+        assert_ne!(site.run(&superseded).code, 0, "{superseded:?} is for the later journey");
+    }
+    assert_eq!(names(&site.orders("sent")), ["a.json"]);
+    let story = site.json(0, &["explain", old_id]);
     assert_eq!(story["taken_up_again_as"], new["id"]);
     site.until("nothing counts as failed", || {
         let status = site.json(0, &["status"]);

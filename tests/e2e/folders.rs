@@ -193,3 +193,18 @@ fn an_http_route_with_a_folder_of_its_own_needs_no_root_and_says_name_id_and_dig
     assert_eq!(scene.sim.counts().token_requests, 0, "an http route asks for no token");
     scene.verify();
 }
+
+#[test]
+fn a_target_folder_that_somebody_removes_is_made_again() {
+    let scene = Scene::running(Plan::default());
+    scene.drop_file("a.json", "{}");
+    scene.until_in("sent", &["a.json"]);
+    for folder in ["sent", "failed", "sending"] {
+        fs::remove_dir_all(scene.inbox().join(folder)).unwrap();
+    }
+    scene.drop_file("b.json", "{\"b\":1}");
+    scene.drop_file("bad.json", "[1 2]");
+    scene.until_in("sent", &["b.json"]);
+    scene.until_in("failed", &["bad.json", "bad.json.why.txt"]);
+    assert_eq!(scene.posts(), 2);
+}

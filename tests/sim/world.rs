@@ -382,6 +382,13 @@ impl Ledger for Fake {
         Ok(state.record.entries.values().rev().find(fits).cloned())
     }
 
+    async fn successor(&self, id: FileId) -> Result<Option<FileId>, LedgerError> {
+        let state = self.read();
+        let follows =
+            |entry: &&Entry| entry.previous == Some(id) && entry.state != FileState::Cancelled;
+        Ok(state.record.entries.values().rev().find(follows).map(|entry| entry.id))
+    }
+
     async fn counts(&self) -> Result<Vec<Count>, LedgerError> {
         Ok(Vec::new())
     }

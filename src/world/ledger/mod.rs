@@ -154,6 +154,13 @@ pub trait Ledger: Send + Sync + 'static {
         digest: &Digest,
     ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
 
+    /// The newest journey that took this one's file up again (resend, moved back by hand), a claim
+    /// that came to nothing left out.
+    fn successor(
+        &self,
+        id: FileId,
+    ) -> impl Future<Output = Result<Option<FileId>, LedgerError>> + Send;
+
     /// How many files stand where, by route.
     fn counts(&self) -> impl Future<Output = Result<Vec<Count>, LedgerError>> + Send;
 

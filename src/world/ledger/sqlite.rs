@@ -482,6 +482,10 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| read::predecessor(connection, &route, &digest)).await
     }
 
+    async fn successor(&self, id: FileId) -> Result<Option<FileId>, LedgerError> {
+        self.read(move |connection| read::successor(connection, id)).await
+    }
+
     async fn counts(&self) -> Result<Vec<Count>, LedgerError> {
         self.read(read::counts).await
     }

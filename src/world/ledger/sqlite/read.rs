@@ -175,6 +175,23 @@ pub(super) fn predecessor(
         .optional()
 }
 
+/// The newest journey that names this one as the one it follows.
+pub(super) fn successor(connection: &Connection, id: FileId) -> rusqlite::Result<Option<FileId>> {
+    let mut statement = connection.prepare_cached(
+        "
+        SELECT id FROM file
+        WHERE previous = ?1 AND state <> 'cancelled'
+        ORDER BY id DESC
+        LIMIT 1
+        ",
+    )?;
+    statement
+        .query_row([i64::try_from(id.0).unwrap_or(i64::MAX)], |row| {
+            row.get::<_, i64>(0).map(file_id)
+        })
+        .optional()
+}
+
 /// The digests of all settled files that failed or are held.
 pub(super) fn troubled(
     connection: &Connection,
