@@ -314,10 +314,12 @@ impl<'a> Sim<'a> {
                 }
             }
             Act::AwaitClaimed(content) => {
-                while places_of(&fake.lock(), content)
-                    .iter()
-                    .any(|place| *place.folder == *Path::new(ROOT))
-                {
+                // At most an hour: a service that never claims must be found out, not waited for.
+                for _ in 0..3_600 {
+                    let places = places_of(&fake.lock(), content);
+                    if places.iter().all(|place| *place.folder != *Path::new(ROOT)) {
+                        return;
+                    }
                     let later = tokio::time::Instant::now() + Duration::from_secs(1);
                     tokio::time::sleep_until(later).await;
                 }
