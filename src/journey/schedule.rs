@@ -762,6 +762,10 @@ impl Schedule {
 
     fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
         let Some(lane) = self.lanes.get(route) else { return };
+        if lane.in_flight >= lane.concurrency {
+            // Attempts from before the pause fill the slots: their answers will tell.
+            return;
+        }
         let same = |lane: &Lane| {
             lane.parked
                 .iter()
@@ -813,9 +817,12 @@ impl Schedule {
         for id in waiting {
             let Some(track) = self.files.get_mut(&id) else { continue };
             let is_prober = |(route, name): &Key| *route == track.route && *name == track.name;
-            if may_probe && probers.iter().any(is_prober) {
+            let is_prober = may_probe && probers.iter().any(is_prober);
+            if is_prober && lane.in_flight < lane.concurrency {
                 begin(&mut self.files, lane, id, now);
                 starts.push(Start::Attempt(id));
+            } else if is_prober {
+                lane.retries.push_back(id);
             } else {
                 track.phase = Phase::Settling;
                 starts.push(Start::Shelve(id));

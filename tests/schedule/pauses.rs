@@ -348,3 +348,20 @@ fn a_probe_waits_too_while_the_ledger_cannot_be_written() {
     scene.schedule.suspend(SECOND * 5, Tick(scene.tick));
     assert!(!scene.starts().contains(&Start::Attempt(ids[1])), "it cannot be put on record");
 }
+
+#[test]
+fn a_probe_takes_a_slot_like_any_other_attempt() {
+    let routes = [route("a", "host", 1), route("b", "host", 1)];
+    let mut scene = Scene::new(WIDE, &routes);
+    let in_flight = scene.claim("a", "slow").expect("there is room");
+    let refused = scene.claim("b", "refused").expect("there is room");
+    assert_eq!(scene.attempts().len(), 2);
+    scene.recorded("a", "waits", Duration::ZERO);
+    scene.answer_with(refused, &judged(DOWN));
+    let mut begun = Vec::new();
+    while begun.is_empty() {
+        scene.pass_to_wake();
+        begun = scene.attempts();
+    }
+    assert_eq!(begun, [refused], "the one slot of route a is taken by {in_flight}");
+}
