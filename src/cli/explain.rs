@@ -427,6 +427,12 @@ impl Story {
                 ),
                 None => format!("attempt {} follows", entry.attempt + 1),
             },
+            State::Confirming => {
+                let run = entry.run.as_deref().unwrap_or("without an id");
+                format!(
+                    "its run {run} is asked for until it has ended; whatever comes of it, the file is not sent again by itself"
+                )
+            }
             State::Sent | State::Failed | State::Held if !entry.settled => {
                 let target = entry.target.as_ref().map(Place::path).unwrap_or_default();
                 format!("it is moved to {}", shown(target.as_os_str()))
@@ -479,7 +485,9 @@ impl Story {
                 vec![command(format!("resume {route}"), "let the route send again")]
             }
             State::Deferred => vec![command(format!("resume {route}"), "try again at once")],
-            State::Sending | State::Failed | State::Sent | State::Cancelled => Vec::new(),
+            State::Sending | State::Confirming | State::Failed | State::Sent | State::Cancelled => {
+                Vec::new()
+            }
         }
     }
 }

@@ -122,6 +122,8 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
             content_type: "application/json".to_owned(),
             headers: Vec::new(),
             idempotency_header: Some("Idempotency-Key".to_owned()),
+            hmac: None,
+            flow: None,
             credential: Some(Arc::from("inbound")),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_mins(1),
@@ -132,6 +134,7 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
             html_is_success: false,
             file_faults: [400, 409, 413, 422].into(),
             doubtful: [502, 504, 520, 524].into(),
+            run_id_fields: Vec::new(),
         },
         in_doubt: InDoubt::Hold,
         retry: Backoff {
@@ -154,9 +157,11 @@ pub(super) fn file(config: &Config, id: u64, route: &str, name: &str, state: Sta
         State::Sent => (Verdict::Delivered, "http-200", "the server accepted it", "sent"),
         State::Failed => (Verdict::Rejected, "http-422", "the server refused it: 422", "failed"),
         State::Held => (Verdict::InDoubt, "no-answer-timeout", "no answer within 60s", "held"),
-        State::Sending | State::Deferred | State::Missing | State::Cancelled => {
-            (Verdict::Deferred, "http-503", "the server answered 503", "")
-        }
+        State::Sending
+        | State::Deferred
+        | State::Confirming
+        | State::Missing
+        | State::Cancelled => (Verdict::Deferred, "http-503", "the server answered 503", ""),
     };
     let ended = state != State::Sending;
     let end = AttemptEnd {
@@ -189,6 +194,8 @@ pub(super) fn file(config: &Config, id: u64, route: &str, name: &str, state: Sta
         attempt: 1,
         attempt_open_since: (!ended).then_some(claimed_at),
         last_verdict: ended.then_some(verdict),
+        run: None,
+        confirming_since: None,
         unspent_since: None,
         due_at: (state == State::Deferred).then(|| START.plus(Duration::from_mins(61))),
         waited_for: Duration::ZERO,

@@ -147,7 +147,7 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
     match recorded.state {
         State::Missing => Finding::MissedBefore,
         State::Cancelled => Finding::Cancelled,
-        State::Sending | State::Deferred => match (sending, source) {
+        State::Sending | State::Deferred | State::Confirming => match (sending, source) {
             (Here::Same | Here::Nothing, Here::Same) => Finding::Unfinished,
             (Here::Same, _) => Finding::InPlace,
             (Here::Other, _) => Finding::Fault(Changed),
@@ -350,7 +350,8 @@ fn accepted(ledger: &impl Records, entry: &Entry) -> Result<bool, Failure> {
     let by_other_word = entry.cause.as_ref().is_some_and(|cause| {
         cause.code.0.starts_with("marked") || cause.code.0.starts_with("duplicate")
     });
-    if by_other_word || entry.last_verdict == Some(Verdict::Delivered) {
+    let by_a_run = entry.confirming_since.is_some();
+    if by_other_word || by_a_run || entry.last_verdict == Some(Verdict::Delivered) {
         return Ok(true);
     }
     let history = ledger.history(entry.id)?;
@@ -521,9 +522,12 @@ fn list_target(
     let counter = match state {
         State::Sent => &mut report.unrecorded_in_sent,
         State::Failed => &mut report.unrecorded_in_failed,
-        State::Sending | State::Deferred | State::Held | State::Missing | State::Cancelled => {
-            &mut report.unrecorded_in_held
-        }
+        State::Sending
+        | State::Deferred
+        | State::Confirming
+        | State::Held
+        | State::Missing
+        | State::Cancelled => &mut report.unrecorded_in_held,
     };
     *counter += u64::try_from(unrecorded).unwrap_or(u64::MAX);
 }

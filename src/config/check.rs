@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::address::{self, UrlRules, VANITY_FORM, is_vanity};
 use super::discovery::Template;
+use super::flow;
 use super::folders::{self, DATE, Shape, VANITY};
-use super::page::{At, Sink};
+use super::page::{At, Sink, bare};
 use super::raw::{Deliver, Raw, RawLog, RawRoute};
 use super::rules::{self, Rules, Setting};
 use super::section::OrOff;
@@ -45,6 +46,8 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         base,
         company: raw.company.as_ref(),
         base_url: raw.base_url.as_ref(),
+        start_url: raw.start_url.as_ref(),
+        core_url: raw.core_url.as_ref(),
         first_sweep_max_age: match raw.first_sweep_max_age.as_ref().map(|age| age.value) {
             Some(OrOff::Off) => None,
             Some(OrOff::Is(age)) => Some(age),
@@ -93,8 +96,8 @@ fn check_top(setting: &Setting<'_>, raw: &Raw) {
     if let Some(company) = &raw.company {
         rules::is_company(setting.sink, company);
     }
-    if let Some(base_url) = &raw.base_url {
-        setting.urls.base(base_url);
+    for base in [&raw.base_url, &raw.start_url, &raw.core_url].into_iter().flatten() {
+        setting.urls.base(base);
     }
     for (key, written) in [("folder", &raw.defaults.folder), ("vanity", &raw.defaults.vanity)] {
         if let Some(written) = written {
@@ -118,9 +121,14 @@ fn credentials(
             credentials.insert(Arc::clone(&credential.name), credential);
         }
     }
-    let default_base = At { value: rules::BASE_URL.to_owned(), line: 0, key: String::new() };
-    let base = raw.base_url.as_ref().unwrap_or(&default_base);
-    if let Some(base) = urls.base(base) {
+    let bases = [
+        (&raw.base_url, rules::BASE_URL),
+        (&raw.start_url, flow::START_URL),
+        (&raw.core_url, flow::CORE_URL),
+    ];
+    for (written, default) in bases {
+        let default = At { value: default.to_owned(), line: 0, key: String::new() };
+        let Some(base) = urls.base(written.as_ref().unwrap_or(&default)) else { continue };
         for credential in credentials.values_mut() {
             credential.hosts.insert(address::host(&base));
         }
@@ -131,12 +139,16 @@ fn credentials(
     };
     let own = raw.routes.iter().map(|(_, route)| route.over(&raw.defaults));
     for route in own.chain([raw.defaults.clone()]) {
-        let is_inbound = route.deliver.is_none_or(|deliver| deliver.value == Deliver::Inbound);
+        let bases = match route.deliver.as_ref().map(|deliver| deliver.value) {
+            None | Some(Deliver::Inbound) => vec![&route.base_url],
+            Some(Deliver::Flow) => vec![&route.flow.start_url, &route.flow.core_url],
+            Some(Deliver::Webhook | Deliver::Http) => continue,
+        };
         let name = route.credential.as_ref().map(|name| &name.value).or(only);
-        if is_inbound
-            && let Some(credential) = name.and_then(|name| credentials.get_mut(name.as_str()))
-            && let Some(base) = route.base_url.as_ref().and_then(|base| urls.base(base))
-        {
+        let Some(credential) = name.and_then(|name| credentials.get_mut(name.as_str())) else {
+            continue;
+        };
+        for base in bases.into_iter().flatten().filter_map(|base| urls.base(base)) {
             credential.hosts.insert(address::host(&base));
         }
     }
@@ -176,7 +188,7 @@ fn route_draft(
     let is_name = check_name(setting.sink, name, "route");
     let mut merged = own.over(&raw.defaults);
     let deliver = merged.deliver.as_ref().map_or(Deliver::Inbound, |deliver| deliver.value);
-    if deliver == Deliver::Http {
+    if matches!(deliver, Deliver::Http | Deliver::Webhook) {
         // A token goes to another host only where the route itself says so.
         merged.credential.clone_from(&own.credential);
     }
@@ -195,32 +207,38 @@ fn route_draft(
     Some(Draft { name: Some(name.value.clone()), claim, rules, broken, vanity })
 }
 
-/// Keys that mean nothing for this way of delivery.
+/// Keys that mean nothing for this way of delivery, in the route's own table.
 fn check_kind(sink: &Sink, own: &RawRoute, deliver: Deliver) {
-    let fault = |place: Option<At<()>>, text: &str, hint: &str| {
-        if let Some(place) = place {
-            sink.fault(place.notice(text, hint));
-        }
+    let place = |written: Option<At<()>>, name: &'static str| written.map(|place| (place, name));
+    let inbound = [
+        place(bare(own.vanity.as_ref()), "inbound"),
+        place(bare(own.company.as_ref()), "inbound"),
+        place(bare(own.base_url.as_ref()), "inbound"),
+    ];
+    let url = [place(bare(own.url.as_ref()), "webhook\" or \"http")];
+    let method = own.method.as_ref().filter(|method| method.value != "POST");
+    let method = [place(bare(method), "http")];
+    let hmac = bare(own.hmac.key.as_ref()).or(bare(own.hmac.header.as_ref()));
+    let signed = [place(hmac, "webhook\" or \"http")];
+    let flow = flow::own_keys(own).map(|written| place(written, "flow"));
+    let strange: Vec<_> = match deliver {
+        Deliver::Inbound => url.into_iter().chain(method).chain(signed).chain(flow).collect(),
+        Deliver::Flow => inbound.into_iter().chain(url).chain(method).chain(signed).collect(),
+        Deliver::Webhook => inbound.into_iter().chain(method).chain(flow).collect(),
+        Deliver::Http => inbound.into_iter().chain(flow).collect(),
     };
-    let place = |written: &Option<At<String>>| written.as_ref().map(|written| written.with(()));
-    match deliver {
-        Deliver::Inbound => {
-            let text = "an inbound route's URL is made of base_url, company and vanity";
-            let url = own.url.as_ref().map(|url| url.with(()));
-            fault(url, text, "take it out, or write deliver = \"http\"");
-            let method = own.method.as_ref().filter(|method| method.value != "POST");
-            let method = method.map(|method| method.with(()));
-            fault(method, "Patchworks takes POST alone", "take it out");
-        }
-        Deliver::Http => {
-            for key in [&own.vanity, &own.company, &own.base_url] {
-                fault(
-                    place(key),
-                    "an http route's URL is what url says",
-                    "take it out, or write deliver = \"inbound\"",
-                );
-            }
-        }
+    let kind = match deliver {
+        Deliver::Inbound => "an inbound route's URL is made of base_url, company and vanity",
+        Deliver::Flow => "a flow route's URL is made of start_url, flow_id, trigger and body",
+        Deliver::Webhook => "a webhook route's URL is what url says, and it is sent to by POST",
+        Deliver::Http => "an http route's URL is what url says",
+    };
+    for (place, meant_for) in strange.into_iter().flatten() {
+        let key = place.key.rsplit('.').next().unwrap_or_default().to_owned();
+        sink.fault(place.notice(
+            format!("{key} means nothing here: {kind}"),
+            format!("take it out, or write deliver = \"{meant_for}\""),
+        ));
     }
 }
 

@@ -6,6 +6,7 @@ mod address;
 mod check;
 mod credential;
 mod discovery;
+mod flow;
 mod folders;
 mod page;
 mod raw;

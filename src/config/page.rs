@@ -62,6 +62,11 @@ pub(super) struct At<T> {
     pub(super) key: String,
 }
 
+/// The place of a key, if it is written.
+pub(super) fn bare<T>(written: Option<&At<T>>) -> Option<At<()>> {
+    written.map(|written| written.with(()))
+}
+
 impl<T> At<T> {
     /// Another value at the same place.
     pub(super) fn with<U>(&self, value: U) -> At<U> {

@@ -11,7 +11,9 @@ use toml::de::DeTable;
 use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
-use crate::model::route::{CredentialsIn, Encoding, Format, InDoubt, TokenMethod};
+use crate::model::route::{
+    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, TokenMethod,
+};
 
 /// Keys of the file itself.
 pub(super) const TOP: Keys = Keys {
@@ -19,6 +21,8 @@ pub(super) const TOP: Keys = Keys {
         "root",
         "company",
         "base_url",
+        "start_url",
+        "core_url",
         "state_dir",
         "auto_routes",
         "first_sweep_max_age",
@@ -32,17 +36,7 @@ pub(super) const TOP: Keys = Keys {
         "defaults",
         "route",
     ],
-    planned: &[
-        "start_url",
-        "core_url",
-        "proxy",
-        "no_proxy",
-        "ca_file",
-        "ledger",
-        "web",
-        "heartbeat_url",
-        "destination",
-    ],
+    planned: &["proxy", "no_proxy", "ca_file", "ledger", "web", "heartbeat_url", "destination"],
 };
 
 /// Keys of `[log]`.
@@ -97,8 +91,17 @@ pub(super) const ROUTE: Keys = Keys {
         "company",
         "base_url",
         "vanity",
+        "start_url",
+        "core_url",
+        "flow_id",
+        "flow_version",
+        "trigger",
+        "body",
+        "virtual_environment",
+        "flow_variables",
         "url",
         "method",
+        "hmac",
         "credential",
         "headers",
         "content_type",
@@ -113,38 +116,27 @@ pub(super) const ROUTE: Keys = Keys {
         "in_doubt",
         "doubtful",
         "retry",
+        "confirm",
+        "run_id_field",
+        "confirm_every",
+        "confirm_for",
+        "confirm_late",
+        "confirm_partial",
         "idempotency_header",
         "sent",
         "failed",
         "held",
         "receipts",
     ],
-    planned: &[
-        "start_url",
-        "core_url",
-        "priority",
-        "flow_id",
-        "flow_version",
-        "trigger",
-        "body",
-        "virtual_environment",
-        "flow_variables",
-        "hmac",
-        "order",
-        "on_failed",
-        "duplicates",
-        "confirm",
-        "run_id_field",
-        "confirm_every",
-        "confirm_for",
-        "confirm_late",
-        "keep_sent",
-        "keep_failed",
-    ],
+    planned: &["priority", "order", "on_failed", "duplicates", "keep_sent", "keep_failed"],
 };
 
 /// Keys of `success_when`.
 pub(super) const SUCCESS_WHEN: Keys = Keys { accepted: &["field", "equals"], planned: &[] };
+
+/// Keys of `hmac`.
+pub(super) const HMAC: Keys =
+    Keys { accepted: &["key", "algorithm", "header", "encoding"], planned: &[] };
 
 /// Keys of `retry`.
 pub(super) const RETRY: Keys =
@@ -162,6 +154,8 @@ pub(super) struct Raw {
     pub(super) root: Option<At<String>>,
     pub(super) company: Option<At<String>>,
     pub(super) base_url: Option<At<String>>,
+    pub(super) start_url: Option<At<String>>,
+    pub(super) core_url: Option<At<String>>,
     pub(super) state_dir: Option<At<String>>,
     pub(super) auto_routes: Option<At<bool>>,
     pub(super) first_sweep_max_age: Option<At<OrOff<Duration>>>,
@@ -206,7 +200,23 @@ pub(super) struct RawCredential {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deliver {
     Inbound,
+    Flow,
+    Webhook,
     Http,
+}
+
+/// How a flow is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trigger {
+    Start,
+    Manual,
+}
+
+/// What a flow's start is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlowBody {
+    Envelope,
+    Raw,
 }
 
 type Texts = Option<At<Vec<At<String>>>>;
@@ -232,6 +242,8 @@ pub(super) struct RawRoute {
     pub(super) company: Option<At<String>>,
     pub(super) base_url: Option<At<String>>,
     pub(super) vanity: Option<At<String>>,
+    pub(super) flow: RawFlow,
+    pub(super) hmac: RawHmac,
     pub(super) url: Option<At<Written>>,
     pub(super) method: Option<At<&'static str>>,
     pub(super) credential: Option<At<String>>,
@@ -259,6 +271,112 @@ pub(super) struct RawRoute {
     pub(super) receipts: Option<At<bool>>,
 }
 
+/// What only a flow has, in `[defaults]` or `[route.NAME]`.
+#[derive(Clone, Debug)]
+pub(super) struct RawFlow {
+    pub(super) start_url: Option<At<String>>,
+    pub(super) core_url: Option<At<String>>,
+    pub(super) id: Option<At<serde_json::Value>>,
+    pub(super) version: Option<At<serde_json::Value>>,
+    pub(super) trigger: Option<At<Trigger>>,
+    pub(super) body: Option<At<FlowBody>>,
+    pub(super) environment: Option<At<serde_json::Value>>,
+    pub(super) variables: BTreeMap<String, At<String>>,
+    pub(super) confirm: Option<At<bool>>,
+    pub(super) run_id_field: Texts,
+    pub(super) confirm_every: Option<At<Duration>>,
+    pub(super) confirm_for: Option<At<Duration>>,
+    pub(super) confirm_late: Option<At<Late>>,
+    pub(super) confirm_partial: Option<At<bool>>,
+}
+
+/// `hmac`.
+#[derive(Clone, Debug)]
+pub(super) struct RawHmac {
+    pub(super) key: Option<At<Written>>,
+    pub(super) algorithm: Option<At<()>>,
+    pub(super) header: Option<At<String>>,
+    pub(super) encoding: Option<At<HmacEncoding>>,
+}
+
+/// Takes each field that is left open from the other one.
+macro_rules! inherit {
+    ($merged:ident from $defaults:ident: $($field:ident)*) => {
+        $($merged.$field = $merged.$field.or_else(|| $defaults.$field.clone());)*
+    };
+}
+
+impl RawFlow {
+    fn read(section: &Section<'_>) -> Self {
+        Self {
+            start_url: section.text("start_url"),
+            core_url: section.text("core_url"),
+            id: section.scalar("flow_id"),
+            version: section.scalar("flow_version"),
+            trigger: section.choice(
+                "trigger",
+                &[("start", Trigger::Start), ("manual", Trigger::Manual)],
+                &[],
+            ),
+            body: section.choice(
+                "body",
+                &[("envelope", FlowBody::Envelope), ("raw", FlowBody::Raw)],
+                &[],
+            ),
+            environment: section.scalar("virtual_environment"),
+            variables: section.named_texts("flow_variables"),
+            confirm: section.choice("confirm", &[("accepted", false), ("run", true)], &[]),
+            run_id_field: section.texts("run_id_field"),
+            confirm_every: section.span("confirm_every", Duration::from_millis(100)..=DAY),
+            confirm_for: section.span("confirm_for", SHORTEST..=DAY * 30),
+            confirm_late: section.choice(
+                "confirm_late",
+                &[("hold", Late::Hold), ("sent", Late::Sent)],
+                &[],
+            ),
+            confirm_partial: section.choice(
+                "confirm_partial",
+                &[("failed", false), ("sent", true)],
+                &[],
+            ),
+        }
+    }
+
+    fn over(&self, defaults: &Self) -> Self {
+        let mut merged = self.clone();
+        merged.variables = defaults.variables.clone();
+        merged.variables.extend(self.variables.clone());
+        inherit! { merged from defaults:
+            start_url core_url id version trigger body environment confirm run_id_field
+            confirm_every confirm_for confirm_late confirm_partial
+        }
+        merged
+    }
+}
+
+impl RawHmac {
+    fn read(section: Section<'_>) -> Self {
+        let hmac = Self {
+            key: section.secret("key"),
+            algorithm: section.choice("algorithm", &[("sha256", ())], &[]),
+            header: section.text("header"),
+            encoding: section.choice(
+                "encoding",
+                &[("hex", HmacEncoding::Hex), ("base64", HmacEncoding::Base64)],
+                &[],
+            ),
+        };
+        section.finish();
+        hmac
+    }
+
+    fn over(&self, defaults: &Self) -> Self {
+        let mut merged = self.clone();
+        inherit! { merged from defaults: key algorithm header encoding }
+        merged
+    }
+}
+
 impl Raw {
     /// Reads the whole file.
     pub(super) fn read(page: &Page, sink: &Sink, table: &DeTable<'_>) -> Self {
@@ -269,6 +387,8 @@ impl Raw {
             root: top.path("root"),
             company: top.text("company"),
             base_url: top.text("base_url"),
+            start_url: top.text("start_url"),
+            core_url: top.text("core_url"),
             state_dir: top.path("state_dir"),
             auto_routes: top.flag("auto_routes"),
             first_sweep_max_age: top.span_or_off("first_sweep_max_age", ZERO..=YEAR * 100),
@@ -384,12 +504,19 @@ impl RawRoute {
             done_marker: section.text("done_marker"),
             deliver: section.choice(
                 "deliver",
-                &[("inbound", Deliver::Inbound), ("http", Deliver::Http)],
-                &["flow", "webhook"],
+                &[
+                    ("inbound", Deliver::Inbound),
+                    ("flow", Deliver::Flow),
+                    ("webhook", Deliver::Webhook),
+                    ("http", Deliver::Http),
+                ],
+                &[],
             ),
             company: section.text("company"),
             base_url: section.text("base_url"),
             vanity: section.text("vanity"),
+            flow: RawFlow::read(&section),
+            hmac: RawHmac::read(section.section("hmac", &HMAC)),
             url: section.text_or_secret("url"),
             method: section.choice("method", &[("POST", "POST"), ("PUT", "PUT")], &[]),
             credential: section.text("credential"),
@@ -404,11 +531,7 @@ impl RawRoute {
             success_equals: success_when.scalar("equals"),
             html_is_success: section.choice("success_type", &[("auto", false), ("any", true)], &[]),
             file_faults: section.statuses("file_faults", 400..=599),
-            in_doubt: section.choice(
-                "in_doubt",
-                &[("hold", InDoubt::Hold), ("resend", InDoubt::Resend)],
-                &["lookup"],
-            ),
+            in_doubt: section.choice("in_doubt", &IN_DOUBTS, &[]),
             doubtful: section.statuses("doubtful", 200..=599),
             retry_first: retry.span("first", SHORTEST..=DAY),
             retry_factor: retry.number("factor", 1.0..=100.0),
@@ -437,12 +560,9 @@ impl RawRoute {
         headers.retain(|name, _| !self.headers.keys().any(|own| own.eq_ignore_ascii_case(name)));
         headers.extend(self.headers.clone());
         merged.headers = headers;
-        macro_rules! inherit {
-            ($($field:ident)*) => {
-                $(merged.$field = merged.$field.or_else(|| defaults.$field.clone());)*
-            };
-        }
-        inherit! {
+        merged.flow = self.flow.over(&defaults.flow);
+        merged.hmac = self.hmac.over(&defaults.hmac);
+        inherit! { merged from defaults:
             include temp_names format max_depth strict schema schema_max encoding quiet_for
             truncated_after done_marker deliver company base_url vanity url method credential
             content_type max_body connect_timeout timeout concurrency success success_field
@@ -452,6 +572,9 @@ impl RawRoute {
         merged
     }
 }
+
+const IN_DOUBTS: [(&str, InDoubt); 3] =
+    [("hold", InDoubt::Hold), ("resend", InDoubt::Resend), ("lookup", InDoubt::Lookup)];
 
 const ENCODINGS: [(&str, Encoding); 4] = [
     ("auto", Encoding::Auto),
@@ -476,7 +599,7 @@ mod tests {
 
     #[test]
     fn every_accepted_key_is_in_the_example() {
-        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &RETRY];
+        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
         for key in sections.into_iter().flat_map(|keys| keys.accepted) {
             let is_there = super::super::EXAMPLE.lines().any(|line| {
                 let setting = line.strip_prefix('#').unwrap_or(line);

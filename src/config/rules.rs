@@ -16,10 +16,10 @@ use super::raw::{Deliver, RawRoute};
 use super::section::{OrOff, Written};
 use super::span::{show_size, show_span};
 use super::vault::{self, Vault};
-use super::{Notice, folders, suggest};
+use super::{Notice, flow, folders, suggest};
 use crate::model::route::{
-    Backoff, CheckRules, Credential, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules,
-    ReadyRules, Route, RouteName, Select,
+    Backoff, CheckRules, Credential, Delivery, Encoding, Folders, Format, Hmac, HmacEncoding,
+    InDoubt, JudgeRules, ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
 
@@ -27,11 +27,13 @@ use crate::model::secret::Secret;
 const TEMP_NAMES: [&str; 6] = [".*", "*.tmp", "*.part", "*.filepart", "~*", "*~"];
 /// Base of Patchworks' inbound API.
 pub(super) const BASE_URL: &str = "https://inbound.pwks.co/v1";
-/// What Patchworks' inbound API takes at most; beyond it the answer is 413.
-const INBOUND_BODY_MAX: u64 = 8_000_000;
+/// What Patchworks' APIs take at most; beyond it the answer is 413.
+const PATCHWORKS_BODY_MAX: u64 = 8_000_000;
 const SCHEMA_MAX: u64 = 8_000_000;
 /// A schema file is a document a person wrote.
 const SCHEMA_FILE_MAX: u64 = 16 * 1024 * 1024;
+/// The header that Patchworks' webhooks read a signature from (documented).
+const HMAC_HEADER: &str = "X-HMAC-HASH";
 const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
 const SUCCESS: [u16; 4] = [200, 201, 202, 204];
 const FILE_FAULTS: [u16; 4] = [400, 409, 413, 422];
@@ -46,6 +48,8 @@ pub(super) struct Setting<'a> {
     pub(super) base: &'a Path,
     pub(super) company: Option<&'a At<String>>,
     pub(super) base_url: Option<&'a At<String>>,
+    pub(super) start_url: Option<&'a At<String>>,
+    pub(super) core_url: Option<&'a At<String>>,
     pub(super) first_sweep_max_age: Option<Duration>,
     pub(super) credentials: &'a BTreeMap<Arc<str>, Credential>,
     /// Names of all credentials that are written, whether right or wrong.
@@ -143,7 +147,7 @@ pub(super) fn check(
         encoding: value(raw.encoding.as_ref(), Encoding::Auto),
         body_max_bytes: body_max(sink, raw, deliver),
     };
-    let judge = judge(sink, raw);
+    let judge = judge(sink, raw, deliver);
     let retry = retry(sink, raw);
     let targets = [(&raw.sent, "sent"), (&raw.failed, "failed"), (&raw.held, "held")].map(
         |(target, name)| {
@@ -156,7 +160,7 @@ pub(super) fn check(
         ready,
         check,
         judge,
-        in_doubt: value(raw.in_doubt.as_ref(), InDoubt::Hold),
+        in_doubt: in_doubt(sink, raw, deliver),
         retry,
         concurrency: value(raw.concurrency.as_ref(), 4),
         receipts: value(raw.receipts.as_ref(), false),
@@ -289,22 +293,35 @@ fn schema(setting: &Setting<'_>, raw: &RawRoute) -> Schema {
 }
 
 fn body_max(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> Option<u64> {
-    let inbound = deliver == Deliver::Inbound;
-    let Some(written) = &raw.max_body else { return inbound.then_some(INBOUND_BODY_MAX) };
+    let patchworks = matches!(deliver, Deliver::Inbound | Deliver::Flow);
+    let Some(written) = &raw.max_body else { return patchworks.then_some(PATCHWORKS_BODY_MAX) };
     let max = match written.value {
         OrOff::Off => None,
         OrOff::Is(bytes) => Some(bytes),
     };
-    if inbound && max.is_none_or(|bytes| bytes > INBOUND_BODY_MAX) {
+    if patchworks && max.is_none_or(|bytes| bytes > PATCHWORKS_BODY_MAX) {
         sink.warn(written.notice(
-            format!("Patchworks refuses more than {} with 413", show_size(INBOUND_BODY_MAX)),
+            format!("Patchworks refuses more than {} with 413", show_size(PATCHWORKS_BODY_MAX)),
             "leave it out unless your contract says otherwise",
         ));
     }
     max
 }
 
-fn judge(sink: &Sink, raw: &RawRoute) -> JudgeRules {
+fn in_doubt(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> InDoubt {
+    let chosen = value(raw.in_doubt.as_ref(), InDoubt::Hold);
+    if let (InDoubt::Lookup, Some(written)) = (chosen, &raw.in_doubt)
+        && deliver != Deliver::Flow
+    {
+        sink.fault(written.notice(
+            "only a flow has runs that could be looked up",
+            "write in_doubt = \"hold\", or \"resend\" where the receiver knows the idempotency key",
+        ));
+    }
+    chosen
+}
+
+fn judge(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> JudgeRules {
     let statuses = |written: &Option<At<BTreeSet<u16>>>, default: [u16; 4]| match written {
         Some(written) => written.value.clone(),
         None => BTreeSet::from(default),
@@ -315,6 +332,10 @@ fn judge(sink: &Sink, raw: &RawRoute) -> JudgeRules {
         html_is_success: value(raw.html_is_success.as_ref(), false),
         file_faults: statuses(&raw.file_faults, FILE_FAULTS),
         doubtful: statuses(&raw.doubtful, DOUBTFUL),
+        run_id_fields: match deliver {
+            Deliver::Flow => flow::run_id_fields(sink, raw),
+            Deliver::Inbound | Deliver::Webhook | Deliver::Http => Vec::new(),
+        },
     };
     if let Some(written) = raw.success.as_ref().filter(|written| written.value.is_empty()) {
         sink.fault(written.notice("with no status that means accepted nothing is ever sent", ""));
@@ -394,16 +415,24 @@ fn delivery(
 ) -> Option<Delivery> {
     let (kind, url) = match deliver {
         Deliver::Inbound => ("inbound", inbound_url(setting, table, raw)),
-        Deliver::Http => ("http", http_url(setting, table, raw)),
+        Deliver::Flow => ("flow", flow::url(setting, table, raw)),
+        Deliver::Webhook => ("webhook", http_url(setting, table, raw, "webhook")),
+        Deliver::Http => ("http", http_url(setting, table, raw, "http")),
     };
+    let flow = (deliver == Deliver::Flow).then(|| flow::check(setting, raw));
+    let hmac = hmac(setting, table, raw, deliver);
     let credential = credential(setting, table, raw, deliver);
     let headers = headers(setting, raw, matches!(credential, Ok(Some(_))));
     let content_type = content_type(setting.sink, raw, deliver);
     let idempotency_header = idempotency_header(setting.sink, raw);
     let (url, host) = url?;
     let credential = credential.ok()?;
-    // Inbound hosts are among a credential's hosts because they are base URLs.
-    if let (Deliver::Http, Some(name)) = (deliver, &credential)
+    let flow = match flow {
+        Some(flow) => Some(flow?),
+        None => None,
+    };
+    // Hosts of base URLs are among a credential's hosts.
+    if let (Deliver::Http | Deliver::Webhook, Some(name)) = (deliver, &credential)
         && let Some(known) = setting.credentials.get(name)
         && !known.hosts.contains(&host)
         && !url.reveal().is_empty()
@@ -422,6 +451,8 @@ fn delivery(
         content_type,
         headers,
         idempotency_header,
+        hmac,
+        flow,
         credential,
         connect_timeout: span(raw.connect_timeout.as_ref(), 10),
         timeout: span(raw.timeout.as_ref(), 60),
@@ -465,9 +496,15 @@ pub(super) fn is_company(sink: &Sink, company: &At<String>) -> bool {
     is_part
 }
 
-fn http_url(setting: &Setting<'_>, table: &At<String>, raw: &RawRoute) -> Option<(Secret, String)> {
+fn http_url(
+    setting: &Setting<'_>,
+    table: &At<String>,
+    raw: &RawRoute,
+    kind: &str,
+) -> Option<(Secret, String)> {
     let Some(written) = &raw.url else {
-        setting.sink.missing(table, "url", "deliver = \"http\" needs the URL to send to");
+        let hint = format!("deliver = \"{kind}\" needs the URL to send to");
+        setting.sink.missing(table, "url", &hint);
         return None;
     };
     let secret = setting.vault.open(written)?;
@@ -477,6 +514,12 @@ fn http_url(setting: &Setting<'_>, table: &At<String>, raw: &RawRoute) -> Option
     let url = setting.urls.url(&written.with(secret.reveal().to_owned()))?;
     if !matches!(written.value, Written::Plain(_)) {
         setting.vault.note(url.as_str());
+    }
+    if kind == "webhook" && matches!(written.value, Written::Plain(_)) && url.query().is_some() {
+        setting.sink.warn(written.notice(
+            "a signed URL is a secret, and whoever may read this file may send with it",
+            "write url = { env = \"NAME\" } or { file = \"PATH\" }",
+        ));
     }
     // Signatures stand in queries.
     if let Some(query) = url.query() {
@@ -514,16 +557,20 @@ fn credential(
         return Err(Said);
     }
     match (deliver, names.as_slice()) {
-        (Deliver::Http, _) => Ok(None),
-        (Deliver::Inbound, [only]) => Ok(Some(Arc::from(*only))),
-        (Deliver::Inbound, []) => {
-            let hint = "write a table [credential.inbound]; examples/config.toml shows it";
-            setting.sink.fault(table.notice("an inbound route needs a credential", hint));
+        (Deliver::Http | Deliver::Webhook, _) => Ok(None),
+        (Deliver::Inbound | Deliver::Flow, [only]) => Ok(Some(Arc::from(*only))),
+        (Deliver::Inbound | Deliver::Flow, []) => {
+            let hint = "write a table [credential.NAME]; examples/config.toml shows it";
+            let text = format!("{} needs a credential", article(deliver));
+            setting.sink.fault(table.notice(text, hint));
             Err(Said)
         }
-        (Deliver::Inbound, several) => {
+        (Deliver::Inbound | Deliver::Flow, several) => {
             setting.sink.fault(table.notice(
-                "there are several credentials, and an inbound route needs one of them",
+                format!(
+                    "there are several credentials, and {} needs one of them",
+                    article(deliver)
+                ),
                 format!(
                     "write credential = {}, in its table or in [defaults]",
                     suggest::list(several)
@@ -532,6 +579,52 @@ fn credential(
             Err(Said)
         }
     }
+}
+
+fn article(deliver: Deliver) -> &'static str {
+    match deliver {
+        Deliver::Inbound => "an inbound route",
+        Deliver::Flow => "a flow route",
+        Deliver::Webhook => "a webhook route",
+        Deliver::Http => "an http route",
+    }
+}
+
+/// How bodies are signed.
+fn hmac(
+    setting: &Setting<'_>,
+    table: &At<String>,
+    raw: &RawRoute,
+    deliver: Deliver,
+) -> Option<Hmac> {
+    let is_signed = matches!(deliver, Deliver::Webhook | Deliver::Http);
+    let others = [
+        raw.hmac.algorithm.as_ref().map(|written| written.with(())),
+        raw.hmac.header.as_ref().map(|written| written.with(())),
+        raw.hmac.encoding.as_ref().map(|written| written.with(())),
+    ];
+    let Some(written) = raw.hmac.key.as_ref().filter(|_| is_signed) else {
+        if is_signed && others.iter().any(Option::is_some) {
+            let hint = "write hmac = { key = { env = \"NAME\" } }: the secret that both sides know";
+            setting.sink.missing(table, "hmac.key", hint);
+        }
+        return None;
+    };
+    let header = raw.hmac.header.as_ref();
+    if let Some(header) = header {
+        let lower = header.value.to_ascii_lowercase();
+        if HeaderName::from_bytes(header.value.as_bytes()).is_err() {
+            setting.sink.fault(header.notice("not a header name", "use letters, digits and -"));
+        } else if lower == "authorization" || OWN_HEADERS.contains(&lower.as_str()) {
+            let hint = "choose another name";
+            setting.sink.fault(header.notice("this header is set to something else", hint));
+        }
+    }
+    Some(Hmac {
+        key: setting.vault.open(written)?,
+        header: header.map_or_else(|| HMAC_HEADER.to_owned(), |header| header.value.clone()),
+        encoding: value(raw.hmac.encoding.as_ref(), HmacEncoding::Hex),
+    })
 }
 
 /// Headers that patchdrop or HTTP itself sets.

@@ -11,18 +11,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::asking::Asked;
 use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::ready::{self, Evidence, Readiness};
-use crate::journey::send::{self, Judged};
+use crate::journey::runs::Errand;
+use crate::journey::send::{self, Judged, Signer};
 use crate::journey::settle::{self, Next};
 use crate::journey::validate::{Checked, Checker, Findings, body_reader};
 use crate::model::exchange::{Body, Stream, Token, TokenRefusal};
 use crate::model::file::{FileId, Identity, Place, Sighting, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::Route;
+use crate::model::secret::Secret;
 use crate::model::step::{AttemptEnd, Claim, Entry, Envelope, Intent, State, Step, Verdict};
 use crate::model::time::Wall;
 use crate::world::World;
@@ -89,8 +92,10 @@ pub(super) enum Report {
     Answered(Box<Carried>, Judged),
     /// An attempt of an earlier run may have been accepted.
     Doubted(Box<Carried>, Judged),
-    /// Parked, on record.
-    Parked(Duration),
+    /// Parked, on record, for this.
+    Parked(Duration, Errand),
+    /// A question about runs was answered, or not; it is asked again after this wait.
+    Asked(Asked),
     /// Its journey has ended.
     Ended(Box<Entry>),
     /// Disk or ledger did not let it go on; it stays as it is on record.
@@ -368,15 +373,20 @@ async fn predecessor<W: World>(
     gone.then_some(entry)
 }
 
-/// A resend keeps the key of its chain, unless the old entry ended in a recorded rejection: then
-/// the receiver has answered under that key, and a new one is due.
+/// A resend keeps the key of its chain, unless the receiver has answered under that key, by a
+/// rejection or by accepting it for a run that then failed: then a new one is due.
 fn key_for<W: World>(ctx: &Context<W>, id: FileId, previous: Option<&Entry>) -> String {
     match previous {
         Some(entry)
             if entry.attempt > 0
                 && !matches!(
                     entry.last_verdict,
-                    Some(Verdict::Rejected | Verdict::RouteFault | Verdict::Changed)
+                    Some(
+                        Verdict::Rejected
+                            | Verdict::RouteFault
+                            | Verdict::Changed
+                            | Verdict::Delivered
+                    )
                 ) =>
         {
             entry.key.clone()
@@ -425,7 +435,12 @@ pub(super) async fn attempt<W: World>(
             Ok(None) => return missing(ctx, carried.entry).await,
             Err(error) => return Report::Stumbled(id, error.into()),
         };
-        let request = send::request(&carried.entry, &route.deliver, body, token.as_ref());
+        let signature = match signature_of(ctx, route, &carried).await {
+            Ok(signature) => signature,
+            Err(error) => return Report::Stumbled(id, error.into()),
+        };
+        let request =
+            send::request(&carried.entry, &route.deliver, body, signature.as_ref(), token.as_ref());
         if let Err(error) = ctx.world.ledger().begun(id, carried.entry.attempt) {
             return Report::Stumbled(id, error.into());
         }
@@ -502,6 +517,7 @@ fn no_token(refusal: &TokenRefusal) -> Judged {
         request_id: None,
         retry_after: refusal.retry_after,
         may_hide_a_refused_token: false,
+        run: None,
     }
 }
 
@@ -526,6 +542,40 @@ async fn body_of<W: World>(
     Ok(Some(Body::Stream(Stream { reader, bytes, digest })))
 }
 
+/// The signature of exactly these bytes, where the route signs: a large body is read once more for
+/// it, since a header goes before what it signs.
+async fn signature_of<W: World>(
+    ctx: &Arc<Context<W>>,
+    route: &Route,
+    carried: &Carried,
+) -> Result<Option<Secret>, FolderError> {
+    let Some(hmac) = &route.deliver.hmac else { return Ok(None) };
+    let mut signer = Signer::new(hmac);
+    if let Some(bytes) = &carried.body {
+        signer.take(bytes);
+        return Ok(Some(signer.finish()));
+    }
+    let Some(Body::Stream(mut stream)) = body_of(ctx, route, carried).await? else {
+        return Ok(None);
+    };
+    let sign = move || {
+        let mut block = vec![0; SIGN_BLOCK_BYTES];
+        loop {
+            match stream.reader.read(&mut block)? {
+                0 => return Ok(signer.finish()),
+                read => signer.take(&block[..read]),
+            }
+        }
+    };
+    let task: Result<io::Result<Secret>, _> = tokio::task::spawn_blocking(sign).await;
+    let signature = task.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let path = sending_place(route, &carried.entry).path();
+    signature.map(Some).map_err(|source| FolderError::Io { doing: "read", path, source })
+}
+
+/// A body that is signed is read in blocks of this size.
+const SIGN_BLOCK_BYTES: usize = 64 << 10;
+
 /// Opens its file at the first read, on the thread that may block.
 struct FromDisk<W: World> {
     ctx: Arc<Context<W>>,
@@ -547,43 +597,70 @@ impl<W: World> Read for FromDisk<W> {
 pub(super) async fn conclude<W: World>(
     ctx: &Context<W>,
     equipped: &Equipped,
-    mut carried: Box<Carried>,
+    carried: Box<Carried>,
     judged: Judged,
     next: Next,
     waited_for: Duration,
 ) -> Report {
-    let route = &equipped.route;
     let at = ctx.world.clock().now().wall;
-    let id = carried.entry.id;
-    let attempt = carried.entry.attempt;
+    let (id, attempt) = (carried.entry.id, carried.entry.attempt);
     let end = judged.end();
-    match next {
-        Next::Park { wait } => {
+    let accepted = |due_at| Step::Accepted {
+        id,
+        attempt: Some((attempt, end.clone())),
+        run: judged.run.clone(),
+        at,
+        due_at,
+    };
+    let (step, parked) = match next {
+        Next::Park { wait, errand } => {
             let due_at = at.plus(wait);
             let step = Step::AttemptEnded { id, attempt, end, at, due_at, waited_for };
-            match ctx.world.ledger().commit(vec![step]).await {
-                Ok(()) => Report::Parked(wait),
-                Err(error) => Report::Stumbled(id, error.into()),
-            }
+            (step, Report::Parked(wait, errand))
+        }
+        Next::Confirm => {
+            let confirm = equipped.route.deliver.flow.as_ref().and_then(|flow| flow.confirm);
+            let wait = confirm.map_or(Duration::ZERO, |confirm| confirm.every);
+            (accepted(at.plus(wait)), Report::Parked(wait, Errand::Confirm))
+        }
+        Next::Settle { state, cause } if judged.run.is_some() => {
+            let before = Some(accepted(at));
+            return decide(ctx, equipped, carried, before, None, (state, cause)).await;
         }
         Next::Settle { state, cause } => {
-            let reservation = home(ctx, equipped, &carried.entry, state, at).await;
-            let target = reservation.place.clone();
-            let step = Step::Decided {
-                id,
-                attempt: Some((attempt, end)),
-                state,
-                cause: cause.for_the_record(),
-                target,
-                at,
-            };
-            if let Err(error) = ctx.world.ledger().commit(vec![step.clone()]).await {
-                return Report::Stumbled(id, error.into());
-            }
-            carried.entry.apply(&step);
-            finish(ctx, route, *carried, Some(cause), reservation).await
+            let ended = Some((attempt, end));
+            return decide(ctx, equipped, carried, None, ended, (state, cause)).await;
         }
+    };
+    match ctx.world.ledger().commit(vec![step]).await {
+        Ok(()) => parked,
+        Err(error) => Report::Stumbled(id, error.into()),
     }
+}
+
+/// Puts the end of a journey on record, in one commit with the step that leads to it, and goes
+/// there.
+pub(super) async fn decide<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+    mut carried: Box<Carried>,
+    before: Option<Step>,
+    attempt: Option<(u32, AttemptEnd)>,
+    (state, cause): (State, Cause),
+) -> Report {
+    let at = ctx.world.clock().now().wall;
+    let id = carried.entry.id;
+    let reservation = home(ctx, equipped, &carried.entry, state, at).await;
+    let target = reservation.place.clone();
+    let decided = Step::Decided { id, attempt, state, cause: cause.for_the_record(), target, at };
+    let steps: Vec<Step> = before.into_iter().chain([decided]).collect();
+    if let Err(error) = ctx.world.ledger().commit(steps.clone()).await {
+        return Report::Stumbled(id, error.into());
+    }
+    for step in &steps {
+        carried.entry.apply(step);
+    }
+    finish(ctx, &equipped.route, *carried, Some(cause), reservation).await
 }
 
 /// The folder of a state, and the ending of what is written beside a file there.
@@ -591,9 +668,12 @@ fn home_of(route: &Route, state: State) -> (&Path, Option<&'static str>) {
     match state {
         State::Sent => (&route.folders.sent, route.receipts.then_some(settle::RECEIPT)),
         State::Held => (&route.folders.held, Some(settle::WHY)),
-        State::Failed | State::Sending | State::Deferred | State::Missing | State::Cancelled => {
-            (&route.folders.failed, Some(settle::WHY))
-        }
+        State::Failed
+        | State::Sending
+        | State::Deferred
+        | State::Confirming
+        | State::Missing
+        | State::Cancelled => (&route.folders.failed, Some(settle::WHY)),
     }
 }
 
@@ -836,11 +916,11 @@ pub(super) async fn shelve<W: World>(
 ) -> Report {
     let id = carried.entry.id;
     if carried.entry.attempt_open_since.is_none() {
-        return Report::Parked(Duration::ZERO);
+        return Report::Parked(Duration::ZERO, Errand::Attempt);
     }
     let step = not_sent(&carried.entry, ctx.world.clock().now().wall, waited_for);
     match ctx.world.ledger().commit(vec![step]).await {
-        Ok(()) => Report::Parked(Duration::ZERO),
+        Ok(()) => Report::Parked(Duration::ZERO, Errand::Attempt),
         Err(error) => Report::Stumbled(id, error.into()),
     }
 }

@@ -11,6 +11,7 @@ use super::event::{TakenUp, Ticket, Work};
 use super::folders::chain;
 use super::resume;
 use super::{Daemon, Mode, status};
+use crate::journey::runs::Errand;
 use crate::journey::schedule::Refused;
 use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::file::FileId;
@@ -138,7 +139,7 @@ impl<W: World> Daemon<W> {
                     &entry.name,
                     entry.waited_for,
                     Refused::Never,
-                    Duration::ZERO,
+                    (Duration::ZERO, Errand::Attempt),
                     now.tick,
                 );
                 // What is claimed and on record is taken up again like any parked file, so that a

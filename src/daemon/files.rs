@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Daemon;
-use super::carry::{self, Carried, Report, Stumble};
+use super::asking::{self, Asked};
+use super::carry::{self, Carried, Equipped, Report, Stumble};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use super::resume;
 use crate::journey::detect::Reason;
+use crate::journey::runs::{self, Errand};
 use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
 use crate::journey::settle::{self, Next, Standing};
 use crate::model::file::{FileId, shown};
+use crate::model::route::{Route, RouteName};
 use crate::model::step::{Entry, State};
 use crate::model::time::Now;
 use crate::world::World;
@@ -27,7 +30,7 @@ impl<W: World> Daemon<W> {
     /// Starts what the schedule says; each is on record there as started.
     pub(super) fn start(&mut self, start: Start) {
         let ctx = Arc::clone(&self.ctx);
-        let (Start::Attempt(id) | Start::Resume(id) | Start::Shelve(id)) = start;
+        let (Start::Attempt(id) | Start::Resume(id) | Start::Ask(id) | Start::Shelve(id)) = start;
         let route = self.schedule.route_of(id).and_then(|route| self.equipped.get(route));
         let Some(equipped) = route.cloned() else { return };
         let ticket = Ticket::File(id);
@@ -35,6 +38,13 @@ impl<W: World> Daemon<W> {
             Start::Resume(_) => {
                 self.spawn(ticket, async move {
                     Work::Report(resume::resume(&ctx, &equipped, id).await)
+                });
+            }
+            Start::Ask(_) => {
+                let known = self.asked.get(&id).copied().unwrap_or_default();
+                let siblings = self.routes_of_flow(&equipped);
+                self.spawn(ticket, async move {
+                    Work::Report(asking::ask(&ctx, &equipped, id, known, siblings).await)
                 });
             }
             Start::Attempt(_) => {
@@ -87,6 +97,7 @@ impl<W: World> Daemon<W> {
             Report::Resumed(_)
             | Report::Answered(..)
             | Report::Doubted(..)
+            | Report::Asked(..)
             | Report::Parked(..) => None,
         };
         self.schedule.look_ended(&route, &sighting.name);
@@ -119,7 +130,11 @@ impl<W: World> Daemon<W> {
                 self.schedule.settling(id);
                 self.conclude(carried, judged, next);
             }
-            Report::Parked(wait) => self.schedule.park(id, wait, now.tick),
+            Report::Parked(wait, errand) => self.schedule.park(id, wait, errand, now.tick),
+            Report::Asked(asked) => {
+                self.schedule.park(id, asked.wait, asked.errand, now.tick);
+                self.has_asked(id, asked);
+            }
             Report::Ended(entry) => {
                 self.schedule.ended(id);
                 self.ended(&entry);
@@ -154,7 +169,7 @@ impl<W: World> Daemon<W> {
 
     fn decide(&self, entry: &Entry, judged: &Judged) -> Next {
         let Some(equipped) = self.equipped.get(&entry.route) else {
-            return Next::Park { wait: Duration::from_mins(1) };
+            return Next::Park { wait: Duration::from_mins(1), errand: Errand::Attempt };
         };
         let standing = Standing {
             delivered_since_refusal: self.schedule.delivered_since_refusal(entry.id),
@@ -202,6 +217,7 @@ impl<W: World> Daemon<W> {
     /// A journey has ended: one line, and whoever waited for the name is looked at.
     pub(super) fn ended(&mut self, entry: &Entry) {
         self.stumbles.remove(&entry.id);
+        self.asked.remove(&entry.id);
         self.progress_at = self.now().tick;
         if self.ledger_fault.take().is_some() {
             tracing::info!("sending goes on: the ledger can be written again");
@@ -230,7 +246,7 @@ impl<W: World> Daemon<W> {
             State::Cancelled => {
                 tracing::debug!(%route, %file, %id, code, "claim cancelled, nothing was sent");
             }
-            State::Sending | State::Deferred => {}
+            State::Sending | State::Deferred | State::Confirming => {}
         }
         let inbox = self.equipped.get(route).map(|equipped| &equipped.route.folders.inbox);
         if let Some(intake) = inbox.and_then(|inbox| self.intakes.get_mut(inbox))
@@ -258,9 +274,43 @@ impl<W: World> Daemon<W> {
             &entry.name,
             entry.waited_for,
             refused,
-            wait,
+            (wait, runs::errand(entry, &equipped.route)),
             now.tick,
         );
+    }
+}
+
+impl<W: World> Daemon<W> {
+    /// Routes that start the same flow as this one, itself among them.
+    fn routes_of_flow(&self, equipped: &Equipped) -> Vec<RouteName> {
+        let flow_of = |route: &Route| {
+            let flow = route.deliver.flow.as_ref()?;
+            Some((Arc::clone(&flow.core_host), Arc::clone(&flow.id)))
+        };
+        let Some(flow) = flow_of(&equipped.route) else { return Vec::new() };
+        let routes = self.equipped.values().map(|other| &other.route);
+        let same = routes.filter(|route| flow_of(route).as_ref() == Some(&flow));
+        same.map(|route| route.name.clone()).collect()
+    }
+
+    /// Remembers how often was asked; one line when asking begins or ceases to fail.
+    fn has_asked(&mut self, id: FileId, asked: Asked) {
+        let Asked { known, failed, route, .. } = asked;
+        self.asked.insert(id, known);
+        match failed {
+            None => {
+                if self.asking_faults.remove(&route).is_some() {
+                    tracing::info!(%route, "runs can be asked for again");
+                }
+            }
+            Some(cause) => {
+                let before = self.asking_faults.insert(route.clone(), cause.clone());
+                if before.is_none_or(|before| before.code != cause.code) {
+                    let (code, why) = (&cause.code, &cause.plain);
+                    tracing::warn!(%route, %code, %why, "runs cannot be asked for; files that were accepted or are in doubt wait in sending/, nothing is sent twice, and patchdrop goes on asking: check core_url and that the credential may read runs");
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! A stop finishes what is in flight for `drain_for` and drops the rest; a drop is a power cut, and
 //! power cuts are what the tests do.
 
+mod asking;
 mod carry;
 mod commands;
 mod event;
@@ -28,6 +29,7 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use asking::Known;
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
@@ -40,6 +42,7 @@ use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
+use crate::model::outcome::Cause;
 use crate::model::route::RouteName;
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Now, Tick, Wall};
@@ -132,6 +135,10 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
+    /// How often files' runs were asked for; each is on its journey and so bounded.
+    asked: BTreeMap<FileId, Known>,
+    /// Routes whose runs cannot be asked for, and why.
+    asking_faults: BTreeMap<RouteName, Cause>,
     /// When each route's newest file was accepted, as of this start.
     delivered_at: BTreeMap<RouteName, Wall>,
     /// Claimed files that wait for a slot.
@@ -194,6 +201,8 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             stumbles: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
             unsettled: BTreeMap::new(),

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::carry::{
     Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, examine, finish,
@@ -11,6 +12,7 @@ use super::carry::{
     removed, seal, sending_place, write_beside,
 };
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
+use crate::journey::runs::{self, Errand};
 use crate::journey::send::Judged;
 use crate::journey::settle;
 use crate::journey::validate::Checked;
@@ -138,7 +140,14 @@ async fn go_on<W: World>(
         return finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await;
     }
     match last {
-        LastAttempt::Ended => Report::Resumed(Box::new(Carried::of(entry))),
+        LastAttempt::Ended => match runs::errand(&entry, &equipped.route) {
+            Errand::Attempt => Report::Resumed(Box::new(Carried::of(entry))),
+            errand @ (Errand::Confirm | Errand::LookUp) => {
+                let now = ctx.world.clock().now().wall;
+                let wait = entry.due_at.map_or(Duration::ZERO, |due_at| due_at.since(now));
+                Report::Parked(wait, errand)
+            }
+        },
         LastAttempt::InDoubt => Report::Doubted(Box::new(Carried::of(entry)), lost_answer()),
         LastAttempt::NotSent => {
             let step = not_sent(&entry, ctx.world.clock().now().wall, entry.waited_for);
@@ -188,6 +197,7 @@ fn lost_answer() -> Judged {
         request_id: None,
         retry_after: None,
         may_hide_a_refused_token: false,
+        run: None,
     }
 }
 

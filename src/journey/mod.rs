@@ -12,6 +12,8 @@ pub mod send;
 
 pub mod settle;
 
+pub mod runs;
+
 pub mod resume;
 
 pub mod schedule;

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use super::detect::Reason;
+use super::runs::Errand;
 use super::send::Judged;
 use super::settle::{Next, ceiling};
 use crate::model::file::FileId;
@@ -42,6 +43,9 @@ const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
 /// The smallest step of time.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Files of one route whose runs are asked for at once.
+const ASKS_MAX: usize = 4;
+
 /// Places that a route always has, however busy the others are.
 const PLACES_ALWAYS: usize = 8;
 
@@ -52,6 +56,8 @@ pub enum Start {
     Attempt(FileId),
     /// Take this parked file up again: look at it and report it as claimed.
     Resume(FileId),
+    /// Ask for this parked file's run, or look its flow's runs up. It takes no slot.
+    Ask(FileId),
     /// Its route has paused before its attempt began: put on record that it was not sent, and park
     /// it.
     Shelve(FileId),
@@ -100,6 +106,9 @@ struct Lane {
     fresh: VecDeque<FileId>,
     retries: VecDeque<FileId>,
     parked: BTreeSet<(Tick, FileId)>,
+    /// Parked until their runs are asked for: no pause holds them back, and no slot is theirs.
+    asking: BTreeSet<(Tick, FileId)>,
+    asks: usize,
     active: usize,
     active_retries: usize,
     in_flight: usize,
@@ -124,6 +133,8 @@ enum Phase {
     Parked { due: Tick, since: Tick, blocked_for: Duration },
     /// Being taken up again.
     Resuming,
+    /// Its run is being asked for.
+    Asking,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +142,8 @@ struct Track {
     route: RouteName,
     name: OsString,
     phase: Phase,
+    /// What it was last parked for.
+    errand: Errand,
     is_retry: bool,
     refused_at: Option<Tick>,
     waited_for: Duration,
@@ -158,8 +171,10 @@ pub struct LaneView {
     pub paused_by_person: Option<Wall>,
     /// Claimed and on their way.
     pub active: usize,
-    /// Waiting in `sending/`.
+    /// Waiting in `sending/` for another attempt.
     pub parked: usize,
+    /// Waiting in `sending/` for what the Core API says of runs.
+    pub asking: usize,
     /// When the next of them is due.
     pub next_due_at: Option<Tick>,
     /// When the last file was accepted.
@@ -236,6 +251,8 @@ impl Schedule {
             fresh: VecDeque::new(),
             retries: VecDeque::new(),
             parked: BTreeSet::new(),
+            asking: BTreeSet::new(),
+            asks: 0,
             active: 0,
             active_retries: 0,
             in_flight: 0,
@@ -271,7 +288,7 @@ impl Schedule {
         let fresh = lane.active.saturating_sub(lane.active_retries);
         lane.active < lane.window
             && fresh + kept_for_retries < lane.window
-            && lane.parked.len() < self.limits.parked_max
+            && lane.parked.len() + lane.asking.len() < self.limits.parked_max
             && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
     }
 
@@ -352,6 +369,7 @@ impl Schedule {
             route: route.clone(),
             name: name.to_owned(),
             phase: Phase::Ready,
+            errand: Errand::Attempt,
             is_retry: false,
             refused_at: None,
             waited_for: Duration::ZERO,
@@ -375,7 +393,7 @@ impl Schedule {
         name: &OsStr,
         waited_for: Duration,
         refused: Refused,
-        wait: Duration,
+        (wait, errand): (Duration, Errand),
         now: Tick,
     ) {
         self.names.entry((route.clone(), name.to_owned())).or_default().insert(id);
@@ -383,6 +401,7 @@ impl Schedule {
             route: route.clone(),
             name: name.to_owned(),
             phase: Phase::Resuming,
+            errand,
             is_retry: true,
             refused_at: match refused {
                 Refused::Never => None,
@@ -399,7 +418,7 @@ impl Schedule {
                 lane.active_retries += 1;
             }
         }
-        self.park(id, wait, now);
+        self.park(id, wait, errand, now);
     }
 
     /// The route has delivered files in an earlier run: what was refused before that is told by
@@ -412,6 +431,7 @@ impl Schedule {
 
     /// A parked file was taken up again and waits for a slot.
     pub fn resumed(&mut self, id: FileId) {
+        self.asked(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         track.phase = Phase::Ready;
         track.is_retry = true;
@@ -428,21 +448,29 @@ impl Schedule {
         }
     }
 
-    /// A file's journey has ended, whatever the end.
-    pub fn ended(&mut self, id: FileId) {
-        let Some(track) = self.files.remove(&id) else { return };
-        let key = (track.route.clone(), track.name);
-        if let Some(bearers) = self.names.get_mut(&key) {
-            bearers.remove(&id);
-            if bearers.is_empty() && !self.looks.contains(&key) {
-                self.names.remove(&key);
+    /// A question is answered: its place is free.
+    fn asked(&mut self, id: FileId) {
+        let Some(track) = self.files.get_mut(&id) else { return };
+        if track.phase == Phase::Asking {
+            track.phase = Phase::Resuming;
+            if let Some(lane) = self.lanes.get_mut(&track.route) {
+                lane.asks = lane.asks.saturating_sub(1);
             }
         }
+    }
+
+    /// A file's journey has ended, whatever the end.
+    pub fn ended(&mut self, id: FileId) {
+        self.asked(id);
+        let Some(track) = self.files.remove(&id) else { return };
+        let key = (track.route.clone(), track.name);
+        self.free_name(id, &key);
         self.free_probe(&key);
         if let Some(lane) = self.lanes.get_mut(&track.route) {
             match track.phase {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
+                    lane.asking.remove(&(due, id));
                     return;
                 }
                 Phase::Ready => {
@@ -454,23 +482,40 @@ impl Schedule {
                     lane.retries_in_flight =
                         lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
                 }
-                Phase::Settling | Phase::Resuming => {}
+                Phase::Settling | Phase::Resuming | Phase::Asking => {}
             }
         }
         self.leave_active(&track.route, track.is_retry);
     }
 
-    /// Parks a file that is under way.
-    pub fn park(&mut self, id: FileId, wait: Duration, now: Tick) {
+    fn free_name(&mut self, id: FileId, key: &Key) {
+        if let Some(bearers) = self.names.get_mut(key) {
+            bearers.remove(&id);
+            if bearers.is_empty() && !self.looks.contains(key) {
+                self.names.remove(key);
+            }
+        }
+    }
+
+    /// Parks a file that is under way. One that is accepted holds nothing of its name back.
+    pub fn park(&mut self, id: FileId, wait: Duration, errand: Errand, now: Tick) {
+        self.asked(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         let due = now.plus(wait);
         let route = track.route.clone();
         let Some(lane) = self.lanes.get_mut(&route) else { return };
         let blocked_for = blocked_until(lane, now);
         track.phase = Phase::Parked { due, since: now, blocked_for };
+        track.errand = errand;
         let was_retry = std::mem::replace(&mut track.is_retry, true);
-        lane.parked.insert((due, id));
+        match errand {
+            Errand::Attempt => lane.parked.insert((due, id)),
+            Errand::Confirm | Errand::LookUp => lane.asking.insert((due, id)),
+        };
         let key = (route.clone(), track.name.clone());
+        if errand == Errand::Confirm {
+            self.free_name(id, &key);
+        }
         self.leave_active(&route, was_retry);
         self.free_probe(&key);
     }
@@ -481,7 +526,8 @@ impl Schedule {
         let Some(track) = self.files.get_mut(&id) else { return };
         track.stumbles = track.stumbles.saturating_add(1);
         let wait = Duration::from_secs(1 << track.stumbles.saturating_sub(1).min(5));
-        self.park(id, wait.min(Duration::from_mins(1)), now);
+        let errand = track.errand;
+        self.park(id, wait.min(Duration::from_mins(1)), errand, now);
     }
 
     /// Nothing starts before `wait` has passed: the ledger cannot be written.
@@ -603,6 +649,7 @@ impl Schedule {
         }
         self.turn = (self.turn + 1) % routes.len();
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
+            self.start_asks(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
                 Gate::Open => self.start_open(route, now, &mut starts),
@@ -622,6 +669,11 @@ impl Schedule {
                 wake = Some(wake.map_or(tick, |known| known.min(tick)));
             }
         };
+        for lane in self.lanes.values() {
+            if let Some((due, _)) = lane.asking.range((now.plus(TICK), FileId(0))..).next() {
+                earliest(*due);
+            }
+        }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
             // Those that are due already wait for something else than time.
             if let Some((due, _)) = lane.parked.range((now.plus(TICK), FileId(0))..).next() {
@@ -646,7 +698,8 @@ impl Schedule {
     /// is left waits for a pause to end or a person.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.active == 0 && self.lanes.values().all(|lane| lane.parked.is_empty())
+        let waits = |lane: &Lane| !lane.parked.is_empty() || !lane.asking.is_empty();
+        self.active == 0 && !self.lanes.values().any(waits)
     }
 
     /// Files under way over all routes.
@@ -671,6 +724,7 @@ impl Schedule {
             paused_by_person: lane.paused_by_person,
             active: lane.active,
             parked: lane.parked.len(),
+            asking: lane.asking.len(),
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
         }
@@ -719,6 +773,26 @@ impl Schedule {
             gate = Gate::Probe;
         }
         gate
+    }
+
+    /// Questions about runs: nothing is sent by them, so no pause but the ledger's holds them.
+    fn start_asks(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        if self.suspended_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        while lane.asks < ASKS_MAX
+            && let Some((due, id)) = lane.asking.first().copied().filter(|(due, _)| *due <= now)
+        {
+            lane.asking.remove(&(due, id));
+            lane.asks += 1;
+            self.active += 1;
+            take_up(&mut self.files, lane, id, now);
+            if let Some(track) = self.files.get_mut(&id) {
+                track.phase = Phase::Asking;
+            }
+            starts.push(Start::Ask(id));
+        }
     }
 
     fn start_open(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::runs;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
-use crate::model::route::{Delivery, JudgeRules, RouteName};
+use crate::model::route::{Delivery, Hmac, HmacEncoding, JudgeRules, RouteName};
 use crate::model::secret::Secret;
 use crate::model::step::{AttemptEnd, Entry, Verdict};
 use crate::model::time::Wall;
@@ -16,9 +17,15 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// How much of an answer may stand in a sidecar.
 const EXCERPT_MAX_BYTES: usize = 2_048;
 
-/// The request for one attempt.
+/// The request for one attempt. `signature` is that of the body, where the route has one.
 #[must_use]
-pub fn request(entry: &Entry, delivery: &Delivery, body: Body, token: Option<&Token>) -> Request {
+pub fn request(
+    entry: &Entry,
+    delivery: &Delivery,
+    body: Body,
+    signature: Option<&Secret>,
+    token: Option<&Token>,
+) -> Request {
     let mut headers = vec![
         ("Content-Type".to_owned(), Secret::new(&delivery.content_type)),
         ("Accept".to_owned(), Secret::new("application/json")),
@@ -30,16 +37,83 @@ pub fn request(entry: &Entry, delivery: &Delivery, body: Body, token: Option<&To
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(filled_in(value.reveal(), entry))));
     }
+    if let (Some(hmac), Some(signature)) = (&delivery.hmac, signature) {
+        headers.push((hmac.header.clone(), signature.clone()));
+    }
     if let Some(token) = token {
         headers.push(("Authorization".to_owned(), token.authorization.clone()));
     }
     Request {
         method: delivery.method,
-        url: delivery.url.clone(),
+        url: url(delivery, entry),
         headers,
         body,
         connect_timeout: delivery.connect_timeout,
         timeout: delivery.timeout,
+    }
+}
+
+/// The URL of one attempt: a flow's variables differ from file to file. They go as one JSON object
+/// in the query (seen in the vendor's own client).
+fn url(delivery: &Delivery, entry: &Entry) -> Secret {
+    let variables = delivery.flow.as_ref().map(|flow| &flow.variables);
+    let Some(variables) = variables.filter(|variables| !variables.is_empty()) else {
+        return delivery.url.clone();
+    };
+    let fill = |value: &String| {
+        value
+            .replace("{sha256}", &body_digest(entry))
+            .replace("{id}", &entry.id.to_string())
+            .replace("{name}", &entry.name.to_string_lossy())
+    };
+    let filled: serde_json::Map<String, serde_json::Value> =
+        variables.iter().map(|(name, value)| (name.clone(), fill(value).into())).collect();
+    let json = serde_json::Value::Object(filled).to_string();
+    let url = delivery.url.reveal();
+    let joint = if url.contains('?') { '&' } else { '?' };
+    Secret::new(format!("{url}{joint}flow_variables={}", runs::encoded(&json)))
+}
+
+fn body_digest(entry: &Entry) -> String {
+    entry.envelope.as_ref().map(|envelope| envelope.digest.to_string()).unwrap_or_default()
+}
+
+/// Signs a body piece by piece: HMAC with SHA-256.
+pub struct Signer {
+    mac: hmac::Hmac<sha2::Sha256>,
+    encoding: HmacEncoding,
+}
+
+impl Signer {
+    /// Begins a signature.
+    #[must_use]
+    pub fn new(rules: &Hmac) -> Self {
+        use hmac::KeyInit as _;
+        let key = rules.key.reveal().as_bytes();
+        let mac = hmac::Hmac::new_from_slice(key).expect("HMAC takes a key of any length");
+        Self { mac, encoding: rules.encoding }
+    }
+
+    /// Takes the next piece.
+    pub fn take(&mut self, piece: &[u8]) {
+        use hmac::Mac as _;
+        self.mac.update(piece);
+    }
+
+    /// The signature as its header carries it.
+    #[must_use]
+    pub fn finish(self) -> Secret {
+        use base64::Engine as _;
+        use hmac::Mac as _;
+        use std::fmt::Write as _;
+        let bytes = self.mac.finalize().into_bytes();
+        Secret::new(match self.encoding {
+            HmacEncoding::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
+            HmacEncoding::Hex => bytes.iter().fold(String::new(), |mut text, byte| {
+                write!(text, "{byte:02x}").expect("a String takes every write");
+                text
+            }),
+        })
     }
 }
 
@@ -49,7 +123,6 @@ fn filled_in(value: &str, entry: &Entry) -> String {
     if !value.contains('{') {
         return value.to_owned();
     }
-    let digest = entry.envelope.as_ref().map(|envelope| envelope.digest.to_string());
     let mut name = String::new();
     for byte in entry.name.as_encoded_bytes() {
         if byte.is_ascii_graphic() && *byte != b'%' || *byte == b' ' {
@@ -59,7 +132,7 @@ fn filled_in(value: &str, entry: &Entry) -> String {
         }
     }
     value
-        .replace("{sha256}", &digest.unwrap_or_default())
+        .replace("{sha256}", &body_digest(entry))
         .replace("{id}", &entry.id.to_string())
         .replace("{name}", &name)
 }
@@ -119,6 +192,8 @@ pub struct Judged {
     pub retry_after: Option<Duration>,
     /// A large body was cut in the middle: perhaps an early 401 whose answer was lost.
     pub may_hide_a_refused_token: bool,
+    /// The server's id of the run that an accepting answer names.
+    pub run: Option<String>,
 }
 
 impl Judged {
@@ -160,6 +235,7 @@ pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
             request_id: None,
             retry_after: None,
             may_hide_a_refused_token: *progress == Progress::Partial,
+            run: None,
         },
         Reply::Changed => Judged {
             outcome: Outcome::Changed,
@@ -171,6 +247,7 @@ pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
             request_id: None,
             retry_after: None,
             may_hide_a_refused_token: false,
+            run: None,
         },
     }
 }
@@ -209,6 +286,7 @@ fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
         (Outcome::RouteFault, Code::http(status), route_fault(status))
     };
     let says = outcome != Outcome::Delivered;
+    let run = (!says).then(|| runs::run_named(&answer.body, &rules.run_id_fields)).flatten();
     Judged {
         cause: Cause::new(code, plain).with_excerpt(says.then(|| excerpt(answer)).flatten()),
         outcome,
@@ -216,6 +294,7 @@ fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
         request_id: answer.request_id.clone(),
         retry_after: retry_after(answer, now),
         may_hide_a_refused_token: false,
+        run,
     }
 }
 
@@ -296,7 +375,7 @@ fn names_the_token(answer: &Answer) -> bool {
     })
 }
 
-fn is_html(answer: &Answer) -> bool {
+pub(super) fn is_html(answer: &Answer) -> bool {
     let start: Vec<u8> = answer
         .body
         .iter()
@@ -311,7 +390,7 @@ fn is_html(answer: &Answer) -> bool {
 }
 
 /// A field of a JSON answer, by dotted path.
-fn field_of(body: &[u8], path: &str) -> Option<serde_json::Value> {
+pub(super) fn field_of(body: &[u8], path: &str) -> Option<serde_json::Value> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
     let found = path.split('.').try_fold(&document, |value, part| match value {
         serde_json::Value::Array(items) => items.get(part.parse::<usize>().ok()?),
@@ -325,7 +404,7 @@ fn field_of(body: &[u8], path: &str) -> Option<serde_json::Value> {
 }
 
 /// The first 2 KB of an answer as one escaped piece of text.
-fn excerpt(answer: &Answer) -> Option<String> {
+pub(super) fn excerpt(answer: &Answer) -> Option<String> {
     if answer.body.is_empty() {
         return None;
     }
@@ -345,7 +424,7 @@ fn excerpt(answer: &Answer) -> Option<String> {
 }
 
 /// `Retry-After`, seconds or a date, capped.
-fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
+pub(super) fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
     let text = answer.retry_after.as_deref()?.trim();
     let wait = if let Ok(seconds) = text.parse::<u64>() {
         Duration::from_secs(seconds)
@@ -357,7 +436,7 @@ fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-fn http_date(text: &str) -> Option<Wall> {
+pub(super) fn http_date(text: &str) -> Option<Wall> {
     let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
     Some(Wall(zoned.timestamp().as_millisecond()))
 }
@@ -381,6 +460,7 @@ mod tests {
             html_is_success: false,
             file_faults: BTreeSet::from([400, 409, 413, 422]),
             doubtful: BTreeSet::from([502, 504, 520, 524]),
+            run_id_fields: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::runs::{self, Errand};
 use super::send::{self, Judged};
 use crate::model::file::{FileId, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
@@ -22,10 +23,14 @@ pub enum Next {
         /// Why.
         cause: Cause,
     },
-    /// Another attempt after this wait.
+    /// It is accepted; its run is asked for.
+    Confirm,
+    /// It waits in `sending/`.
     Park {
         /// How long.
         wait: Duration,
+        /// For what.
+        errand: Errand,
     },
 }
 
@@ -46,7 +51,7 @@ pub struct Standing {
 pub fn decide(entry: &Entry, judged: &Judged, route: &Route, standing: Standing) -> Next {
     let settle = |state: State| Next::Settle { state, cause: judged.cause.clone() };
     match judged.outcome {
-        Outcome::Delivered => settle(State::Sent),
+        Outcome::Delivered => delivered(judged, route),
         Outcome::Rejected => settle(State::Failed),
         Outcome::Changed => settle(State::Held),
         Outcome::InDoubt if route.in_doubt == InDoubt::Hold => settle(State::Held),
@@ -67,10 +72,32 @@ pub fn decide(entry: &Entry, judged: &Judged, route: &Route, standing: Standing)
     }
 }
 
+/// A missing run id never turns an accepted file into a failed one.
+fn delivered(judged: &Judged, route: &Route) -> Next {
+    let confirms = route.deliver.flow.as_ref().is_some_and(|flow| flow.confirm.is_some());
+    let cause = match (&judged.run, confirms) {
+        (Some(_), true) => return Next::Confirm,
+        (None, true) => Cause::new(
+            Code::of("unconfirmed"),
+            format!(
+                "{}, unconfirmed: the answer names no run in any of {}",
+                judged.cause.plain,
+                route.judge.run_id_fields.join(", ")
+            ),
+        ),
+        (_, false) => judged.cause.clone(),
+    };
+    Next::Settle { state: State::Sent, cause }
+}
+
 fn park_or_give_up(entry: &Entry, judged: &Judged, route: &Route, standing: Standing) -> Next {
     if standing.waited_for < route.retry.give_up_after {
+        if judged.outcome == Outcome::InDoubt && route.in_doubt == InDoubt::Lookup {
+            return Next::Park { wait: runs::FIRST_LOOK_AFTER, errand: Errand::LookUp };
+        }
         let wait = backoff(&route.retry, entry.attempt, standing.dice);
-        return Next::Park { wait: wait.max(judged.retry_after.unwrap_or_default()) };
+        let wait = wait.max(judged.retry_after.unwrap_or_default());
+        return Next::Park { wait, errand: Errand::Attempt };
     }
     let state = if judged.outcome == Outcome::InDoubt { State::Held } else { State::Failed };
     Next::Settle {

@@ -152,7 +152,7 @@ pub struct CheckRules {
 /// Where and how a file is sent.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The kind, as the config names it: `inbound`, `http`.
+    /// The kind, as the config names it: `inbound`, `flow`, `webhook`, `http`.
     pub kind: &'static str,
     /// The URL, complete. A secret, since it may carry a signature.
     pub url: Secret,
@@ -166,6 +166,10 @@ pub struct Delivery {
     pub headers: Vec<(String, Secret)>,
     /// Header that carries the idempotency key; `None` turns it off.
     pub idempotency_header: Option<String>,
+    /// How the body is signed, if it is.
+    pub hmac: Option<Hmac>,
+    /// What only a `flow` route has.
+    pub flow: Option<Flow>,
     /// The credential, by name.
     pub credential: Option<Arc<str>>,
     /// Longest wait for a connection.
@@ -180,6 +184,70 @@ impl Delivery {
     pub fn destination(&self) -> Destination {
         Destination { host: Arc::clone(&self.host), credential: self.credential.clone() }
     }
+
+    /// Where runs are asked for; none where there are none.
+    #[must_use]
+    pub fn core(&self) -> Option<Destination> {
+        let host = Arc::clone(&self.flow.as_ref()?.core_host);
+        Some(Destination { host, credential: self.credential.clone() })
+    }
+}
+
+/// A signature of the body, in a header: HMAC with SHA-256.
+#[derive(Clone, Debug)]
+pub struct Hmac {
+    /// The key that both sides know.
+    pub key: Secret,
+    /// The header that carries it.
+    pub header: String,
+    /// How it is written.
+    pub encoding: HmacEncoding,
+}
+
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacEncoding {
+    /// Lower-case hexadecimal digits.
+    Hex,
+    /// RFC 4648 base64 with padding.
+    Base64,
+}
+
+/// A process flow: what is sent along, and how its runs are asked for.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// The flow's id.
+    pub id: Arc<str>,
+    /// `flow_variables`; values may hold `{name}`, `{id}`, `{sha256}`.
+    pub variables: BTreeMap<String, String>,
+    /// Base of the Core API, without a slash at its end.
+    pub core_url: Arc<str>,
+    /// Host and port of the Core API.
+    pub core_host: Arc<str>,
+    /// Whether a file is sent only when its run has succeeded; `None`: when the start was accepted.
+    pub confirm: Option<Confirm>,
+}
+
+/// How it is found out what became of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// How often the run is asked for.
+    pub every: Duration,
+    /// How long after the acceptance at most.
+    pub within: Duration,
+    /// What becomes of a file whose run has not ended by then.
+    pub late: Late,
+    /// Whether a run that succeeded in part counts as one that succeeded.
+    pub partial_is_success: bool,
+}
+
+/// What becomes of an accepted file whose run has not ended in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// To `held/`; a person decides.
+    Hold,
+    /// To `sent/`, with a remark.
+    Sent,
 }
 
 /// A host together with the credential used there.
@@ -213,6 +281,9 @@ pub struct JudgeRules {
     pub file_faults: BTreeSet<u16>,
     /// Answers of a gateway that may hide an acceptance.
     pub doubtful: BTreeSet<u16>,
+    /// Fields of an accepting answer, dotted, that may hold the id of the run it started; the first
+    /// that does counts. Empty where there are no runs.
+    pub run_id_fields: Vec<String>,
 }
 
 /// What happens when the body went out and no answer came.
@@ -222,6 +293,9 @@ pub enum InDoubt {
     Hold,
     /// Sent again under the same idempotency key.
     Resend,
+    /// The flow's runs are looked up 90 s and again 180 s after the attempt: none both times means
+    /// send again, exactly one means accepted, anything else to `held/`.
+    Lookup,
 }
 
 /// Waiting times between attempts: full jitter below `first * factor^n`, at most `max`.

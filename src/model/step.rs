@@ -37,6 +37,20 @@ pub enum Step {
         /// Time waited so far, paused time not counted.
         waited_for: Duration,
     },
+    /// The server has accepted the file; what becomes of its run is still to be asked, or is
+    /// decided by the next step of the same commit. From here on it is never attempted again.
+    Accepted {
+        /// The file.
+        id: FileId,
+        /// The attempt that was accepted, with its end; `None`: the flow's runs were looked up.
+        attempt: Option<(u32, AttemptEnd)>,
+        /// The server's id of the run, where it named one.
+        run: Option<String>,
+        /// When.
+        at: Wall,
+        /// When its run is asked for.
+        due_at: Wall,
+    },
     /// The end is decided: `sent`, `failed` or `held`. Committed before the move.
     Decided {
         /// The file.
@@ -113,6 +127,7 @@ impl Step {
             Self::Claimed(claim) => claim.id,
             Self::AttemptBegun { id, .. }
             | Self::AttemptEnded { id, .. }
+            | Self::Accepted { id, .. }
             | Self::Decided { id, .. }
             | Self::Retargeted { id, .. }
             | Self::Settled { id }
@@ -292,6 +307,8 @@ pub enum State {
     Sending,
     /// An attempt ended, another follows.
     Deferred,
+    /// Accepted; its run has not ended yet.
+    Confirming,
     /// Accepted.
     Sent,
     /// At fault, or given up.
@@ -305,9 +322,10 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Sending,
         Self::Deferred,
+        Self::Confirming,
         Self::Sent,
         Self::Failed,
         Self::Held,
@@ -321,6 +339,7 @@ impl State {
         match self {
             Self::Sending => "sending",
             Self::Deferred => "deferred",
+            Self::Confirming => "confirming",
             Self::Sent => "sent",
             Self::Failed => "failed",
             Self::Held => "held",
@@ -378,6 +397,11 @@ pub struct Entry {
     pub attempt_open_since: Option<Wall>,
     /// Verdict of the last attempt that has an end.
     pub last_verdict: Option<Verdict>,
+    /// The server's id of the run that the file started, where it named one.
+    pub run: Option<String>,
+    /// Since when its run is asked for: its acceptance, or when a person let it go on. A file that
+    /// has this is accepted, and never attempted again.
+    pub confirming_since: Option<Wall>,
     /// When the file was first refused for the route's fault (it is unspent since).
     pub unspent_since: Option<Wall>,
     /// When to look at it next.
@@ -416,6 +440,8 @@ impl Entry {
             attempt: u32::from(attempts),
             attempt_open_since: attempts.then_some(claim.at),
             last_verdict: None,
+            run: None,
+            confirming_since: None,
             unspent_since: None,
             due_at: None,
             waited_for: Duration::ZERO,
@@ -438,6 +464,16 @@ impl Entry {
                 self.due_at = Some(*due_at);
                 self.waited_for = *waited_for;
             }
+            Step::Accepted { attempt, run, at, due_at, .. } => {
+                if let Some((_, end)) = attempt {
+                    self.close_attempt(end, *at);
+                }
+                self.state = State::Confirming;
+                self.run.clone_from(run);
+                self.confirming_since = Some(*at);
+                self.cause = None;
+                self.due_at = Some(*due_at);
+            }
             Step::Decided { attempt, state, cause, target, at, .. } => {
                 if let Some((_, end)) = attempt {
                     self.close_attempt(end, *at);
@@ -446,14 +482,19 @@ impl Entry {
                 self.cause = Some(cause.clone());
                 self.target = Some(target.clone());
                 self.decided_at = Some(*at);
+                self.unspent_since = None;
                 self.due_at = None;
             }
             Step::Retargeted { target, .. } => self.target = Some(target.clone()),
             Step::Settled { .. } => self.settled = true,
-            Step::Cancelled { cause, .. } => self.end_as(State::Cancelled, cause),
-            Step::Missing { cause, .. } => self.end_as(State::Missing, cause),
+            Step::Cancelled { cause, at, .. } => self.end_as(State::Cancelled, cause, *at),
+            Step::Missing { cause, at, .. } => self.end_as(State::Missing, cause, *at),
             Step::Released { source, identity, at, .. } => {
-                self.state = State::Deferred;
+                // What was accepted is never attempted again: its run is asked for again.
+                // What was accepted is never attempted again: its run is asked for once more.
+                self.confirming_since = self.confirming_since.map(|_| *at);
+                let is_accepted = self.confirming_since.is_some();
+                self.state = if is_accepted { State::Confirming } else { State::Deferred };
                 self.settled = false;
                 self.source = source.clone();
                 self.identity = *identity;
@@ -461,6 +502,7 @@ impl Entry {
                 self.target = None;
                 self.decided_at = None;
                 self.unspent_since = None;
+                self.waited_for = Duration::ZERO;
                 self.due_at = Some(*at);
             }
             Step::Claimed(_) | Step::Noted { .. } => {}
@@ -475,10 +517,12 @@ impl Entry {
         }
     }
 
-    fn end_as(&mut self, state: State, cause: &Cause) {
+    fn end_as(&mut self, state: State, cause: &Cause, at: Wall) {
         self.state = state;
         self.settled = true;
         self.cause = Some(cause.clone());
+        self.decided_at = Some(at);
+        self.unspent_since = None;
         self.due_at = None;
     }
 }

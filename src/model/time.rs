@@ -19,6 +19,12 @@ impl Wall {
         Self(self.0.saturating_add(millis(span)))
     }
 
+    /// The time `span` earlier.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(span)))
+    }
+
     /// How long after `earlier` this is; zero if it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

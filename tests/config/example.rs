@@ -72,7 +72,7 @@ fn every_setting_that_is_switched_off_can_be_switched_on() {
     });
     assert_eq!(config.broken, []);
     assert_eq!(config.warnings, []);
-    assert_eq!(config.routes.len(), 2);
+    assert_eq!(config.routes.len(), 4);
 }
 
 #[test]

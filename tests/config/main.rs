@@ -1,5 +1,6 @@
 //! What the config says, and what it says about its faults.
 
+mod deliveries;
 mod example;
 mod faults;
 mod meaning;
@@ -15,6 +16,11 @@ fn options(base: &Path) -> LoadOptions {
     let variables = [
         ("PATCHDROP_CLIENT_SECRET", "correct horse battery"),
         ("SIGNED_URL", "https://hooks.example.com/in?signature=0123456789abcdef"),
+        (
+            "STOCK_HOOK_URL",
+            "https://hooks.example.com/acme/7?patchworks_signature=9f8e7d6c5b4a3210",
+        ),
+        ("STOCK_HOOK_KEY", "shared-hook-word"),
         ("API_WORD", "staple-4711"),
         ("EMPTY", ""),
     ];

@@ -21,6 +21,10 @@ fn auto(config: &Config) -> &Discovery {
     config.discoveries.iter().find(|found| found.name.is_none()).expect("auto_routes are on")
 }
 
+/// Hosts that every credential may go to.
+const PATCHWORKS: [&str; 3] =
+    ["core.wearepatchworks.com", "inbound.pwks.co", "start.wearepatchworks.com"];
+
 #[test]
 fn the_least_config_has_the_documented_defaults() {
     let config = below("");
@@ -77,7 +81,7 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(credential.refresh_before, Duration::from_mins(10));
     assert_eq!(credential.lifetime, Duration::from_hours(24));
     assert!(credential.keep_token);
-    assert_eq!(credential.hosts, ["inbound.pwks.co".to_owned()].into());
+    assert_eq!(credential.hosts, PATCHWORKS.map(str::to_owned).into());
 }
 
 #[test]
@@ -162,10 +166,8 @@ url = 'https://inbound.pwks.co/x'
     assert_eq!(named.check.body_max_bytes, Some(1 << 30));
     assert_eq!(&*named.deliver.host, "api.example.com:8443");
     let second = &config.credentials["second"];
-    assert_eq!(
-        second.hosts,
-        ["api.example.com:8443".to_owned(), "inbound.pwks.co".to_owned()].into()
-    );
+    let hosts = PATCHWORKS.into_iter().chain(["api.example.com:8443"]);
+    assert_eq!(second.hosts, hosts.map(str::to_owned).collect());
     assert_eq!(second.oauth2.scope, None);
     assert_eq!(second.oauth2.client_id, "staple-4711");
     assert_eq!(second.oauth2.credentials_in, Some(CredentialsIn::Json));
@@ -215,7 +217,14 @@ base_url = 'https://Inbound.example.com:444/v2'
     assert_eq!(&*stock.deliver.host, "127.0.0.1:8080");
     assert_eq!(
         config.credentials["inbound"].hosts,
-        ["127.0.0.1:8080".to_owned(), "inbound.example.com:444".to_owned()].into()
+        [
+            "127.0.0.1:8080",
+            "core.wearepatchworks.com",
+            "inbound.example.com:444",
+            "start.wearepatchworks.com"
+        ]
+        .map(str::to_owned)
+        .into()
     );
 }
 

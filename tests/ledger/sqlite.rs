@@ -53,6 +53,10 @@ conformance! {
     an_ended_attempt_parks_the_file_until_the_next_begins
     a_file_is_unspent_since_the_first_route_fault_until_it_is_decided
     a_decision_closes_its_attempt_and_keeps_no_excerpt
+    an_accepted_file_is_confirming_and_never_attempted_again
+    a_run_is_known_as_that_of_its_file
+    attempts_of_a_span_are_found_by_route_and_time
+    what_is_read_back_is_what_the_model_makes_of_the_steps
     a_decision_without_attempt_leaves_the_attempts_alone
     cancelled_and_missing_files_are_settled_at_once
     a_released_file_is_due_at_once_and_remembers_why_it_was_held
@@ -197,7 +201,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     shell(&backend, "PRAGMA user_version = 9");
     for _ in 0..2 {
         let error = SqliteLedger::open(backend.path(), LedgerOptions::default()).unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 9, known: 1, .. }), "{error:?}");
+        assert!(matches!(error, OpenError::Newer { found: 9, known: 2, .. }), "{error:?}");
         let error = SqliteLedger::open_read_only(backend.path()).unwrap_err();
         assert!(matches!(error, OpenError::Newer { found: 9, .. }), "{error:?}");
     }

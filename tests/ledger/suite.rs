@@ -72,6 +72,8 @@ fn fresh(claim: Claim) -> Entry {
         attempt: u32::from(refused.is_none()),
         attempt_open_since: refused.is_none().then_some(claim.at),
         last_verdict: None,
+        run: None,
+        confirming_since: None,
         unspent_since: None,
         due_at: None,
         waited_for: Duration::ZERO,
@@ -275,6 +277,131 @@ pub(crate) async fn a_released_file_is_due_at_once_and_remembers_why_it_was_held
         assert!(remark.text.contains(part), "{part} is not in {}", remark.text);
     }
     record(&ledger, vec![begun(100, 2, 600), ended(100, 2, Verdict::Deferred, 700)]).await;
+}
+
+pub(crate) async fn an_accepted_file_is_confirming_and_never_attempted_again<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    record(&ledger, vec![claimed(100), accepted(100, true, 200)]).await;
+    let confirming = Entry {
+        state: State::Confirming,
+        attempt_open_since: None,
+        last_verdict: Some(Verdict::Delivered),
+        run: Some("31".to_owned()),
+        confirming_since: Some(Wall(200)),
+        due_at: Some(Wall(30_200)),
+        ..fresh(claim(100))
+    };
+    assert_eq!(entry(&ledger, 100).await, confirming);
+    let refused = ledger.commit(vec![begun(100, 2, 300)]).await;
+    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+    let cancelled = Step::Cancelled { id: FileId(100), cause: end_cause(), at: Wall(300) };
+    let refused = ledger.commit(vec![cancelled]).await;
+    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+    // A person lets a held one go: its run is asked for again, from then on.
+    record(&ledger, vec![decided(100, None, State::Held, 400), settled(100)]).await;
+    let released = Step::Released {
+        id: FileId(100),
+        source: place("/srv/drop/orders/held", "100.json"),
+        identity: identity(4),
+        at: Wall(500),
+    };
+    record(&ledger, vec![released]).await;
+    let again = entry(&ledger, 100).await;
+    assert_eq!(again.state, State::Confirming);
+    assert_eq!(again.confirming_since, Some(Wall(500)));
+    let refused = ledger.commit(vec![begun(100, 2, 600)]).await;
+    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+}
+
+pub(crate) async fn a_run_is_known_as_that_of_its_file<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    record(&ledger, vec![claimed(100), claimed(101), accepted(101, true, 200)]).await;
+    let runs = ["30", "31", "32"].map(str::to_owned).to_vec();
+    let found = ledger.files_of_runs(runs).await.unwrap();
+    assert_eq!(found, BTreeMap::from([("31".to_owned(), FileId(101))]));
+    assert_eq!(ledger.files_of_runs(Vec::new()).await.unwrap(), BTreeMap::new());
+}
+
+pub(crate) async fn attempts_of_a_span_are_found_by_route_and_time<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    let elsewhere = Claim { route: RouteName::new("stock"), ..claim(103) };
+    record(
+        &ledger,
+        vec![
+            claimed(100),
+            ended(100, 1, Verdict::Deferred, 200),
+            claimed(101),
+            claimed(102),
+            ended(102, 1, Verdict::NotSent, 300),
+            Step::Claimed(Box::new(elsewhere)),
+            begun(100, 2, 900),
+        ],
+    )
+    .await;
+    let check = async |routes: &[&str], from: i64, to: i64, expected: &[u64]| {
+        let routes = routes.iter().map(|name| RouteName::new(name)).collect();
+        let found = ledger.attempted_between(routes, Wall(from), Wall(to)).await.unwrap();
+        let found: Vec<u64> = found.into_iter().map(|id| id.0).collect();
+        assert_eq!(found, expected, "{from} to {to}");
+    };
+    // Attempt 1 of file 101 is still open; that of 102 was never sent.
+    check(&["orders"], 0, 1_000, &[100, 101]).await;
+    check(&["orders"], 201, 899, &[101]).await;
+    check(&["orders"], 200, 899, &[100, 101]).await;
+    check(&["orders"], 0, 99, &[]).await;
+    check(&["orders", "stock"], 0, 1_000, &[100, 101, 103]).await;
+    check(&[], 0, 1_000, &[]).await;
+}
+
+pub(crate) async fn what_is_read_back_is_what_the_model_makes_of_the_steps<B: Backend>() {
+    let released = |id: u64, at: i64| Step::Released {
+        id: FileId(id),
+        source: place("/srv/drop/orders/held", "x.json"),
+        identity: identity(4),
+        at: Wall(at),
+    };
+    let missing =
+        |id: u64, at: i64| Step::Missing { id: FileId(id), cause: cause("missing"), at: Wall(at) };
+    let cancelled = |id: u64, at: i64| Step::Cancelled {
+        id: FileId(id),
+        cause: cause("vanished"),
+        at: Wall(at),
+    };
+    let stories = [
+        vec![ended(100, 1, Verdict::RouteFault, 200), begun(100, 2, 300)],
+        vec![ended(100, 1, Verdict::RouteFault, 200), decided(100, None, State::Failed, 300)],
+        vec![ended(100, 1, Verdict::InDoubt, 200), accepted(100, false, 300)],
+        vec![accepted(100, true, 200), decided(100, None, State::Sent, 300), settled(100)],
+        vec![
+            accepted(100, true, 200),
+            decided(100, None, State::Held, 300),
+            settled(100),
+            released(100, 400),
+        ],
+        vec![
+            decided(100, Some((1, Verdict::InDoubt)), State::Held, 300),
+            settled(100),
+            released(100, 400),
+            begun(100, 2, 500),
+        ],
+        vec![missing(100, 300)],
+        vec![cancelled(100, 300)],
+    ];
+    for story in stories {
+        let backend = B::new();
+        let ledger = backend.open(0);
+        let mut expected = Entry::of(&claim(100));
+        record(&ledger, vec![claimed(100)]).await;
+        for step in &story {
+            record(&ledger, vec![step.clone()]).await;
+            expected.apply(step);
+        }
+        expected.cause = expected.cause.map(|cause| cause.for_the_record());
+        assert_eq!(entry(&ledger, 100).await, expected, "{story:?}");
+    }
 }
 
 pub(crate) async fn a_person_may_decide_a_settled_file_anew<B: Backend>() {

@@ -100,6 +100,17 @@ pub(crate) fn decided(id: u64, attempt: Option<(u32, Verdict)>, state: State, at
     }
 }
 
+/// Accepted as run `31`, by attempt 1 or by a look at its flow's runs.
+pub(crate) fn accepted(id: u64, by_attempt: bool, at: i64) -> Step {
+    Step::Accepted {
+        id: FileId(id),
+        attempt: by_attempt.then(|| (1, end(Verdict::Delivered))),
+        run: Some("31".to_owned()),
+        at: Wall(at),
+        due_at: Wall(at + 30_000),
+    }
+}
+
 pub(crate) fn delivered(id: u64, at: i64) -> Step {
     decided(id, Some((1, Verdict::Delivered)), State::Sent, at)
 }

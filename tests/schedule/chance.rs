@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Limits, Refused, Start};
 use patchdrop::journey::settle::Next;
 use patchdrop::model::file::FileId;
@@ -145,7 +146,7 @@ impl Pair {
 
     fn park(&mut self, id: FileId, wait_ms: u64) {
         let wait = Duration::from_millis(wait_ms);
-        self.scene.schedule.park(id, wait, Tick(self.scene.tick));
+        self.scene.schedule.park(id, wait, Errand::Attempt, Tick(self.scene.tick));
         self.put(id, Stage::Parked);
     }
 
@@ -247,7 +248,7 @@ impl Pair {
             OsStr::new(&named),
             Duration::ZERO,
             refused,
-            Duration::from_millis(wait_ms),
+            (Duration::from_millis(wait_ms), Errand::Attempt),
             Tick(self.scene.tick),
         );
         self.files.insert(id, Believed { route, name, stage: Stage::Parked, is_retry: true });
@@ -279,7 +280,8 @@ impl Pair {
         let wake = self.scene.next_wake();
         assert!(wake.is_none_or(|wake| wake.0 > tick), "a wake in the past: {wake:?} at {tick}");
         for start in &starts {
-            let (Start::Attempt(id) | Start::Resume(id) | Start::Shelve(id)) = *start;
+            let (Start::Attempt(id) | Start::Resume(id) | Start::Ask(id) | Start::Shelve(id)) =
+                *start;
             let file = self.files[&id];
             let is_lawful = tick >= self.suspended_until
                 && !self.stopped_by_person.contains(&file.route)
@@ -290,6 +292,7 @@ impl Pair {
                     assert!(is_lawful, "{start:?} of {file:?} at {tick}");
                     self.put(id, Stage::Sending);
                 }
+                Start::Ask(_) => unreachable!("no route here starts flows"),
                 Start::Resume(_) => {
                     assert_eq!(file.stage, Stage::Parked, "{start:?}");
                     assert!(is_lawful, "{start:?} of {file:?} at {tick}");

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
+use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Refused, Start};
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::Outcome;
@@ -243,7 +244,15 @@ fn whether_a_delivery_lies_between_a_refusal_and_an_attempt_decides_whose_fault_
         }
         let (id, a) = (FileId(1_000), OsStr::new("a"));
         let (none, tick) = (Duration::ZERO, Tick(scene.tick));
-        scene.schedule.parked_on_record(id, &orders, a, none, refused, none, tick);
+        scene.schedule.parked_on_record(
+            id,
+            &orders,
+            a,
+            none,
+            refused,
+            (none, Errand::Attempt),
+            tick,
+        );
         assert!(!scene.schedule.delivered_since_refusal(id), "no attempt has begun");
         assert_eq!(scene.attempts(), [id]);
         assert_eq!(scene.schedule.delivered_since_refusal(id), expected, "{refused:?}");
@@ -291,7 +300,7 @@ fn a_person_pauses_and_resumes_a_route() {
     scene.schedule.pause_by_person(&orders, scene.now());
     scene.pass(SECOND * 1000);
     assert_eq!(scene.starts(), [Start::Shelve(claimed[0])]);
-    scene.schedule.park(claimed[0], Duration::ZERO, Tick(scene.tick));
+    scene.schedule.park(claimed[0], Duration::ZERO, Errand::Attempt, Tick(scene.tick));
     assert_eq!(scene.starts(), []);
     assert_eq!(scene.may_claim("orders", "b"), Err(Reason::Paused));
     assert_eq!(scene.next_wake(), None, "nothing goes by itself");

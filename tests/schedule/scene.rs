@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
+use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Limits, Refused, Schedule, Start};
 use patchdrop::journey::send::Judged;
 use patchdrop::journey::settle::Next;
@@ -65,6 +66,8 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             content_type: "application/json".into(),
             headers: vec![],
             idempotency_header: None,
+            hmac: None,
+            flow: None,
             credential: None,
             connect_timeout: SECOND,
             timeout: SECOND,
@@ -75,6 +78,7 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             html_is_success: false,
             file_faults: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            run_id_fields: Vec::new(),
         },
         in_doubt: InDoubt::Hold,
         retry: Backoff {
@@ -96,6 +100,7 @@ pub(crate) fn judged(outcome: Outcome) -> Judged {
         request_id: None,
         retry_after: None,
         may_hide_a_refused_token: false,
+        run: None,
     }
 }
 
@@ -175,7 +180,7 @@ impl Scene {
             OsStr::new(name),
             Duration::ZERO,
             Refused::Never,
-            wait,
+            (wait, Errand::Attempt),
             tick,
         );
         id
@@ -198,8 +203,9 @@ impl Scene {
                 match start {
                     Start::Attempt(id) => attempts.push(id),
                     Start::Resume(id) => self.schedule.resumed(id),
+                    Start::Ask(_) => unreachable!("no route here starts flows"),
                     Start::Shelve(id) => {
-                        self.schedule.park(id, Duration::ZERO, Tick(self.tick));
+                        self.schedule.park(id, Duration::ZERO, Errand::Attempt, Tick(self.tick));
                     }
                 }
             }
@@ -216,7 +222,10 @@ impl Scene {
         let changes = self.schedule.answered(id, judged, &next, self.now(), self.dice);
         match next {
             Next::Settle { .. } => self.schedule.ended(id),
-            Next::Park { wait } => self.schedule.park(id, wait, Tick(self.tick)),
+            Next::Confirm => unreachable!("no route here starts flows"),
+            Next::Park { wait, errand } => {
+                self.schedule.park(id, wait, errand, Tick(self.tick));
+            }
         }
         changes
     }
@@ -232,7 +241,8 @@ impl Scene {
                 settle(State::Failed, Cause::new(Code::of("refused-again"), "it is this file"))
             }
             Outcome::RouteFault | Outcome::TokenRefused | Outcome::Deferred(_) => {
-                Next::Park { wait: judged.retry_after.unwrap_or(Duration::from_mins(1)) }
+                let wait = judged.retry_after.unwrap_or(Duration::from_mins(1));
+                Next::Park { wait, errand: Errand::Attempt }
             }
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
+use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Limits, Refused, Start};
 use patchdrop::model::outcome::Outcome;
 use patchdrop::model::time::Tick;
@@ -242,7 +243,15 @@ fn waiting_adds_up_over_attempts_and_runs() {
     let (orders, a) = (name_of("orders"), OsStr::new("a"));
     let id = patchdrop::model::file::FileId(7);
     let (waited_for, tick) = (SECOND * 100, Tick(scene.tick));
-    scene.schedule.parked_on_record(id, &orders, a, waited_for, Refused::Never, SECOND, tick);
+    scene.schedule.parked_on_record(
+        id,
+        &orders,
+        a,
+        waited_for,
+        Refused::Never,
+        (SECOND, Errand::Attempt),
+        tick,
+    );
     scene.pass(SECOND);
     assert_eq!(scene.attempts(), [id]);
     scene.answer(id, CUT);

@@ -90,6 +90,8 @@ fn route(story: &Story) -> Route {
                 ("X-Name".into(), Secret::new("{name}")),
             ],
             idempotency_header: Some("Idempotency-Key".into()),
+            hmac: None,
+            flow: None,
             credential: story.has_credential.then(|| Arc::from("main")),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_mins(1),
@@ -100,6 +102,7 @@ fn route(story: &Story) -> Route {
             html_is_success: false,
             file_faults: BTreeSet::from([400, 409, 413, 422]),
             doubtful: BTreeSet::from([502, 504, 520, 524]),
+            run_id_fields: Vec::new(),
         },
         in_doubt: if story.resends_in_doubt { InDoubt::Resend } else { InDoubt::Hold },
         retry: Backoff {

@@ -229,6 +229,7 @@ impl Record {
                 self.attempts.entry(id).or_default().push(next);
             }
             Step::AttemptEnded { attempt, end, at, .. }
+            | Step::Accepted { attempt: Some((attempt, end)), at, .. }
             | Step::Decided { attempt: Some((attempt, end)), at, .. } => {
                 let known = self.attempts.entry(id).or_default();
                 if let Some(known) = known.iter_mut().find(|known| known.number == *attempt) {
@@ -241,6 +242,7 @@ impl Record {
                 self.remarks.entry(id).or_default().push(remark);
             }
             Step::Decided { attempt: None, .. }
+            | Step::Accepted { attempt: None, .. }
             | Step::Retargeted { .. }
             | Step::Settled { .. }
             | Step::Cancelled { .. }

@@ -1,6 +1,6 @@
 //! The fakes for the world's traits. Every effect passes one gate, at which the power can go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::future::pending;
 use std::io::{Cursor, Read};
@@ -16,7 +16,7 @@ use patchdrop::model::file::{Digest, FileId, Identity, Place, Sighting};
 use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::secret::Secret;
-use patchdrop::model::step::{Entry, History, RouteRecord, State as FileState, Step};
+use patchdrop::model::step::{Entry, History, RouteRecord, State as FileState, Step, Verdict};
 use patchdrop::model::time::{Now, Tick, Wall};
 use patchdrop::world::World;
 use patchdrop::world::clock::Clock;
@@ -387,6 +387,34 @@ impl Ledger for Fake {
         let follows =
             |entry: &&Entry| entry.previous == Some(id) && entry.state != FileState::Cancelled;
         Ok(state.record.entries.values().rev().find(follows).map(|entry| entry.id))
+    }
+
+    async fn files_of_runs(
+        &self,
+        runs: Vec<String>,
+    ) -> Result<BTreeMap<String, FileId>, LedgerError> {
+        let state = self.read();
+        let named = state.record.entries.values().filter_map(|entry| {
+            entry.run.as_ref().filter(|run| runs.contains(run)).map(|run| (run.clone(), entry.id))
+        });
+        Ok(named.collect())
+    }
+
+    async fn attempted_between(
+        &self,
+        routes: Vec<RouteName>,
+        from: Wall,
+        to: Wall,
+    ) -> Result<BTreeSet<FileId>, LedgerError> {
+        let state = self.read();
+        let under_way = |id: &FileId| {
+            state.record.attempts.get(id).into_iter().flatten().any(|attempt| {
+                let sent = attempt.end.as_ref().is_none_or(|end| end.verdict != Verdict::NotSent);
+                sent && attempt.begun_at <= to && attempt.ended_at.is_none_or(|end| end >= from)
+            })
+        };
+        let entries = state.record.entries.values().filter(|entry| routes.contains(&entry.route));
+        Ok(entries.map(|entry| entry.id).filter(under_way).collect())
     }
 
     async fn counts(&self) -> Result<Vec<Count>, LedgerError> {

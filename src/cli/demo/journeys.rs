@@ -142,7 +142,7 @@ fn events(history: &History) -> Vec<(Wall, String)> {
         State::Missing | State::Cancelled => {
             events.push((decided_at, entry.state.name().to_owned()));
         }
-        State::Sending | State::Deferred => {}
+        State::Sending | State::Deferred | State::Confirming => {}
     }
     events.sort_by_key(|(at, _)| *at);
     events

@@ -4,6 +4,7 @@ pub mod sqlite;
 
 mod begun;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
@@ -94,7 +95,7 @@ pub struct Count {
     /// The route.
     pub route: String,
     /// Files per state, and [`RESENT`]; each file under one of them.
-    pub states: std::collections::BTreeMap<&'static str, u64>,
+    pub states: BTreeMap<&'static str, u64>,
 }
 
 /// The durable record.
@@ -160,6 +161,21 @@ pub trait Ledger: Send + Sync + 'static {
         &self,
         id: FileId,
     ) -> impl Future<Output = Result<Option<FileId>, LedgerError>> + Send;
+
+    /// Which of these runs (the server's ids) is on record as started by which file.
+    fn files_of_runs(
+        &self,
+        runs: Vec<String>,
+    ) -> impl Future<Output = Result<BTreeMap<String, FileId>, LedgerError>> + Send;
+
+    /// Files of these routes that had an attempt under way between two moments, both included, and
+    /// may have been sent. (An attempt that began more than a day before is not looked for.)
+    fn attempted_between(
+        &self,
+        routes: Vec<RouteName>,
+        from: Wall,
+        to: Wall,
+    ) -> impl Future<Output = Result<BTreeSet<FileId>, LedgerError>> + Send;
 
     /// How many files stand where, by route.
     fn counts(&self) -> impl Future<Output = Result<Vec<Count>, LedgerError>> + Send;

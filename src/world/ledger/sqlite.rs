@@ -15,6 +15,7 @@ mod sieve;
 mod text;
 mod writer;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
@@ -484,6 +485,22 @@ impl Ledger for SqliteLedger {
 
     async fn successor(&self, id: FileId) -> Result<Option<FileId>, LedgerError> {
         self.read(move |connection| read::successor(connection, id)).await
+    }
+
+    async fn files_of_runs(
+        &self,
+        runs: Vec<String>,
+    ) -> Result<BTreeMap<String, FileId>, LedgerError> {
+        self.read(move |connection| read::files_of_runs(connection, &runs)).await
+    }
+
+    async fn attempted_between(
+        &self,
+        routes: Vec<RouteName>,
+        from: Wall,
+        to: Wall,
+    ) -> Result<BTreeSet<FileId>, LedgerError> {
+        self.read(move |connection| read::attempted_between(connection, &routes, from, to)).await
     }
 
     async fn counts(&self) -> Result<Vec<Count>, LedgerError> {

@@ -151,6 +151,9 @@ impl<'c> Fold<'c> {
                 effects.ended.push((*id, *attempt));
                 self.attempt_ended((*id, *attempt), end, *at, *due_at, *waited_for)
             }
+            Step::Accepted { id, attempt, run, at, due_at } => {
+                self.accepted(*id, attempt.as_ref(), run.as_deref(), (*at, *due_at), effects)
+            }
             Step::Decided { id, attempt, state, cause, target, at } => {
                 let outcome = Outcome { state: *state, cause, target, at: *at };
                 self.decided(*id, attempt.as_ref(), &outcome, effects)
@@ -159,8 +162,8 @@ impl<'c> Fold<'c> {
             Step::Settled { id } => self.settled(*id, effects),
             Step::Cancelled { id, cause, at } => {
                 let before = self.standing(*id)?;
-                let is_sent = before.state == State::Sent;
-                require(!before.settled && !is_sent, *id, "its outcome is on record")?;
+                let is_accepted = matches!(before.state, State::Sent | State::Confirming);
+                require(!before.settled && !is_accepted, *id, "its outcome is on record")?;
                 self.gone(*id, &before, State::Cancelled, cause, *at, effects)
             }
             Step::Missing { id, cause, at } => {
@@ -259,6 +262,8 @@ impl<'c> Fold<'c> {
     ) -> Result<(), Failure> {
         let before = self.standing(id)?;
         require(!before.settled, id, "it is settled, nothing is attempted any more")?;
+        let is_accepted = before.state == State::Confirming;
+        require(!is_accepted, id, "its acceptance is on record, it is not sent again")?;
         require(!before.decided, id, "it is decided, nothing is attempted any more")?;
         require(attempt > before.attempt, id, "this attempt is on record already")?;
         self.attempt_row(id, attempt, at)?;
@@ -314,6 +319,42 @@ impl<'c> Fold<'c> {
                 unspent_at,
             ],
         )?;
+        Ok(())
+    }
+
+    /// State `confirming`: accepted, with the run that is to be asked for.
+    fn accepted(
+        &self,
+        id: FileId,
+        attempt: Option<&(u32, AttemptEnd)>,
+        run: Option<&str>,
+        (at, due_at): (Wall, Wall),
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let before = self.standing(id)?;
+        require(!before.settled && !before.decided, id, "it is decided, nothing is asked for")?;
+        self.run(
+            "
+            UPDATE file
+            SET state = 'confirming', run = ?2, confirming_since = ?3, due_at = ?4,
+                open_since = CASE attempt WHEN ?5 THEN NULL ELSE open_since END,
+                last_verdict = coalesce(?6, last_verdict),
+                cause_code = NULL, cause_plain = NULL
+            WHERE id = ?1
+            ",
+            params![
+                number(id)?,
+                run,
+                at.0,
+                due_at.0,
+                attempt.map(|(number, _)| number),
+                attempt.map(|(_, end)| end.verdict.name()),
+            ],
+        )?;
+        if let Some((number, end)) = attempt {
+            self.end_attempt(id, *number, end, at)?;
+            effects.ended.push((id, *number));
+        }
         Ok(())
     }
 
@@ -457,7 +498,9 @@ impl<'c> Fold<'c> {
         self.run(
             "
             UPDATE file
-            SET state = 'deferred', settled = 0, source_folder = ?2, source_name = ?3,
+            SET state = CASE WHEN confirming_since IS NULL THEN 'deferred' ELSE 'confirming' END,
+                confirming_since = CASE WHEN confirming_since IS NULL THEN NULL ELSE ?8 END,
+                settled = 0, source_folder = ?2, source_name = ?3,
                 volume = ?4, number = ?5, size = ?6, mtime_ns = ?7,
                 cause_code = NULL, cause_plain = NULL,
                 target_folder = NULL, target_name = NULL, decided_at = NULL,

@@ -1,6 +1,6 @@
 //! Tables into entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ macro_rules! select_entry {
                 body_digest, body_bytes, conversion, body_remarks,
                 key, previous, claimed_at, state, settled,
                 cause_code, cause_plain, target_folder, target_name, decided_at,
-                attempt, open_since, last_verdict, unspent_since, due_at, waited_for
+                attempt, open_since, last_verdict, run, confirming_since,
+                unspent_since, due_at, waited_for
             FROM file
             ",
             $rest
@@ -192,6 +193,45 @@ pub(super) fn successor(connection: &Connection, id: FileId) -> rusqlite::Result
         .optional()
 }
 
+/// Which of these runs is on record as that of which file.
+pub(super) fn files_of_runs(
+    connection: &Connection,
+    runs: &[String],
+) -> rusqlite::Result<BTreeMap<String, FileId>> {
+    let mut statement = connection.prepare_cached("SELECT id FROM file WHERE run = ?1")?;
+    let mut files = BTreeMap::new();
+    for run in runs {
+        let file =
+            statement.query_row([run], |row| row.get::<_, i64>(0).map(file_id)).optional()?;
+        files.extend(file.map(|file| (run.clone(), file)));
+    }
+    Ok(files)
+}
+
+/// Files of these routes that had an attempt under way in a span of time, and may have been sent.
+pub(super) fn attempted_between(
+    connection: &Connection,
+    routes: &[RouteName],
+    from: Wall,
+    to: Wall,
+) -> rusqlite::Result<BTreeSet<FileId>> {
+    let mut statement = connection.prepare_cached(
+        "
+        SELECT attempt.file
+        FROM attempt JOIN file ON file.id = attempt.file
+        WHERE attempt.begun_at BETWEEN ?2 - 86400000 AND ?1
+            AND coalesce(attempt.ended_at, ?1) >= ?2
+            AND coalesce(attempt.verdict, '') <> 'not-sent'
+            AND file.route IN (SELECT value FROM json_each(?3))
+        ",
+    )?;
+    let routes: Vec<&str> = routes.iter().map(|route| &*route.0).collect();
+    let routes = serde_json::Value::from(routes).to_string();
+    statement
+        .query_map(params![to.0, from.0, routes], |row| row.get::<_, i64>(0).map(file_id))?
+        .collect()
+}
+
 /// The digests of all settled files that failed or are held.
 pub(super) fn troubled(
     connection: &Connection,
@@ -321,6 +361,8 @@ impl Shelf {
             attempt: columns.get()?,
             attempt_open_since: columns.time()?,
             last_verdict: columns.known(Verdict::parse)?,
+            run: columns.get()?,
+            confirming_since: columns.time()?,
             unspent_since: columns.time()?,
             due_at: columns.time()?,
             waited_for: Duration::from_millis(u64::try_from(columns.get::<i64>()?).unwrap_or(0)),
