@@ -28,6 +28,7 @@ async fn token(simulator: &Simulator, scope: &str) -> String {
 fn payload(simulator: &Simulator, vanity: &str, token: &str, key: &str, body: &str) -> Request {
     let mut request = post(format!("{}/{vanity}", simulator.base_url()), body.to_owned());
     for (name, value) in [
+        ("Accept", "application/json".to_owned()),
         ("Authorization", format!("Bearer {token}")),
         ("Idempotency-Key", key.to_owned()),
         ("X-File-Name", format!("{key}.json")),
