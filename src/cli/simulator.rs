@@ -166,6 +166,7 @@ async fn start_simulator(arguments: &Arguments) -> Result<Simulated, Failure> {
     let flow = format!(
         "start_url = '{start_url}'       # above the first table\n\
          core_url  = '{core_url}'\n\n\
+         # With two credentials an inbound route, too, says which: credential = 'inbound'\n\
          [credential.core]\nkind    = 'api_key'\n\
          api_key = {{ env = 'PATCHDROP_API_KEY' }}\n\n\
          [route.flow]\ndeliver    = 'flow'\nflow_id    = 1234\ncredential = 'core'\n"

@@ -3,8 +3,8 @@
 //! Its doors: the token endpoint (`/oauth/token`), the login (`/api/v1/login`), the inbound API
 //! (`/v1/{company}/{vanity}`), the Start API (`/api/v1/flows/{flow}/…`), what the Core API says of
 //! runs (`/api/v1/flow-runs…`), webhooks and callbacks (`/api/v1/{company}/{id}`), a plain door
-//! (`/hook/{name}`, any method) and its own pages below `/_simulator/`. Like the real inbound API it
-//! stores what it gets there and does not look whether that is JSON. Faults are ordered by
+//! (`/hook/{name}`, any method) and its own pages below `/_simulator/`. Like the real inbound API
+//! it stores what it gets there and does not look whether that is JSON. Faults are ordered by
 //! [`Rule`]s that look at the request, never by a list that is used up, so that a file sent again
 //! gets the answer that a real server would give.
 //!

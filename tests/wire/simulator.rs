@@ -556,10 +556,9 @@ async fn a_run_ends_as_it_should_and_its_log_says_why() {
             let line = format!("GET /api/v1/flow-runs/{id}/flow-run-logs?sort=id");
             let log = json(&ask(&simulator, &line, &KEYED, "").await);
             if ends != RunEnd::Never {
-                let last = log["data"].as_array().unwrap().last().unwrap();
-                let last = last.pointer(at).unwrap();
-                assert_eq!(last["log_level"], level);
-                assert_eq!(last["log_message"], "no such customer");
+                let entry = log["data"].as_array().unwrap().last().unwrap().pointer(at).unwrap();
+                assert_eq!(entry["log_level"], level);
+                assert_eq!(entry["log_message"], "no such customer");
             }
         }
     }
@@ -770,6 +769,26 @@ async fn every_answer_of_a_limited_door_says_what_is_left_and_a_429_when_it_begi
         assert!(number("x-ratelimit-reset: ") >= least, "{second}");
         assert_eq!(number("x-ratelimit-reset: ") <= 60, reset == RateReset::FromNow);
     }
+}
+
+#[tokio::test]
+async fn a_body_is_as_long_as_it_was_announced_or_it_is_not_stored() {
+    let simulator = start(SimulatorOptions::default()).await;
+    let line = "POST /hook/door HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+    let chunked = format!("{line}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+    assert!(head(&simulator, &chunked).await.starts_with("http/1.1 200"));
+    let long = format!("{line}Content-Length: 2\r\n\r\n{{}}}}");
+    assert!(head(&simulator, &long).await.starts_with("http/1.1 200"));
+    let mut stream = TcpStream::connect(simulator.addr()).await.unwrap();
+    stream.write_all(format!("{line}Content-Length: 3\r\n\r\n{{}}").as_bytes()).await.unwrap();
+    drop(stream);
+    while simulator.seen().broken_off == 0 {
+        tokio::task::yield_now().await;
+    }
+    let seen = simulator.seen();
+    let announced: Vec<_> = seen.payloads.iter().map(|it| (it.announced_bytes, it.bytes)).collect();
+    assert_eq!(announced, [(None, 2), (Some(2), 2)]);
+    assert_eq!(seen.unannounced, 1);
 }
 
 #[tokio::test]
