@@ -11,9 +11,7 @@ use super::rules::Rule;
 use crate::model::secret::Secret;
 
 /// The doors, each with its own count, and its own rate if it has one.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Door {
     /// The token endpoint, `/oauth/token`.
@@ -31,7 +29,6 @@ pub enum Door {
     /// A plain door that takes anything, `/hook/{name}`.
     Hook,
     /// Every other path: 404.
-    #[default]
     Nowhere,
 }
 

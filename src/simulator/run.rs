@@ -120,12 +120,13 @@ pub(super) fn begin(
 pub(super) fn end_all(state: &State, ends: RunEnd, reason: Option<&str>) -> usize {
     let now = now_millis();
     let mut inner = state.inner();
-    let open = inner.runs.iter_mut().filter(|run| !run.is_over(now));
-    open.map(|run| {
+    let mut count = 0;
+    for run in inner.runs.iter_mut().filter(|run| !run.is_over(now)) {
         run.begins_at_ms = run.begins_at_ms.min(now);
         (run.ends_at_ms, run.ends, run.reason) = (now, ends, reason.map(Box::from));
-    })
-    .count()
+        count += 1;
+    }
+    count
 }
 
 pub(super) async fn answer(
