@@ -1,45 +1,68 @@
-//! One request: what it is for, whether it is let in, what becomes of its body.
+//! One request: what it is for, what the rules want, how it is answered.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use tokio::time::{Duration, Instant};
+use hyper::{Request, StatusCode};
+use tokio::time::Duration;
 
-use super::oauth::{self, Bearer};
-use super::record::Payload;
+use super::answer::{Cut, Response, message, not_found, status_of, too_large, typed};
+use super::body::{self, Read, Wanted, swallow};
+use super::caller::use_token;
+use super::options::Door;
+use super::pace::{self, Pace};
+use super::record::{Payload, Started};
 use super::rules::{self, Act, View};
-use super::{Inner, Rule, State, hang};
-use crate::model::file::Digest;
+use super::{Inner, State, flow, hang, inbound, login, oauth, pages, run, webhook};
 
-pub(super) type Response = hyper::Response<Full<Bytes>>;
+/// How much of a body is read of which nothing is wanted.
+const UNWANTED_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Ends the connection without an answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Cut {
-    #[error("cut on purpose")]
-    OnPurpose,
-    #[error("the sender went away")]
-    BySender,
+/// What a path leads to.
+enum Road<'a> {
+    Token,
+    Login,
+    Inbound { company: &'a str, vanity: &'a str },
+    Start { flow: &'a str, rest: &'a [&'a str] },
+    Runs { rest: &'a [&'a str] },
+    Webhook { id: &'a str, environment: Option<&'a str> },
+    Hook { name: &'a str },
+    Nowhere,
 }
 
-/// A body that is not kept: what is remembered of it.
-struct Read {
-    sha256: Digest,
-    bytes: u64,
-    found: Vec<String>,
-    kept: Option<Bytes>,
-}
+impl<'a> Road<'a> {
+    fn of(parts: &'a [&'a str], company: &str) -> Self {
+        match parts {
+            ["oauth", "token"] => Self::Token,
+            ["api", "v1", "login"] | ["fabric", "api", "login"] => Self::Login,
+            ["v1", company, vanity] => Self::Inbound { company, vanity },
+            ["api", "v1", "flows", flow, rest @ ..] => Self::Start { flow, rest },
+            ["api", "v1", "flow-runs", rest @ ..] => Self::Runs { rest },
+            ["api", "v1", of, id] if *of == company => Self::Webhook { id, environment: None },
+            ["api", "v1", of, id, environment] if *of == company => {
+                Self::Webhook { id, environment: Some(environment) }
+            }
+            ["hook", name] => Self::Hook { name },
+            _ => Self::Nowhere,
+        }
+    }
 
-enum Reading {
-    Done(Read),
-    TooLarge,
+    fn door(&self) -> (Door, &'a str) {
+        match self {
+            Self::Token => (Door::Token, ""),
+            Self::Login => (Door::Login, ""),
+            Self::Inbound { vanity, .. } => (Door::Inbound, vanity),
+            Self::Start { flow, .. } => (Door::Start, flow),
+            Self::Runs { rest } => (Door::Runs, rest.first().copied().unwrap_or("")),
+            Self::Webhook { id, .. } => (Door::Webhook, id),
+            Self::Hook { name } => (Door::Hook, name),
+            Self::Nowhere => (Door::Nowhere, ""),
+        }
+    }
 }
 
 pub(super) async fn answer(
@@ -48,30 +71,54 @@ pub(super) async fn answer(
 ) -> Result<Response, Cut> {
     let (head, body) = request.into_parts();
     if let Some(page) = head.uri.path().strip_prefix("/_simulator/") {
-        return pages(page, &head, body, state).await;
+        return pages::answer(page, &head, body, state).await;
     }
-    {
-        let mut inner = state.inner();
-        inner.seen.requests += 1;
-        inner.in_flight += 1;
-        inner.seen.concurrency_peak = inner.seen.concurrency_peak.max(inner.in_flight);
-    }
-    let _leaves = Leaves(state);
     let path = head.uri.path().to_owned();
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let answered = match parts.as_slice() {
-        ["oauth", "token"] => token(&head, body, state).await,
-        ["v1", company, vanity] => inbound(&head, body, state, company, vanity).await,
-        ["hook", name] => admit(&head, body, state, name, None).await,
-        _ => Ok(message(StatusCode::NOT_FOUND, "Not Found")),
+    let road = Road::of(&parts, &state.options.company);
+    let (door, place) = road.door();
+    let in_flight = {
+        let mut inner = state.inner();
+        inner.seen.requests += 1;
+        inner.seen.doors.entry(door).or_default().requests += 1;
+        inner.in_flight += 1;
+        inner.seen.concurrency_peak = inner.seen.concurrency_peak.max(inner.in_flight);
+        inner.in_flight
     };
+    let _leaves = Leaves(state);
+    let visit = Visit { door, place, path: &path, head: &head, state };
+    let answered = match pace::crowded(state, in_flight) {
+        Some(answer) => visit.turn_away(body, UNWANTED_MAX_BYTES, answer).await,
+        None => enter(&visit, road, body).await,
+    };
+    if answered.is_ok() && !state.options.latency.is_zero() {
+        tokio::time::sleep(state.options.latency).await;
+    }
     let mut inner = state.inner();
+    let seen = &mut inner.seen;
     match &answered {
-        Ok(answer) => *inner.seen.by_status.entry(answer.status().as_u16()).or_default() += 1,
-        Err(Cut::OnPurpose) => inner.seen.cut += 1,
-        Err(Cut::BySender) => inner.seen.broken_off += 1,
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            *seen.by_status.entry(status).or_default() += 1;
+            *seen.doors.entry(door).or_default().by_status.entry(status).or_default() += 1;
+        }
+        Err(Cut::OnPurpose) => seen.cut += 1,
+        Err(Cut::BySender) => seen.broken_off += 1,
     }
     answered
+}
+
+async fn enter(visit: &Visit<'_>, road: Road<'_>, body: Incoming) -> Result<Response, Cut> {
+    match road {
+        Road::Token => oauth::answer(visit, body).await,
+        Road::Login => login::answer(visit, body).await,
+        Road::Inbound { company, .. } => inbound::answer(visit, company, body).await,
+        Road::Start { rest, .. } => flow::answer(visit, rest, body).await,
+        Road::Runs { rest } => run::answer(visit, rest, body).await,
+        Road::Webhook { environment, .. } => webhook::answer(visit, environment, body).await,
+        Road::Hook { .. } => inbound::hook(visit, body).await,
+        Road::Nowhere => visit.turn_away(body, UNWANTED_MAX_BYTES, not_found()).await,
+    }
 }
 
 /// Counts a request out, also one whose sender went away.
@@ -83,331 +130,181 @@ impl Drop for Leaves<'_> {
     }
 }
 
-async fn token(head: &Parts, body: Incoming, state: &State) -> Result<Response, Cut> {
-    state.inner().seen.token_requests += 1;
-    let body = collect(body).await?;
-    Ok(oauth::answer(state, head, &body))
+/// One request at one door.
+pub(super) struct Visit<'a> {
+    pub(super) door: Door,
+    /// The vanity, the flow's, run's or webhook's id, or the name of the plain door.
+    pub(super) place: &'a str,
+    pub(super) path: &'a str,
+    pub(super) head: &'a Parts,
+    pub(super) state: &'a State,
 }
 
-/// The inbound API lets nobody in without a token, and reads no body that is too large.
-async fn inbound(
-    head: &Parts,
-    body: Incoming,
-    state: &State,
-    company: &str,
-    vanity: &str,
-) -> Result<Response, Cut> {
-    let options = &state.options;
-    if content_length(head) > options.body_max_bytes {
-        return Ok(too_large());
+/// What the rules made of a request.
+pub(super) enum Admitted {
+    /// It has its answer already.
+    Answered(Response),
+    /// Its body was read; then this is to happen.
+    In(Act, Read),
+}
+
+impl Visit<'_> {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name).and_then(|value| value.to_str().ok())
     }
-    if head.method != Method::POST {
-        let text = "The method is not supported for this route. Supported methods: POST.";
-        return Ok(message(StatusCode::METHOD_NOT_ALLOWED, text));
+
+    /// Counts against the rate of the door.
+    ///
+    /// # Errors
+    /// The answer to a request that comes too early.
+    pub(super) fn enter(&self) -> Result<Option<Pace>, Response> {
+        pace::enter(self.state, self.door)
     }
-    let bearer = state.inner().bearer(head, options.token_uses_max);
-    match bearer {
-        Bearer::Good => {}
-        Bearer::Unknown => {
-            swallow(body, options.body_max_bytes).await?;
-            return Ok(message(StatusCode::UNAUTHORIZED, "Unauthenticated."));
+
+    /// Answers a request whose body is of no interest, when the body is there.
+    pub(super) async fn turn_away(
+        &self,
+        body: Incoming,
+        most: u64,
+        answer: Response,
+    ) -> Result<Response, Cut> {
+        swallow(body, most).await?;
+        Ok(answer)
+    }
+
+    /// A request that was let in: rules first, then its body.
+    pub(super) async fn admit(&self, body: Incoming, wanted: Wanted<'_>) -> Result<Admitted, Cut> {
+        let options = &self.state.options;
+        let takes_payloads = self.door.takes_payloads();
+        if takes_payloads && let Some(name) = self.header(&options.name_header) {
+            self.state.inner().seen.count_name(name);
         }
-        Bearer::WithoutScope => {
-            swallow(body, options.body_max_bytes).await?;
-            return Ok(message(StatusCode::FORBIDDEN, "Invalid scope(s) provided."));
+        let early = self.act(None);
+        match &early {
+            Some(Act::AnswerEarly { status }) => {
+                let text = "Answered before the body was read.";
+                let mut answer = message(status_of(*status), text);
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return Ok(Admitted::Answered(answer));
+            }
+            Some(Act::HangUnread) => match hang(self.state).await {},
+            Some(Act::CutMidBody) => {
+                swallow(body, content_length(self.head) / 2).await?;
+                return Err(Cut::OnPurpose);
+            }
+            _ => {}
         }
-    }
-    let pace = state.inner().pace(options.rate);
-    if let Some(Pace { wait: Some(wait), limit, .. }) = pace {
-        swallow(body, options.body_max_bytes).await?;
-        let mut answer = message(StatusCode::TOO_MANY_REQUESTS, "Too Many Attempts.");
-        let headers = answer.headers_mut();
-        let seconds = wait.as_secs().max(1);
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        headers.insert("x-ratelimit-limit", HeaderValue::from(limit));
-        headers.insert("x-ratelimit-remaining", HeaderValue::from(0));
-        headers.insert("x-ratelimit-reset", HeaderValue::from(seconds));
-        return Ok(answer);
-    }
-    let is_known = match &options.vanities {
-        Some(vanities) => vanities.contains(vanity),
-        None => is_vanity(vanity),
-    };
-    if company != options.company || !is_known {
-        swallow(body, options.body_max_bytes).await?;
-        return Ok(message(StatusCode::NOT_FOUND, "Not Found"));
-    }
-    let mut answer = admit(head, body, state, vanity, Some(options.body_max_bytes)).await?;
-    if let Some(pace) = pace {
-        let headers = answer.headers_mut();
-        headers.insert("x-ratelimit-limit", HeaderValue::from(pace.limit));
-        headers.insert("x-ratelimit-remaining", HeaderValue::from(pace.remaining));
-    }
-    Ok(answer)
-}
-
-fn is_vanity(text: &str) -> bool {
-    let is_fit = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
-    };
-    (3..=36).contains(&text.len()) && text.bytes().all(is_fit)
-}
-
-#[derive(Clone, Copy)]
-struct Pace {
-    limit: u32,
-    remaining: u32,
-    wait: Option<Duration>,
-}
-
-impl Inner {
-    /// Counts a request against the rate limit.
-    fn pace(&mut self, rate: Option<(u32, Duration)>) -> Option<Pace> {
-        let (limit, span) = rate?;
-        let now = Instant::now();
-        let (since, count) = match self.window {
-            Some((since, count)) if now < since + span => (since, count),
-            _ => (now, 0),
+        let is_kept = wanted.is_kept || options.keep_bodies && takes_payloads;
+        let Some(read) = body::read(body, self.state, Wanted { is_kept, ..wanted }).await? else {
+            return Ok(Admitted::Answered(too_large()));
         };
-        let count = count.saturating_add(1);
-        self.window = Some((since, count));
-        let wait = (count > limit).then(|| (since + span).saturating_duration_since(now));
-        Some(Pace { limit, remaining: limit.saturating_sub(count), wait })
+        let act = early.or_else(|| self.act(Some(&read.found))).unwrap_or_default();
+        if let Act::Slow { millis } = act {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        Ok(Admitted::In(act, read))
     }
-}
 
-/// A request that was let in: rules first, then the ordinary.
-async fn admit(
-    head: &Parts,
-    body: Incoming,
-    state: &State,
-    vanity: &str,
-    bytes_max: Option<u64>,
-) -> Result<Response, Cut> {
-    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let (name, key) = (text(&state.options.name_header), text(&state.options.key_header));
-    if let Some(name) = name {
-        state.inner().seen.count_name(name);
-    }
-    let act = |found: Option<&[String]>| {
-        let mut inner = state.inner();
+    fn act(&self, found: Option<&[String]>) -> Option<Act> {
+        let options = &self.state.options;
+        let mut inner = self.state.inner();
         let Inner { seen, rules, tally, .. } = &mut *inner;
-        let tokens_issued = seen.tokens_issued;
-        let view = View { vanity, name, key, bytes: content_length(head), tokens_issued, found };
+        let view = View {
+            door: self.door,
+            path: self.path,
+            vanity: self.place,
+            name: self.header(&options.name_header),
+            key: self.header(&options.key_header),
+            bytes: content_length(self.head),
+            tokens_issued: seen.tokens_issued,
+            found,
+        };
         rules::act(rules, tally, &view)
-    };
-    let early = act(None);
-    match &early {
-        Some(Act::AnswerEarly { status }) => {
-            let mut answer = message(status_of(*status), "Answered before the body was read.");
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return Ok(answer);
-        }
-        Some(Act::HangUnread) => match hang(state).await {},
-        Some(Act::CutMidBody) => {
-            swallow(body, content_length(head) / 2).await?;
-            return Err(Cut::OnPurpose);
-        }
-        _ => {}
     }
-    let read = match read(body, state, bytes_max).await? {
-        Reading::Done(read) => read,
-        Reading::TooLarge => return Ok(too_large()),
-    };
-    let act = early.or_else(|| act(Some(&read.found))).unwrap_or_default();
-    if let Act::Slow { millis } = act {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-    let stores = matches!(
-        act,
-        Act::Store
-            | Act::Slow { .. }
-            | Act::StoreThenAnswer { .. }
-            | Act::StoreThenCut
-            | Act::StoreThenHang
-    );
-    if stores {
-        store(state, head, vanity, (name, key), read);
-    }
-    conclude(act, state).await
-}
 
-async fn conclude(act: Act, state: &State) -> Result<Response, Cut> {
-    match act {
-        Act::Store | Act::Slow { .. } => {
-            Ok(message(StatusCode::OK, "Payload stored successfully."))
+    /// Keeps what there is to know of a payload.
+    pub(super) fn store(&self, read: Read, environment: Option<&str>, start: Option<Box<Started>>) {
+        use_token(self.state, self.head);
+        let options = &self.state.options;
+        let announced_bytes = self.header(CONTENT_LENGTH.as_str()).and_then(|it| it.parse().ok());
+        let payload = Payload {
+            door: self.door,
+            vanity: Box::from(self.place),
+            method: Box::from(self.head.method.as_str()),
+            key: self.header(&options.key_header).map(Box::from),
+            name: self.header(&options.name_header).map(Box::from),
+            sha256: read.sha256,
+            bytes: read.bytes,
+            announced_bytes,
+            content_type: Box::from(self.header(CONTENT_TYPE.as_str()).unwrap_or_default()),
+            is_json: is_json(self.head),
+            environment: environment.map(Box::from),
+            start,
+        };
+        let mut inner = self.state.inner();
+        inner.seen.accepted += 1;
+        inner.seen.accepted_bytes += read.bytes;
+        inner.seen.unannounced += u64::from(announced_bytes.is_none() && read.bytes > 0);
+        if inner.seen.payloads.len() < options.payloads_max {
+            inner.seen.payloads.push(payload);
+            inner.bodies.extend(read.kept.filter(|_| options.keep_bodies));
         }
-        Act::StoreThenAnswer { status } | Act::AnswerEarly { status } => {
-            Ok(message(status_of(status), "Answered by a rule of the simulator."))
-        }
-        Act::StoreThenCut | Act::CutMidBody => Err(Cut::OnPurpose),
-        Act::StoreThenHang | Act::Hang | Act::HangUnread => match hang(state).await {},
-        Act::Answer { status, message: text, retry_after } => {
-            let text = text.as_deref().unwrap_or("Answered by a rule of the simulator.");
-            let mut answer = message(status_of(status), text);
-            if let Some(seconds) = retry_after {
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+
+    /// Does what is ordinary if the act wants that, and answers as it wants.
+    pub(super) async fn finish(
+        &self,
+        act: Act,
+        ordinary: impl FnOnce(&Act) -> Response,
+    ) -> Result<Response, Cut> {
+        let by_rule = "Answered by a rule of the simulator.";
+        let answer = act.stores().then(|| ordinary(&act));
+        match act {
+            Act::Store | Act::Slow { .. } | Act::OddToken { .. } | Act::Run { .. } => {
+                answer.ok_or(Cut::OnPurpose)
             }
-            Ok(answer)
-        }
-        Act::Html => {
-            let page = "<!DOCTYPE html><html><title>Sign in</title><p>Please sign in.</html>";
-            let mut answer = hyper::Response::new(Full::from(page));
-            let html = HeaderValue::from_static("text/html; charset=utf-8");
-            answer.headers_mut().insert(CONTENT_TYPE, html);
-            Ok(answer)
-        }
-        Act::Redirect => {
-            let mut answer = message(StatusCode::FOUND, "Found");
-            answer.headers_mut().insert(LOCATION, HeaderValue::from_static("/login"));
-            Ok(answer)
-        }
-    }
-}
-
-fn store(
-    state: &State,
-    head: &Parts,
-    vanity: &str,
-    (name, key): (Option<&str>, Option<&str>),
-    read: Read,
-) {
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default();
-    let payload = Payload {
-        vanity: Box::from(vanity),
-        key: key.map(Box::from),
-        name: name.map(Box::from),
-        sha256: read.sha256,
-        bytes: read.bytes,
-        is_json: content_type.contains("/json") || content_type.contains("+json"),
-    };
-    let mut inner = state.inner();
-    inner.use_token(head);
-    inner.seen.accepted += 1;
-    inner.seen.accepted_bytes += read.bytes;
-    if inner.seen.payloads.len() < state.options.payloads_max {
-        inner.seen.payloads.push(payload);
-        inner.bodies.extend(read.kept);
-    }
-}
-
-/// Reads a body to its end without keeping it, looking for what the rules look for.
-async fn read(mut body: Incoming, state: &State, bytes_max: Option<u64>) -> Result<Reading, Cut> {
-    let wanted: Vec<String> =
-        state.inner().rules.iter().filter_map(|rule| rule.when.contains.clone()).collect();
-    let overlap = wanted.iter().map(String::len).max().unwrap_or(0);
-    let mut hasher = Sha256::new();
-    let mut bytes = 0;
-    let mut found = Vec::new();
-    let mut window = BytesMut::new();
-    let mut kept = state.options.keep_bodies.then(BytesMut::new);
-    while let Some(frame) = body.frame().await {
-        let Ok(chunk) = frame.map_err(|_| Cut::BySender)?.into_data() else { continue };
-        bytes += chunk.len() as u64;
-        if bytes_max.is_some_and(|max| bytes > max) {
-            return Ok(Reading::TooLarge);
-        }
-        hasher.update(&chunk);
-        if let Some(kept) = &mut kept {
-            kept.extend_from_slice(&chunk);
-        }
-        if overlap > 0 {
-            window.extend_from_slice(&chunk);
-            for text in &wanted {
-                if !found.contains(text) && holds(&window, text.as_bytes()) {
-                    found.push(text.clone());
+            Act::StoreThenAnswer { status } | Act::AnswerEarly { status } => {
+                Ok(message(status_of(status), by_rule))
+            }
+            Act::StoreThenCut | Act::CutMidBody => Err(Cut::OnPurpose),
+            Act::StoreThenHang | Act::Hang | Act::HangUnread => match hang(self.state).await {},
+            Act::Answer { status, message: text, retry_after } => {
+                let mut answer = message(status_of(status), text.as_deref().unwrap_or(by_rule));
+                if let Some(seconds) = retry_after {
+                    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 }
+                Ok(answer)
             }
-            let keep_from = window.len().saturating_sub(overlap);
-            window = window.split_off(keep_from);
+            Act::Html => {
+                let page = "<!DOCTYPE html><html><title>Sign in</title><p>Please sign in.</html>";
+                Ok(typed(StatusCode::OK, "text/html; charset=utf-8", page))
+            }
+            Act::Redirect => {
+                let mut answer = message(StatusCode::FOUND, "Found");
+                answer.headers_mut().insert(LOCATION, HeaderValue::from_static("/login"));
+                Ok(answer)
+            }
+            Act::Reply { status, content_type, body, headers, .. } => {
+                let mut answer = typed(status_of(status), &content_type, body);
+                for (name, value) in headers {
+                    let pair = (HeaderName::try_from(name), HeaderValue::try_from(value));
+                    if let (Ok(name), Ok(value)) = pair {
+                        answer.headers_mut().insert(name, value);
+                    }
+                }
+                Ok(answer)
+            }
         }
     }
-    let sha256 = Digest(hasher.finalize().into());
-    Ok(Reading::Done(Read { sha256, bytes, found, kept: kept.map(BytesMut::freeze) }))
 }
 
-fn holds(bytes: &[u8], text: &[u8]) -> bool {
-    text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
+/// Whether `Content-Type` says JSON.
+pub(super) fn is_json(head: &Parts) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|text| text.contains("/json") || text.contains("+json"))
 }
 
-/// Reads up to so many bytes and drops them.
-async fn swallow(mut body: Incoming, bytes_max: u64) -> Result<(), Cut> {
-    let mut bytes = 0;
-    while bytes < bytes_max
-        && let Some(frame) = body.frame().await
-    {
-        if let Ok(chunk) = frame.map_err(|_| Cut::BySender)?.into_data() {
-            bytes += chunk.len() as u64;
-        }
-    }
-    Ok(())
-}
-
-async fn collect(body: Incoming) -> Result<Bytes, Cut> {
-    let limited = http_body_util::Limited::new(body, 1024 * 1024);
-    Ok(limited.collect().await.map_err(|_| Cut::BySender)?.to_bytes())
-}
-
-/// The simulator's own pages: `seen`, `counts`, `rules`, `revoke`, `stop`.
-async fn pages(page: &str, head: &Parts, body: Incoming, state: &State) -> Result<Response, Cut> {
-    let body = collect(body).await?;
-    let answer = match (&head.method, page) {
-        (&Method::GET, "seen") => {
-            let seen = state.inner().seen.clone();
-            json_answer(StatusCode::OK, &seen)
-        }
-        (&Method::GET, "counts") => {
-            let counts = state.inner().seen.counts();
-            json_answer(StatusCode::OK, &counts)
-        }
-        (&Method::GET, "rules") => {
-            let rules = state.inner().rules.clone();
-            json_answer(StatusCode::OK, &rules)
-        }
-        (&Method::POST, "rules") => match serde_json::from_slice::<Vec<Rule>>(&body) {
-            Ok(rules) => {
-                state.inner().set_rules(rules);
-                message(StatusCode::OK, "Rules set.")
-            }
-            Err(error) => message(StatusCode::BAD_REQUEST, &error.to_string()),
-        },
-        (&Method::POST, "revoke") => {
-            state.inner().tokens.clear();
-            message(StatusCode::OK, "All tokens have ended.")
-        }
-        (&Method::POST, "stop") => {
-            state.stopped.cancel();
-            message(StatusCode::OK, "Stopped.")
-        }
-        _ => message(StatusCode::NOT_FOUND, "There is seen, counts, rules, revoke and stop."),
-    };
-    Ok(answer)
-}
-
-fn content_length(head: &Parts) -> u64 {
+pub(super) fn content_length(head: &Parts) -> u64 {
     let text = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn status_of(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-}
-
-fn too_large() -> Response {
-    let mut answer = message(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large.");
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
-}
-
-fn message(status: StatusCode, text: &str) -> Response {
-    json_answer(status, &json!({ "message": text }))
-}
-
-pub(super) fn json_answer<T: serde::Serialize>(status: StatusCode, body: &T) -> Response {
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut answer = hyper::Response::new(Full::from(body));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
 }

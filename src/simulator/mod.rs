@@ -1,20 +1,37 @@
 //! A stand-in for the Patchworks APIs on loopback, as strict as what is known of them.
 //!
-//! It serves the token endpoint (`/oauth/token`), the inbound API (`/v1/{company}/{vanity}`), a
-//! plain door (`/hook/{name}`, any method) and its own pages below `/_simulator/`. Like the real
-//! inbound API it stores what it gets and does not look whether that is JSON. Faults are ordered by
+//! Its doors: the token endpoint (`/oauth/token`), the login (`/api/v1/login`), the inbound API
+//! (`/v1/{company}/{vanity}`), the Start API (`/api/v1/flows/{flow}/…`), what the Core API says of
+//! runs (`/api/v1/flow-runs…`), webhooks and callbacks (`/api/v1/{company}/{id}`), a plain door
+//! (`/hook/{name}`, any method) and its own pages below `/_simulator/`. Like the real inbound API
+//! it stores what it gets there and does not look whether that is JSON. Faults are ordered by
 //! [`Rule`]s that look at the request, never by a list that is used up, so that a file sent again
 //! gets the answer that a real server would give.
 //!
-//! Of each accepted payload it keeps digest, length and key; bodies only when asked.
+//! Of each accepted payload it keeps digest, length and key; bodies only when asked. Credentials,
+//! signatures and queries it neither records nor logs.
 #![expect(clippy::disallowed_methods, reason = "a server of its own: it waits on request")]
 
+mod answer;
+mod body;
+mod caller;
+mod document;
 mod door;
+mod flow;
+mod hmac;
+mod inbound;
+mod login;
 mod oauth;
+mod options;
+mod pace;
+mod pages;
 mod record;
 mod rules;
+mod run;
+mod text;
+mod webhook;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,71 +46,19 @@ use tokio_util::sync::CancellationToken;
 use crate::model::secret::Secret;
 
 pub use oauth::TokenWay;
-pub use record::{Payload, Seen};
-pub use rules::{Act, Match, Per, Rule};
+pub use options::{
+    Door, HmacEncoding, HmacOptions, IdForm, LoginOptions, RateReset, RunEnd, RunForm,
+    SimulatorOptions, StartOptions, TimeForm, WebhookOptions,
+};
+pub use record::{DoorSeen, Payload, Seen, Started};
+pub use rules::{Act, Match, OddToken, Per, Rule};
+pub use run::Run;
 
-use oauth::Issued;
+use caller::Issued;
 use rules::Tally;
 
 /// What a connection reads ahead; hyper's own choice is 400 KB.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
-
-/// What the simulator is to be.
-#[derive(Clone, Debug)]
-pub struct SimulatorOptions {
-    /// Port on 127.0.0.1; 0 takes a free one.
-    pub port: u16,
-    /// The one company it knows.
-    pub company: String,
-    /// The vanities it knows; `None`: every well-formed one.
-    pub vanities: Option<BTreeSet<String>>,
-    /// The client id it accepts.
-    pub client_id: String,
-    /// The secret it accepts.
-    pub client_secret: Secret,
-    /// How a token may be asked for.
-    pub token_ways: BTreeSet<TokenWay>,
-    /// How long a token lives.
-    pub token_lifetime: Duration,
-    /// After how many accepted payloads a token ends early; `None` for never.
-    pub token_uses_max: Option<u64>,
-    /// Largest body of the inbound API in bytes.
-    pub body_max_bytes: u64,
-    /// Requests of the inbound API in a span of time; `None` for no limit.
-    pub rate: Option<(u32, Duration)>,
-    /// The header by which a sender names the file.
-    pub name_header: String,
-    /// The header that holds the idempotency key.
-    pub key_header: String,
-    /// Whether bodies are kept. All of them, in memory: for small tests only.
-    pub keep_bodies: bool,
-    /// How many payloads are kept on record; later ones are counted only.
-    pub payloads_max: usize,
-    /// What goes wrong.
-    pub rules: Vec<Rule>,
-}
-
-impl Default for SimulatorOptions {
-    fn default() -> Self {
-        Self {
-            port: 0,
-            company: "demo".to_owned(),
-            vanities: None,
-            client_id: "demo-client".to_owned(),
-            client_secret: Secret::new("demo-secret"),
-            token_ways: TokenWay::ALL.into(),
-            token_lifetime: Duration::from_hours(24),
-            token_uses_max: None,
-            body_max_bytes: 8_000_000,
-            rate: None,
-            name_header: "x-file-name".to_owned(),
-            key_header: "idempotency-key".to_owned(),
-            keep_bodies: false,
-            payloads_max: 1_000_000,
-            rules: Vec::new(),
-        }
-    }
-}
 
 /// Why there is no simulator.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +82,9 @@ pub struct Simulator {
 #[derive(Debug)]
 struct State {
     options: SimulatorOptions,
+    /// Below the number of every run, so that those of an earlier simulator are not taken for its
+    /// own: the time of its start.
+    runs_from: u64,
     stopped: CancellationToken,
     inner: Mutex<Inner>,
 }
@@ -128,8 +96,10 @@ struct Inner {
     rules: Vec<Rule>,
     tally: Tally,
     tokens: BTreeMap<String, Issued>,
+    runs: Vec<Run>,
+    is_client_revoked: bool,
     in_flight: u64,
-    window: Option<(tokio::time::Instant, u32)>,
+    windows: BTreeMap<Door, (tokio::time::Instant, u32)>,
 }
 
 impl State {
@@ -151,6 +121,7 @@ impl Simulator {
         let inner = Inner { rules: options.rules.clone(), ..Inner::default() };
         let state = Arc::new(State {
             options,
+            runs_from: run::now_millis(),
             stopped: CancellationToken::new(),
             inner: Mutex::new(inner),
         });
@@ -182,6 +153,46 @@ impl Simulator {
         format!("http://{}/v1", self.addr)
     }
 
+    /// Where a login is sent to.
+    #[must_use]
+    pub fn login_url(&self) -> String {
+        format!("http://{}/api/v1/login", self.addr)
+    }
+
+    /// The `start_url` of the Start API.
+    #[must_use]
+    pub fn start_url(&self) -> String {
+        format!("http://{}/api/v1", self.addr)
+    }
+
+    /// The `core_url` of the Core API.
+    #[must_use]
+    pub fn core_url(&self) -> String {
+        format!("http://{}/api/v1", self.addr)
+    }
+
+    /// The URL of a webhook, with its signature: as secret as that is.
+    #[must_use]
+    pub fn webhook_url(&self, id: &str) -> Secret {
+        let SimulatorOptions { company, webhook, .. } = &self.state.options;
+        let signature = webhook.signature.reveal();
+        let address = self.addr;
+        Secret::new(format!(
+            "http://{address}/api/v1/{company}/{id}?patchworks_signature={signature}"
+        ))
+    }
+
+    /// The runs that were started, in the order of their numbers.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Run> {
+        self.state.inner().runs.clone()
+    }
+
+    /// Ends every run that has not ended, now and in that way. Says how many.
+    pub fn end_runs(&self, ends: RunEnd, reason: Option<&str>) -> usize {
+        run::end_all(&self.state, ends, reason)
+    }
+
     /// Everything it has seen so far.
     #[must_use]
     pub fn seen(&self) -> Seen {
@@ -203,6 +214,12 @@ impl Simulator {
     /// Replaces all rules; what was counted for the old ones is forgotten.
     pub fn set_rules(&self, rules: Vec<Rule>) {
         self.state.inner().set_rules(rules);
+    }
+
+    /// Takes the client's right away: no token for it any more, and those it has are ended.
+    pub fn revoke_client(&self) {
+        self.state.inner().is_client_revoked = true;
+        self.revoke_tokens();
     }
 
     /// Ends every token that was given out.

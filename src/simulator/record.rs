@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use super::options::Door;
 use crate::model::file::Digest;
 
 /// How many names are counted one by one.
@@ -14,9 +15,9 @@ const NAMES_MAX: usize = 1_000;
 pub struct Seen {
     /// Requests of all kinds but those of `/_simulator/`.
     pub requests: u64,
-    /// Requests for a token, refused ones too.
+    /// Requests for a token at the token endpoint, refused ones too.
     pub token_requests: u64,
-    /// Tokens given out.
+    /// Tokens given out, those of logins too.
     pub tokens_issued: u64,
     /// Payloads stored.
     pub accepted: u64,
@@ -30,6 +31,14 @@ pub struct Seen {
     pub broken_off: u64,
     /// Most requests that were in flight at once.
     pub concurrency_peak: u64,
+    /// The same by door.
+    pub doors: BTreeMap<Door, DoorSeen>,
+    /// Runs that were started.
+    pub runs_started: u64,
+    /// Starts that were accepted without what their body held, because it was no envelope.
+    pub payloads_ignored: u64,
+    /// Payloads stored that came without a `Content-Length`.
+    pub unannounced: u64,
     /// Requests that were let in, by the file's name, for the first names that came.
     pub by_name: BTreeMap<Box<str>, u64>,
     /// The stored payloads, in the order of their acceptance.
@@ -42,6 +51,7 @@ impl Seen {
     pub fn counts(&self) -> Self {
         Self {
             by_status: self.by_status.clone(),
+            doors: self.doors.clone(),
             by_name: BTreeMap::new(),
             payloads: Vec::new(),
             ..*self
@@ -58,11 +68,32 @@ impl Seen {
     }
 }
 
+/// What one door has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DoorSeen {
+    /// Requests.
+    pub requests: u64,
+    /// Answers by status.
+    pub by_status: BTreeMap<u16, u64>,
+}
+
+impl DoorSeen {
+    /// Answers of 429.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.by_status.get(&429).copied().unwrap_or(0)
+    }
+}
+
 /// One stored payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Payload {
-    /// The vanity, or the name of the plain door.
+    /// Where it came in.
+    pub door: Door,
+    /// The vanity, the flow's or webhook's id, or the name of the plain door.
     pub vanity: Box<str>,
+    /// The method of the request.
+    pub method: Box<str>,
     /// The idempotency key.
     pub key: Option<Box<str>>,
     /// The file's name, where a header has it.
@@ -72,10 +103,49 @@ pub struct Payload {
     pub sha256: Digest,
     /// Its length.
     pub bytes: u64,
+    /// Its length as `Content-Length` announced it.
+    pub announced_bytes: Option<u64>,
+    /// Its type; empty if none was given.
+    pub content_type: Box<str>,
     /// Whether `Content-Type` says JSON. If not, the real inbound API stores an empty payload.
     pub is_json: bool,
+    /// The virtual environment, by number (Start API) or prefix (webhook).
+    pub environment: Option<Box<str>>,
+    /// What only starts of a flow have.
+    pub start: Option<Box<Started>>,
+}
+
+/// What a start of a flow has besides its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Started {
+    /// The last parts of the path: `start`, or `manual`.
+    pub trigger: Box<str>,
+    /// Whether the body was the payload itself.
+    pub is_raw: bool,
+    /// The version asked for.
+    pub version: Option<Box<str>>,
+    /// The flow variables, as they were sent.
+    pub variables: Option<Box<str>>,
+    /// The id of its run.
+    pub run: Box<str>,
+    /// SHA-256 of what the flow gets: of an envelope the string in it, unescaped; of a raw body the
+    /// body. `None`: it gets nothing.
+    #[serde(serialize_with = "hex_if_any")]
+    pub payload_sha256: Option<Digest>,
+    /// Its length.
+    pub payload_bytes: u64,
+    /// Whether there was a body, but no envelope: the flow gets nothing of it.
+    pub is_payload_ignored: bool,
 }
 
 fn hex<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(digest)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
+fn hex_if_any<S: Serializer>(digest: &Option<Digest>, serializer: S) -> Result<S::Ok, S::Error> {
+    match digest {
+        Some(digest) => serializer.collect_str(digest),
+        None => serializer.serialize_none(),
+    }
 }

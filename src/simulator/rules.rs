@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::options::{Door, RunEnd};
+
 /// One fault: which requests it meets and what happens to them. The first rule that fits wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,11 +23,16 @@ pub struct Rule {
     pub act: Act,
 }
 
-/// Which requests a rule meets: everything that is given must fit.
+/// Which requests a rule meets: everything that is given must fit. Without `door` and `path` it
+/// meets requests that bring payloads, not those for tokens or runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
-    /// The vanity, or the name of the plain door.
+    /// The door.
+    pub door: Option<Door>,
+    /// How the path begins, without the query.
+    pub path: Option<String>,
+    /// The vanity, the flow's, run's or webhook's id, or the name of the plain door.
     pub vanity: Option<String>,
     /// The file's name as its header has it.
     pub name: Option<String>,
@@ -90,6 +97,40 @@ pub enum Act {
     Html,
     /// A redirect to a login page; stores nothing.
     Redirect,
+    /// Any answer at all.
+    Reply {
+        /// The status.
+        status: u16,
+        /// `Content-Type`.
+        content_type: String,
+        /// The body.
+        body: String,
+        /// Further headers.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// Whether it does what is ordinary first.
+        #[serde(default)]
+        stores: bool,
+    },
+    /// At the token endpoint or the login: a token, but not as it should be.
+    OddToken {
+        /// What is odd.
+        how: OddToken,
+    },
+    /// At the Start API: the ordinary answer, and a run of its own kind.
+    Run {
+        /// How it ends.
+        ends: RunEnd,
+        /// Milliseconds before it begins; else as the options say.
+        #[serde(default)]
+        queue_millis: Option<u64>,
+        /// Milliseconds that it takes; else as the options say.
+        #[serde(default)]
+        takes_millis: Option<u64>,
+        /// Why it fails, for its log.
+        #[serde(default)]
+        reason: Option<String>,
+    },
     /// Reads the body and never answers; stores nothing.
     Hang,
     /// Reads nothing of the body and never answers.
@@ -101,8 +142,53 @@ pub enum Act {
     },
 }
 
+/// What is odd about an answer that gives a token out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OddToken {
+    /// It does not say how long the token lives.
+    NoLifetime,
+    /// It says that the token lives for no time.
+    NoTime,
+    /// It says so with a string.
+    LifetimeAsText,
+    /// There is a control character in the token.
+    ControlCharacter,
+    /// The token is empty.
+    Empty,
+    /// There is no token in it.
+    Absent,
+    /// It stops in the middle.
+    CutShort,
+}
+
+impl Act {
+    /// Whether it does what is ordinary at that door, whatever the answer is.
+    pub(super) fn stores(&self) -> bool {
+        match self {
+            Self::Store
+            | Self::Slow { .. }
+            | Self::StoreThenAnswer { .. }
+            | Self::StoreThenCut
+            | Self::StoreThenHang
+            | Self::OddToken { .. }
+            | Self::Run { .. } => true,
+            Self::Reply { stores, .. } => *stores,
+            Self::CutMidBody
+            | Self::AnswerEarly { .. }
+            | Self::Answer { .. }
+            | Self::Html
+            | Self::Redirect
+            | Self::Hang
+            | Self::HangUnread => false,
+        }
+    }
+}
+
 /// What a rule sees of a request.
 pub(super) struct View<'a> {
+    pub(super) door: Door,
+    pub(super) path: &'a str,
     pub(super) vanity: &'a str,
     pub(super) name: Option<&'a str>,
     pub(super) key: Option<&'a str>,
@@ -126,7 +212,11 @@ impl Match {
             (Some(text), Some(found)) => found.contains(text),
             (None, Some(_)) | (Some(_), None) => false,
         };
+        let is_meant = self.door.is_some() || self.path.is_some() || view.door.takes_payloads();
         contained
+            && is_meant
+            && self.door.is_none_or(|door| door == view.door)
+            && self.path.as_ref().is_none_or(|start| view.path.starts_with(start.as_str()))
             && same(&self.vanity, Some(view.vanity))
             && same(&self.name, view.name)
             && same(&self.key, view.key)
