@@ -141,6 +141,7 @@ pub(super) fn check(
         schema,
         schema_max_bytes: value(raw.schema_max.as_ref(), SCHEMA_MAX),
         encoding: value(raw.encoding.as_ref(), Encoding::Auto),
+        wrap: None,
         body_max_bytes: body_max(sink, raw, deliver),
     };
     let judge = judge(sink, raw);
