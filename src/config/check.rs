@@ -193,6 +193,7 @@ fn route_draft(
         merged.credential.clone_from(&own.credential);
     }
     check_kind(setting.sink, own, deliver);
+    rules::check_format(setting.sink, name, own, &merged, deliver);
     let (rules, broken) = rules::check(setting, name, &merged);
     let inbox = inbox(setting.sink, root, name, own).filter(|_| is_name);
     let vanity = vanity(setting.sink, name, own, deliver, inbox.as_ref());
@@ -356,8 +357,10 @@ fn auto_draft(setting: &Setting<'_>, raw: &Raw, root: Option<&At<PathBuf>>) -> O
         }
         return None;
     };
-    // The defaults' way of delivery and its keys are for routes that have a table.
+    // The defaults' way of delivery and its keys are for routes that have a table, and so is a
+    // format: inbound routes send JSON.
     let mut defaults = raw.defaults.clone();
+    defaults.format = None;
     defaults.deliver = None;
     defaults.url = None;
     defaults.method = None;

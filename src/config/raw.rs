@@ -491,8 +491,13 @@ impl RawRoute {
             temp_names: section.texts("temp_names"),
             format: section.choice(
                 "format",
-                &[("json", Format::Json)],
-                &["xml", "text", "binary", "csv", "ndjson"],
+                &[
+                    ("json", Format::Json),
+                    ("xml", Format::Xml),
+                    ("text", Format::Text),
+                    ("binary", Format::Binary),
+                ],
+                &["csv", "ndjson"],
             ),
             max_depth: section.whole("max_depth", 1..=10_000),
             strict: section.flag("strict"),

@@ -536,9 +536,9 @@ async fn body_of<W: World>(
         return Ok(None);
     }
     let Some(envelope) = carried.entry.envelope.clone() else { return Ok(None) };
-    let Envelope { digest, bytes, conversion, .. } = envelope;
+    let Envelope { digest, bytes, conversion, wrap, .. } = envelope;
     let file = FromDisk { ctx: Arc::clone(ctx), place, open: None };
-    let reader = Box::new(body_reader(file, conversion));
+    let reader = Box::new(body_reader(file, conversion, wrap));
     Ok(Some(Body::Stream(Stream { reader, bytes, digest })))
 }
 

@@ -407,6 +407,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_drop_stays_even_where_every_name_is_included() {
+        let all = selector(&["*"], &[], Some("{name}.done"));
+        let check = |name: &str, kind: Kind, expected: Sorted| {
+            let ours = |name: &OsString| name == "sending" || name == "sent";
+            assert_eq!(sort(&sighting(name, kind), &[&all], ours), expected, "{name}");
+        };
+        check("scan.pdf", Kind::File, Sorted::Candidate(0));
+        check("README", Kind::File, Sorted::Candidate(0));
+        check("a.why.txt.pdf", Kind::File, Sorted::Candidate(0));
+        check("scan.pdf.why.txt", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan~2.pdf.WHY.TXT", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan.pdf.receipt.json", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan.pdf.part", Kind::File, Sorted::Left(Reason::Temporary));
+        check(".scan.pdf", Kind::File, Sorted::Left(Reason::Temporary));
+        check("scan.pdf.done", Kind::File, Sorted::Left(Reason::Marker));
+        check(".patchdrop-new", Kind::File, Sorted::Ours);
+        check("sending", Kind::Folder, Sorted::Ours);
+        check("sent", Kind::Folder, Sorted::Ours);
+        check("other", Kind::Folder, Sorted::Left(Reason::Subfolder));
+    }
+
+    #[test]
     fn a_reason_is_known_by_its_name() {
         for reason in Reason::ALL {
             assert_eq!(Reason::parse(reason.name()), Some(reason));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::secret::Secret;
+use super::step::Wrap;
 
 /// The name of a route: its table's name in the config, or its folder's name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +116,12 @@ pub struct ReadyRules {
 pub enum Format {
     /// One JSON document a file.
     Json,
+    /// One well-formed XML document a file.
+    Xml,
+    /// Text, in the route's encoding.
+    Text,
+    /// Any bytes.
+    Binary,
 }
 
 /// The character encoding that files of a route arrive in.
@@ -135,7 +142,7 @@ pub enum Encoding {
 pub struct CheckRules {
     /// What it is.
     pub format: Format,
-    /// Deepest nesting of arrays and objects, 1 to 10,000.
+    /// Deepest nesting of arrays and objects, or of elements, 1 to 10,000.
     pub max_depth: usize,
     /// Whether JSON must be I-JSON (RFC 7493).
     pub strict: bool,
@@ -143,8 +150,11 @@ pub struct CheckRules {
     pub schema: Option<Arc<serde_json::Value>>,
     /// Largest document in bytes that a schema is applied to.
     pub schema_max_bytes: u64,
-    /// How it is encoded.
+    /// How it is encoded. For JSON and text; XML says it itself.
     pub encoding: Encoding,
+    /// What is put round the file's text; `None` sends it as it is. Never with [`Format::Binary`],
+    /// which is no text.
+    pub wrap: Option<Wrap>,
     /// Largest request body in bytes; `None` for no limit.
     pub body_max_bytes: Option<u64>,
 }

@@ -87,7 +87,7 @@ concurrency = 5000
 include = '*.json'
 success = 200
 file_faults = [400, 200, 'x']
-format = 'xml'
+format = 'csv'
 encoding = 'utf8'
 deliver = 'inbuond'
 in_doubt = 'lookup'
@@ -145,6 +145,31 @@ client_secret = \"\"
 ";
     said += &check(text);
     assert!(!read(text).unwrap_err().to_string().contains("hunter2"));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_format_has_its_own_keys_and_ways() {
+    let mut said = String::new();
+    said += &check_below("[route.orders]\nformat = 'xml'\n");
+    said += &check_below("[defaults]\nformat = 'text'\n[route.orders]\n");
+    said += &check_below("[route.orders]\nformat = 'xlm'\n");
+    for format in ["xml", "text", "binary"] {
+        said += &check_below(&format!(
+            "
+[route.orders]
+deliver = 'http'
+url = 'https://h.example/in'
+format = '{format}'
+schema = 'a.json'
+schema_max = '1MB'
+strict = false
+max_depth = 10
+encoding = 'windows-1252'
+done_marker = '{{name}}'
+"
+        ));
+    }
     insta::assert_snapshot!(said);
 }
 

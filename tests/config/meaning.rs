@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
-use patchdrop::model::route::{CredentialsIn, Encoding, InDoubt, Route, TokenMethod};
+use patchdrop::model::route::{CredentialsIn, Encoding, Format, InDoubt, Route, TokenMethod};
 
 use super::{CREDENTIAL, options, right};
 
@@ -408,4 +408,63 @@ fn a_mark_and_utf_16_are_read() {
         let config = config::read(&bytes, Path::new("c.toml"), &options).unwrap();
         assert_eq!(config.root.as_deref(), Some(Path::new("/nowhere/dr\u{f6}p")));
     }
+}
+
+#[test]
+fn the_format_decides_what_the_route_leaves_open() {
+    let check = |format: &str, include: &str, content_type: &str, quiet_for: u64| {
+        let config = below(&format!(
+            "
+[route.orders]
+deliver = 'http'
+url = 'https://h.example/in'
+format = '{format}'
+"
+        ));
+        let route = route(&config, "orders");
+        assert_eq!(route.select.include, [include]);
+        assert_eq!(route.deliver.content_type, content_type);
+        assert_eq!(route.ready.quiet_for, Duration::from_secs(quiet_for));
+    };
+    check("json", "*.json", "application/json", 1);
+    check("xml", "*.xml", "application/xml", 1);
+    check("text", "*.txt", "text/plain; charset=utf-8", 10);
+    check("binary", "*", "application/octet-stream", 10);
+    let config = below(
+        "
+[defaults]
+format = 'xml'
+encoding = 'windows-1252'
+strict = true
+max_depth = 7
+schema = '/nowhere/order.schema.json'
+[route.orders]
+format = 'json'
+schema = 'none.json'
+[route.scans]
+deliver = 'http'
+url = 'https://h.example/in'
+format = 'binary'
+include = ['*']
+done_marker = '{name}.done'
+content_type = 'application/pdf'
+quiet_for = '3s'
+[route.invoices]
+deliver = 'http'
+url = 'https://h.example/in'
+",
+    );
+    // Where a default does not fit the format it is meant for other routes.
+    let invoices = route(&config, "invoices");
+    assert_eq!(invoices.check.format, Format::Xml);
+    assert_eq!(invoices.check.encoding, Encoding::Auto);
+    assert_eq!((invoices.check.strict, invoices.check.max_depth), (false, 7));
+    assert_eq!(invoices.check.schema, None);
+    let scans = route(&config, "scans");
+    assert_eq!(scans.check.format, Format::Binary);
+    assert_eq!(scans.deliver.content_type, "application/pdf");
+    assert_eq!(scans.ready.quiet_for, Duration::from_secs(3));
+    // A schema that is not there stops the routes that apply it, and no others.
+    let broken: Vec<_> = config.broken.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(broken, ["orders", "auto_routes"]);
 }

@@ -56,6 +56,7 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             schema: None,
             schema_max_bytes: 0,
             encoding: Encoding::Auto,
+            wrap: None,
             body_max_bytes: None,
         },
         deliver: Delivery {

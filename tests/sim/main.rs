@@ -77,6 +77,7 @@ fn route(story: &Story) -> Route {
             schema: None,
             schema_max_bytes: 8_000_000,
             encoding: Encoding::Auto,
+            wrap: None,
             body_max_bytes: Some(8_000_000),
         },
         deliver: Delivery {
