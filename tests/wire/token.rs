@@ -495,6 +495,35 @@ async fn auto_stops_where_another_way_cannot_help() {
 }
 
 #[tokio::test]
+async fn of_several_refusals_the_one_that_tells_most_is_told() {
+    let error = |status, error: &str| json(status, &format!("{{\"error\":\"{error}\"}}"));
+    let page = || reply(200, "text/html", "<html>");
+    for (replies, code) in [
+        // A server that reads no JSON misses everything in the third request.
+        (
+            [json(404, "{}"), error(400, "invalid_scope"), error(400, "invalid_request")],
+            "token-invalid-scope",
+        ),
+        (
+            [json(404, "{}"), error(400, "invalid_scope"), error(401, "invalid_client")],
+            "token-invalid-scope",
+        ),
+        ([page(), error(400, "unauthorized_client"), json(415, "")], "token-unauthorized-client"),
+        ([json(405, ""), error(400, "unsupported_grant_type"), page()], "token-unsupported-grant"),
+        ([page(), json(404, "{}"), json(405, "")], "token-method"),
+        ([json(404, "{}"), json(405, ""), error(401, "invalid_client")], "token-invalid-client"),
+    ] {
+        let case = format!("{replies:?}");
+        let endpoint =
+            Scripted::new(move |_, count| replies[usize::try_from(count - 1).unwrap()].clone());
+        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        assert_eq!(shown(&desk.current(&name()).await), code, "{case}");
+        assert_eq!(endpoint.count(), 3, "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_way_that_works_no_longer_is_left_for_the_others() {
     let endpoint = Scripted::new(|request, count| match (request.method, count) {
         ("GET", 1) | ("POST", _) => granted(count),

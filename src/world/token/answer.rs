@@ -196,7 +196,13 @@ impl Asked<'_> {
         let error = json.and_then(|json| json.get("error")).and_then(Value::as_str);
         let error = error.filter(|_| !self.is_login());
         let known = error.and_then(|error| self.of_error(error));
-        let rank = if known.is_some() || error.is_some() { 2 } else { 1 };
+        let rank = match error {
+            // Said only by a server that has understood the request and knows the client: what it
+            // says to another way tells less.
+            Some("invalid_scope" | "unauthorized_client") => 4,
+            Some(_) => 2,
+            None => 1,
+        };
         let refusal = known.unwrap_or_else(|| self.of_bare_status(status));
         let goes_on =
             matches!(status, 400 | 404 | 405 | 415 | 422) && error != Some("invalid_client");
