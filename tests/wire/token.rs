@@ -1,6 +1,7 @@
 //! One exchange for everybody, none after a restart, and a refused secret left in peace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -849,14 +850,30 @@ async fn no_secret_and_no_token_is_ever_logged_or_shown() {
     oauth2(&mut wrong).client_secret = Secret::new(SECRET);
     let bad = desk(wrong.clone(), folder.path(), &clock, &endpoint);
     let refusal = bad.current(&name()).await.unwrap_err();
-    let text = format!(
-        "{good:?} {token:?} {refusal:?} {wrong:?} {:?} {}",
-        good.peek(&name()),
-        captured.text()
-    );
-    assert!(text.contains("fetched a token"), "nothing was captured");
+    let mut text = format!("{good:?} {token:?} {refusal:?} {wrong:?} {:?}", good.peek(&name()));
+    let kept_in = tempfile::tempdir().unwrap();
+    for kind in [
+        CredentialKind::ApiKey(Secret::new(SECRET)),
+        CredentialKind::Bearer(Secret::new(SECRET)),
+        CredentialKind::Basic { user: "robot".into(), password: Secret::new(SECRET) },
+    ] {
+        let fixed = credential_of(kind);
+        let desk = desk(fixed.clone(), kept_in.path(), &clock, &endpoint);
+        let (token, refusal) = (desk.current(&name()).await, desk.refresh(&name(), 1).await);
+        write!(text, "{fixed:?} {desk:?} {token:?} {refusal:?}").unwrap();
+    }
+    let refused = Scripted::new(|_, _| json(422, "{\"message\":\"no\"}"));
+    let desk = desk(login("http://t/"), kept_in.path(), &clock, &refused);
+    write!(text, "{desk:?} {:?}", desk.current(&name()).await).unwrap();
+    text += &captured.text();
+    for said in ["fetched a token", "a fixed credential was refused", "asked for a token in vain"] {
+        assert!(text.contains(said), "{said}: nothing was captured");
+    }
     let bearer = token.authorization.reveal().trim_start_matches("Bearer ");
-    for secret in [SECRET, "s3cret", "demo-secret", bearer, "ZGVtby1jbGllbnQ6"] {
+    // Base64 of client id and user with the colon, and of the secret where it is whole.
+    for secret in
+        [SECRET, "s3cret", "demo-secret", bearer, "ZGVtby1jbGllbnQ6", "cm9ib3Q6", "czNjcmV0"]
+    {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
 }
