@@ -44,21 +44,7 @@ pub(super) async fn run(
     // A token is kept for one secret; only with that can it be told from an older one's.
     let config = globals.load(Secrets::Needed)?;
     let names = chosen(&config, arguments.credential.as_deref())?;
-    for name in &names {
-        if arguments.refresh || arguments.forget {
-            if let Some(text) = nothing_to_fetch(&config, name) {
-                if !arguments.json {
-                    writeln!(screen.out, "{name}: {text}")?;
-                }
-            } else if arguments.refresh {
-                refresh_token(&config, name).await?;
-            } else {
-                let there_was = forget_token(&config, name).await?;
-                let text = if there_was { "its token is forgotten" } else { "no token was kept" };
-                writeln!(screen.out, "{name}: {text}")?;
-            }
-        }
-    }
+    change(&config, &names, arguments, screen).await?;
     if arguments.forget {
         return Ok(Exit::Done);
     }
@@ -70,6 +56,31 @@ pub(super) async fn run(
         render(&tokens, screen)?;
     }
     Ok(Exit::Done)
+}
+
+/// Fetches anew or forgets, as asked.
+async fn change(
+    config: &Config,
+    names: &[String],
+    arguments: &Arguments,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
+    for name in names {
+        if arguments.refresh || arguments.forget {
+            if let Some(text) = nothing_to_fetch(config, name) {
+                if !arguments.json {
+                    writeln!(screen.out, "{name}: {text}")?;
+                }
+            } else if arguments.refresh {
+                refresh_token(config, name).await?;
+            } else {
+                let there_was = forget_token(config, name).await?;
+                let text = if there_was { "its token is forgotten" } else { "no token was kept" };
+                writeln!(screen.out, "{name}: {text}")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What is kept about a credential's token.
@@ -237,10 +248,13 @@ fn render(tokens: &[KeptToken], screen: &mut Screen<'_>) -> Result<(), Failure> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
     use crate::cli::fixture::{self, START};
+    use crate::model::route::CredentialKind;
+    use crate::model::secret::Secret;
 
     fn tokens() -> Vec<KeptToken> {
         let kept = |seconds, is_assumed| Kept {
@@ -282,6 +296,35 @@ mod tests {
         assert_eq!(json[0]["lifetime_is_assumed"], true);
         assert_eq!(json[2]["expires_at"], serde_json::Value::Null);
         assert_eq!((&json[3]["kind"], &json[3]["token_url"]), (&"api_key".into(), &().into()));
+    }
+
+    #[tokio::test]
+    async fn where_no_token_is_fetched_refresh_and_forget_say_so() {
+        let root = tempfile::tempdir().unwrap();
+        let mut config = fixture::config(root.path(), &["orders"]);
+        let credential = Credential {
+            name: "core".into(),
+            kind: CredentialKind::ApiKey(Secret::new("0123456789")),
+            refresh_before: Duration::from_mins(10),
+            lifetime: Duration::from_hours(24),
+            keep_token: true,
+            hosts: BTreeSet::new(),
+        };
+        config.credentials.insert("core".into(), Arc::new(credential));
+        let check = async |refresh: bool, json: bool, said: &str| {
+            let arguments = Arguments { credential: None, refresh, forget: !refresh, json };
+            let mut out = Vec::new();
+            let names = ["core".to_owned()];
+            change(&config, &names, &arguments, &mut fixture::screen(&mut out)).await.unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), said);
+        };
+        let said = "core: kind = \"api_key\" goes out as the config has it; no token is fetched\n";
+        check(true, false, said).await;
+        check(false, false, said).await;
+        check(true, true, "").await;
+        let tokens = super::tokens(&config).unwrap();
+        assert_eq!((tokens[0].kind, &tokens[0].token_url), ("api_key", &None));
+        assert_eq!(tokens[0].kept, None);
     }
 
     #[test]
