@@ -47,28 +47,27 @@ pub(super) const CREDENTIAL: Keys = Keys {
     accepted: &[
         "kind",
         "token_url",
+        "login_url",
         "method",
         "credentials_in",
         "scope",
         "extra",
         "token_field",
-        "client_id",
-        "client_secret",
-        "refresh_before",
-        "lifetime",
-        "keep_token",
-        "hosts",
-    ],
-    planned: &[
-        "login_url",
         "user_field",
         "password_field",
+        "client_id",
+        "client_secret",
         "email",
         "password",
         "api_key",
         "token",
         "user",
+        "refresh_before",
+        "lifetime",
+        "keep_token",
+        "hosts",
     ],
+    planned: &[],
 };
 
 /// Keys of `[defaults]` and `[route.NAME]`.
@@ -181,20 +180,47 @@ pub(super) struct RawLog {
 /// `[credential.NAME]`.
 #[derive(Debug)]
 pub(super) struct RawCredential {
-    pub(super) kind: Option<At<()>>,
+    pub(super) kind: Option<At<Kind>>,
     pub(super) token_url: Option<At<String>>,
+    pub(super) login_url: Option<At<String>>,
     pub(super) method: Option<At<TokenMethod>>,
     pub(super) credentials_in: Option<At<CredentialsIn>>,
     pub(super) scope: Option<At<String>>,
     pub(super) extra: BTreeMap<String, At<String>>,
     pub(super) token_field: Option<At<String>>,
+    pub(super) user_field: Option<At<String>>,
+    pub(super) password_field: Option<At<String>>,
     pub(super) client_id: Option<At<Written>>,
     pub(super) client_secret: Option<At<Written>>,
+    pub(super) email: Option<At<Written>>,
+    pub(super) password: Option<At<Written>>,
+    pub(super) api_key: Option<At<Written>>,
+    pub(super) token: Option<At<Written>>,
+    pub(super) user: Option<At<Written>>,
     pub(super) refresh_before: Option<At<Duration>>,
     pub(super) lifetime: Option<At<Duration>>,
     pub(super) keep_token: Option<At<bool>>,
     pub(super) hosts: Option<At<Vec<At<String>>>>,
 }
+
+/// What a credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    OAuth2,
+    Login,
+    ApiKey,
+    Bearer,
+    Basic,
+}
+
+/// The kinds as they are written.
+pub(super) const KINDS: [(&str, Kind); 5] = [
+    ("oauth2", Kind::OAuth2),
+    ("login", Kind::Login),
+    ("api_key", Kind::ApiKey),
+    ("bearer", Kind::Bearer),
+    ("basic", Kind::Basic),
+];
 
 /// How files are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -440,12 +466,9 @@ impl RawLog {
 impl RawCredential {
     fn read(section: Section<'_>) -> Self {
         let credential = Self {
-            kind: section.choice(
-                "kind",
-                &[("oauth2", ())],
-                &["login", "api_key", "bearer", "basic"],
-            ),
+            kind: section.choice("kind", &KINDS, &[]),
             token_url: section.text("token_url"),
+            login_url: section.text("login_url"),
             method: section.choice(
                 "method",
                 &[
@@ -468,8 +491,15 @@ impl RawCredential {
             scope: section.text("scope"),
             extra: section.named_texts("extra"),
             token_field: section.text("token_field"),
+            user_field: section.text("user_field"),
+            password_field: section.text("password_field"),
             client_id: section.text_or_secret("client_id"),
             client_secret: section.secret("client_secret"),
+            email: section.text_or_secret("email"),
+            password: section.secret("password"),
+            api_key: section.secret("api_key"),
+            token: section.secret("token"),
+            user: section.text_or_secret("user"),
             refresh_before: section.span("refresh_before", ZERO..=YEAR),
             lifetime: section.span("lifetime", Duration::from_secs(1)..=YEAR),
             keep_token: section.flag("keep_token"),

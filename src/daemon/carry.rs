@@ -448,6 +448,11 @@ pub(super) async fn attempt<W: World>(
         let reply = send::without_secrets(ctx.world.endpoint().send(request).await, &secrets);
         let judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
         let refused = judged.outcome == Outcome::TokenRefused;
+        if let (Some(token), Some(credential)) = (&token, &route.deliver.credential)
+            && judged.outcome == Outcome::Delivered
+        {
+            ctx.world.tokens().taken(credential, token.generation);
+        }
         let Some(token) =
             token.filter(|_| may_refresh && (refused || judged.may_hide_a_refused_token))
         else {

@@ -326,16 +326,61 @@ pub struct Backoff {
 pub struct Credential {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// `OAuth2` client credentials, the only kind so far.
-    pub oauth2: OAuth2,
-    /// Ask anew this long before the token's end.
+    /// What it is, with what it needs.
+    pub kind: CredentialKind,
+    /// Ask anew this long before the token's end. Means nothing where nothing is asked for.
     pub refresh_before: Duration,
-    /// The token's life where the answer has no `expires_in`.
+    /// The token's life where the answer has no `expires_in`. Likewise.
     pub lifetime: Duration,
-    /// Whether the token is kept in `state_dir`.
+    /// Whether the token is kept in `state_dir`. Likewise.
     pub keep_token: bool,
     /// Hosts (with port where it is not the default) that it may go to, in lower case.
     pub hosts: BTreeSet<String>,
+}
+
+/// The kinds of credential. The first two are exchanged for a token that ends, the others go into
+/// `Authorization` as they are.
+#[derive(Clone, Debug)]
+pub enum CredentialKind {
+    /// `OAuth2` client credentials.
+    OAuth2(OAuth2),
+    /// E-mail address and password, as the Core API's login wants them.
+    Login(Login),
+    /// A key that stands bare in `Authorization`, as the Core API wants it.
+    ApiKey(Secret),
+    /// A token that somebody else has got, behind `Bearer `.
+    Bearer(Secret),
+    /// User and password, RFC 7617.
+    Basic {
+        /// Without colon.
+        user: String,
+        /// Any.
+        password: Secret,
+    },
+}
+
+impl CredentialKind {
+    /// The kind as the config names it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::OAuth2(_) => "oauth2",
+            Self::Login(_) => "login",
+            Self::ApiKey(_) => "api_key",
+            Self::Bearer(_) => "bearer",
+            Self::Basic { .. } => "basic",
+        }
+    }
+
+    /// Where a token is asked for; `None` where nothing is asked for.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<&str> {
+        match self {
+            Self::OAuth2(oauth2) => Some(&oauth2.token_url),
+            Self::Login(login) => Some(&login.login_url),
+            Self::ApiKey(_) | Self::Bearer(_) | Self::Basic { .. } => None,
+        }
+    }
 }
 
 impl Credential {
@@ -364,8 +409,28 @@ pub struct OAuth2 {
     pub scope: Option<String>,
     /// Further parameters.
     pub extra: BTreeMap<String, String>,
-    /// Field of the answer that holds the token.
-    pub token_field: String,
+    /// Field of the answer that holds the token, dotted; `None`: `access_token` or `token`, also
+    /// under `data`.
+    pub token_field: Option<String>,
+}
+
+/// A login with e-mail address and password.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Where the token is asked for.
+    pub login_url: String,
+    /// Field of the request that holds the e-mail address.
+    pub user_field: String,
+    /// Field of the request that holds the password.
+    pub password_field: String,
+    /// The e-mail address, or another name of the user.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+    /// Further fields of the request.
+    pub extra: BTreeMap<String, String>,
+    /// Field of the answer that holds the token, as with [`OAuth2`].
+    pub token_field: Option<String>,
 }
 
 /// How a token is asked for.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use patchdrop::config::{self, Config, Discovery, WatchMode};
 use patchdrop::model::route::{CredentialsIn, Encoding, Format, InDoubt, Route, TokenMethod};
 
-use super::{CREDENTIAL, options, right};
+use super::{CREDENTIAL, oauth2, options, right};
 
 fn below(text: &str) -> Config {
     right(&format!("root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}\n{text}"))
@@ -73,11 +73,12 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(route.concurrency, 4);
     assert!(!route.receipts && !route.check.strict && !route.judge.html_is_success);
     let credential = &config.credentials["inbound"];
-    assert_eq!(credential.oauth2.method, TokenMethod::Auto);
-    assert_eq!(credential.oauth2.credentials_in, None);
-    assert_eq!(credential.oauth2.scope.as_deref(), Some("access-inbound"));
-    assert_eq!(credential.oauth2.token_field, "access_token");
-    assert_eq!(credential.oauth2.client_secret.reveal(), "correct horse battery");
+    let oauth2 = oauth2(credential);
+    assert_eq!(oauth2.method, TokenMethod::Auto);
+    assert_eq!(oauth2.credentials_in, None);
+    assert_eq!(oauth2.scope.as_deref(), Some("access-inbound"));
+    assert_eq!(oauth2.token_field, None);
+    assert_eq!(oauth2.client_secret.reveal(), "correct horse battery");
     assert_eq!(credential.refresh_before, Duration::from_mins(10));
     assert_eq!(credential.lifetime, Duration::from_hours(24));
     assert!(credential.keep_token);
@@ -168,9 +169,10 @@ url = 'https://inbound.pwks.co/x'
     let second = &config.credentials["second"];
     let hosts = PATCHWORKS.into_iter().chain(["api.example.com:8443"]);
     assert_eq!(second.hosts, hosts.map(str::to_owned).collect());
-    assert_eq!(second.oauth2.scope, None);
-    assert_eq!(second.oauth2.client_id, "staple-4711");
-    assert_eq!(second.oauth2.credentials_in, Some(CredentialsIn::Json));
+    let second = oauth2(second);
+    assert_eq!(second.scope, None);
+    assert_eq!(second.client_id, "staple-4711");
+    assert_eq!(second.credentials_in, Some(CredentialsIn::Json));
     assert_eq!(route(&config, "orders").check.body_max_bytes, None);
 }
 
