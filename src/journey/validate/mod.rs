@@ -543,14 +543,14 @@ impl Pass<'_> {
         }
     }
 
-    /// A body to be filled. `converted`: its text is not the file's bytes; which has `least` bytes
-    /// or more.
+    /// A body to be filled. `converted`: its text is not the bytes of the file. Its text has
+    /// `least` bytes or more.
     fn body(&self, converted: bool, least: u64) -> Result<Growing, Halt> {
         let wrap = self.checker.wrap;
         let bytes_max = self.checker.body_max_bytes.unwrap_or(u64::MAX);
-        let least = least.saturating_add(wrap.map_or(0, wrap::overhead));
-        if least > bytes_max {
-            return Err(Halt::TooLarge(least));
+        let least_body = least.saturating_add(wrap.map_or(0, wrap::overhead));
+        if least_body > bytes_max {
+            return Err(Halt::TooLarge(least_body));
         }
         let mut body = Growing {
             hash: (converted || wrap.is_some()).then(Sha256::new),

@@ -98,6 +98,10 @@ fn a_schema_is_applied_to_the_document_and_not_to_its_envelope() {
     let small = CheckRules { schema_max_bytes: 8, ..rules };
     check_sound(&small, b"{\"a\":12}", &payload("{\"a\":12}"), None);
     check_fault(&small, b"{\"a\":123}", "schema-too-large", "the document has 9 bytes");
+    // Nothing is to be kept for sending, and yet the document is there for its schema.
+    let checker = Checker::new(&small).unwrap();
+    let result = checker.validate(&orders(), &mut Cursor::new(b"{\"a\":12}"), 8, 0).result;
+    assert!(matches!(result, Checked::Sound { body: None, .. }), "{result:?}");
 }
 
 #[test]
