@@ -135,6 +135,7 @@ impl<W: World> Daemon<W> {
 
     fn answered(&mut self, carried: Box<Carried>, judged: Judged, now: Now) {
         let id = carried.entry.id;
+        let judged = self.schedule.believed(id, judged);
         tracing::debug!(
             route = %carried.entry.route,
             id = %id,
@@ -280,6 +281,14 @@ fn say(change: &Change) {
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");
+        }
+        Change::DestinationPaced(destination, rate) => {
+            let (requests, per) = (rate.count, settle::spoken(rate.per));
+            tracing::info!(%destination, requests, per, "destination paced: its limit is known from its answers and kept to");
+        }
+        Change::DestinationWaits(destination, wait) => {
+            let wait_for = settle::spoken(*wait);
+            tracing::warn!(%destination, wait_for, "destination asks for fewer requests, files wait as long as it says and go on by themselves");
         }
     }
 }

@@ -14,4 +14,6 @@ pub mod settle;
 
 pub mod resume;
 
+pub mod pace;
+
 pub mod schedule;
