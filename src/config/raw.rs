@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
-use crate::model::route::{CredentialsIn, Encoding, Format, InDoubt, TokenMethod};
+use crate::model::route::{CredentialsIn, Encoding, Format, InDoubt, Rate, TokenMethod};
 
 /// Keys of the file itself.
 pub(super) const TOP: Keys = Keys {
@@ -29,6 +29,7 @@ pub(super) const TOP: Keys = Keys {
         "allow_http",
         "log",
         "credential",
+        "destination",
         "defaults",
         "route",
     ],
@@ -41,7 +42,6 @@ pub(super) const TOP: Keys = Keys {
         "ledger",
         "web",
         "heartbeat_url",
-        "destination",
     ],
 };
 
@@ -76,6 +76,10 @@ pub(super) const CREDENTIAL: Keys = Keys {
         "user",
     ],
 };
+
+/// Keys of `[destination."HOST"]`.
+pub(super) const DESTINATION: Keys =
+    Keys { accepted: &["rate", "concurrency", "retry_after_max"], planned: &[] };
 
 /// Keys of `[defaults]` and `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
@@ -172,6 +176,7 @@ pub(super) struct Raw {
     pub(super) allow_http: Option<At<bool>>,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
+    pub(super) destinations: Vec<(At<String>, RawDestination)>,
     pub(super) defaults: RawRoute,
     pub(super) routes: Vec<(At<String>, RawRoute)>,
 }
@@ -200,6 +205,14 @@ pub(super) struct RawCredential {
     pub(super) lifetime: Option<At<Duration>>,
     pub(super) keep_token: Option<At<bool>>,
     pub(super) hosts: Option<At<Vec<At<String>>>>,
+}
+
+/// `[destination."HOST"]`.
+#[derive(Debug)]
+pub(super) struct RawDestination {
+    pub(super) rate: Option<At<Rate>>,
+    pub(super) concurrency: Option<At<usize>>,
+    pub(super) retry_after_max: Option<At<Duration>>,
 }
 
 /// How files are delivered.
@@ -264,6 +277,7 @@ impl Raw {
     pub(super) fn read(page: &Page, sink: &Sink, table: &DeTable<'_>) -> Self {
         let top = Section::top(page, sink, table, &TOP);
         let credentials = top.sections("credential", &CREDENTIAL);
+        let destinations = top.sections("destination", &DESTINATION);
         let routes = top.sections("route", &ROUTE);
         let raw = Self {
             root: top.path("root"),
@@ -289,6 +303,10 @@ impl Raw {
             credentials: credentials
                 .into_iter()
                 .map(|(name, section)| (name, RawCredential::read(section)))
+                .collect(),
+            destinations: destinations
+                .into_iter()
+                .map(|(host, section)| (host, RawDestination::read(section)))
                 .collect(),
             defaults: RawRoute::read(top.section("defaults", &ROUTE)),
             routes: routes
@@ -357,6 +375,18 @@ impl RawCredential {
         };
         section.finish();
         credential
+    }
+}
+
+impl RawDestination {
+    fn read(section: Section<'_>) -> Self {
+        let destination = Self {
+            rate: section.rate("rate"),
+            concurrency: section.whole("concurrency", 1..=10_000),
+            retry_after_max: section.span("retry_after_max", Duration::from_secs(1)..=DAY * 30),
+        };
+        section.finish();
+        destination
     }
 }
 
@@ -476,7 +506,7 @@ mod tests {
 
     #[test]
     fn every_accepted_key_is_in_the_example() {
-        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &RETRY];
+        let sections = [&TOP, &LOG, &CREDENTIAL, &DESTINATION, &ROUTE, &SUCCESS_WHEN, &RETRY];
         for key in sections.into_iter().flat_map(|keys| keys.accepted) {
             let is_there = super::super::EXAMPLE.lines().any(|line| {
                 let setting = line.strip_prefix('#').unwrap_or(line);
