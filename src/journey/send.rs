@@ -459,6 +459,7 @@ pub fn shown_name(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::exchange::RateHeaders;
     use bytes::Bytes;
     use std::collections::BTreeSet;
 
@@ -570,6 +571,58 @@ mod tests {
         check("Sun, 06 Nov 1994 08:50:37 GMT", Some("Sun, 06 Nov 1994 08:50:27 GMT"), Some(10));
         check("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0));
         check("soon", None, None);
+    }
+
+    #[test]
+    fn the_rate_limit_is_read_in_each_of_its_forms() {
+        #[track_caller]
+        fn check(rate: [&str; 4], date: Option<&str>, expected: [Option<u64>; 3]) {
+            let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let [limit, remaining, reset, summary] = rate.map(said);
+            let rate = RateHeaders { limit, remaining, reset, summary };
+            let answer =
+                Answer { status: 200, rate, date: date.map(str::to_owned), ..Answer::default() };
+            // Ours is ten minutes ahead of the server's clock.
+            let now = Wall(1_795_248_900_000 + 600_000);
+            let Allowance { limit, remaining, reset_in } = allowance(&answer, now);
+            let reset_in = reset_in.map(|span| span.as_secs());
+            assert_eq!([limit, remaining, reset_in], expected, "{answer:?}");
+        }
+        let date = Some("Sat, 21 Nov 2026 08:15:00 GMT");
+        check(["60", "59", "", ""], None, [Some(60), Some(59), None]);
+        check(["60", "0", "17", ""], None, [Some(60), Some(0), Some(17)]);
+        check(["60", "0", "1795248930", ""], date, [Some(60), Some(0), Some(30)]);
+        check(["60", "0", "1795248930000", ""], date, [Some(60), Some(0), Some(30)]);
+        check(["60", "0", "1795248930", ""], None, [Some(60), Some(0), Some(0)]);
+        check(["100, 100;w=60", "7", "5", ""], None, [Some(100), Some(7), Some(5)]);
+        check(["", "", "", "limit=60, remaining=3, reset=20"], None, [Some(60), Some(3), Some(20)]);
+        check(["", "", "", "\"api\";r=3;t=20"], None, [None, Some(3), Some(20)]);
+        check(["many", "-1", "soon", "x=1"], None, [None, None, None]);
+        check(["", "", "", ""], None, [None, None, None]);
+    }
+
+    #[test]
+    fn only_what_speaks_of_too_much_to_do_is_trouble() {
+        let check = |status: u16, expected: bool| {
+            let judged = judge(&rules(), &Reply::Answer(answer(status, "")), Wall(0));
+            assert_eq!(judged.heard().is_trouble, expected, "{status}");
+        };
+        for status in [408, 500, 502, 503, 504, 529] {
+            check(status, true);
+        }
+        for status in [200, 401, 404, 422, 429] {
+            check(status, false);
+        }
+        let check = |code: &'static str, expected: bool| {
+            let cause = Cause::new(Code::of(code), "no answer");
+            let reply = Reply::NoAnswer { progress: Progress::Whole, cause };
+            assert_eq!(judge(&rules(), &reply, Wall(0)).heard().is_trouble, expected, "{code}");
+            assert_eq!(heard(&reply, Wall(0)).is_trouble, expected, "{code}");
+        };
+        check("no-answer-timeout", true);
+        check("send-stalled", true);
+        check("cut", false);
+        check("dns", false);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use window::Window;
 use crate::model::route::{PaceRules, Rate};
 use crate::model::time::Tick;
 
+/// How many questions at once are the usual where no route sends to.
+const QUESTIONS_AT_ONCE: usize = 4;
+
 /// What an answer says about the server's rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowance {
@@ -183,7 +186,8 @@ impl Pacer {
         if heard.is_trouble {
             self.gauge.trouble(turn, self.in_flight.len() + 1, self.begun);
         } else if heard.status.is_some_and(|status| status != 429) {
-            let most = self.rules.concurrency.unwrap_or(usize::MAX).min(self.slots);
+            let most = self.rules.concurrency.unwrap_or(usize::MAX);
+            let most = most.min(self.slots.max(QUESTIONS_AT_ONCE));
             self.gauge.good(turn, now, self.in_flight.len() + 1, self.begun, most);
         }
         Lesson { waits, rate, is_known_trouble }
@@ -225,7 +229,7 @@ impl Pacer {
     #[must_use]
     pub fn view(&self, now: Tick) -> PaceView {
         PaceView {
-            rate: self.window.rate().or(self.rules.rate),
+            rate: slower(self.window.rate(), self.rules.rate),
             until: match self.may_start(now) {
                 Err(Wait::Until(at)) => Some(at),
                 Err(Wait::Answer) | Ok(()) => None,
@@ -233,6 +237,12 @@ impl Pacer {
             at_once: self.gauge.at_once(),
         }
     }
+}
+
+/// The one that lets fewer through in the long run.
+fn slower(one: Option<Rate>, other: Option<Rate>) -> Option<Rate> {
+    let spacing = |rate: &Rate| rate.per.as_secs_f64() / f64::from(rate.count.max(1));
+    one.into_iter().chain(other).max_by(|one, other| spacing(one).total_cmp(&spacing(other)))
 }
 
 #[cfg(test)]

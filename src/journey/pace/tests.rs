@@ -44,6 +44,10 @@ fn one_refusal_tells_how_long_a_window_is_and_the_next_ones_are_known() {
         let mut pacer = Pacer::default();
         let first = pacer.began(Tick(0));
         pacer.ended(first, &left(59), Tick(0));
+        for (at, remaining) in (0..refused_at).step_by(1_000).zip((0..59).rev()) {
+            let turn = pacer.began(Tick(at));
+            pacer.ended(turn, &left(remaining), Tick(at));
+        }
         let last = pacer.began(Tick(refused_at));
         let lesson = pacer.ended(last, &refused(seconds), Tick(refused_at));
         let per = Duration::from_secs(length);
@@ -83,6 +87,40 @@ fn when_a_window_is_over_by_reckoning_one_goes_ahead_and_the_others_follow() {
         pacer.began(Tick(7_040));
     }
     assert_eq!(pacer.may_start(Tick(7_040)), Err(Wait::Answer));
+}
+
+#[test]
+fn what_others_have_used_up_is_no_measure_of_a_window() {
+    let mut pacer = Pacer::default();
+    let first = pacer.began(Tick(0));
+    pacer.ended(first, &left(59), Tick(10));
+    let last = pacer.began(Tick(400));
+    pacer.ended(last, &refused(6), Tick(410));
+    let six = Some(Rate { count: 60, per: Duration::from_secs(6) });
+    assert_eq!(pacer.view(Tick(410)).rate, six);
+    // Ten minutes later others have used the window up.
+    let ahead = pacer.began(Tick(600_000));
+    let lesson = pacer.ended(ahead, &refused(3), Tick(600_010));
+    assert_eq!(lesson.waits, Some(Duration::from_secs(3)));
+    assert_eq!(pacer.view(Tick(600_010)).rate, six);
+    // Nor is a refusal for something else while more are left.
+    let ahead = pacer.began(Tick(603_010));
+    pacer.ended(ahead, &left(59), Tick(603_020));
+    let banned = pacer.began(Tick(603_030));
+    let mut heard = refused(900);
+    heard.allowance = Allowance::default();
+    let lesson = pacer.ended(banned, &heard, Tick(603_040));
+    assert_eq!(lesson.waits, Some(Duration::from_mins(15)));
+    assert_eq!(pacer.view(Tick(603_040)).rate, six);
+    // And where some of a window is left, but its length is unknown.
+    let mut pacer = Pacer::default();
+    let first = pacer.began(Tick(0));
+    pacer.ended(first, &left(59), Tick(10));
+    let later = pacer.began(Tick(600_000));
+    pacer.ended(later, &left(0), Tick(600_010));
+    let last = pacer.began(Tick(600_010));
+    pacer.ended(last, &refused(3), Tick(600_020));
+    assert_eq!(pacer.view(Tick(600_020)).rate, None);
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::model::time::Tick;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// After so long without a word somebody else may have begun a window.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
 /// What is known of the server's limit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
@@ -38,8 +41,10 @@ struct Open {
     first: u64,
     /// It was open by then: the first answer.
     known_at: Tick,
-    /// Its first request was one of ours.
+    /// Its first request was one of ours, as far as can be told.
     is_ours: bool,
+    /// The last word about it.
+    heard_at: Tick,
     ends_at: Option<Tick>,
     /// A start was refused in it without a word about how long.
     is_refused: bool,
@@ -122,7 +127,7 @@ impl Window {
             }
             return None;
         };
-        self.counted(number, left, heard.allowance.limit, was_ahead, begun, now);
+        self.counted((number, begun_at), left, heard.allowance.limit, begun, now);
         if let Some(reset_in) = heard.allowance.reset_in {
             self.ends_in(begun_at, reset_in, now);
         }
@@ -132,10 +137,9 @@ impl Window {
     /// An answer said how many are left.
     fn counted(
         &mut self,
-        number: u64,
+        (number, begun_at): (u64, Tick),
         left: u64,
         limit: Option<u64>,
-        was_ahead: bool,
         begun: u64,
         now: Tick,
     ) {
@@ -146,7 +150,9 @@ impl Window {
         if number < open.first {
             return;
         }
-        if number > open.left_known_to && left >= open.left && left > 0 {
+        let is_over = open.ends_at.is_some_and(|ends_at| ends_at <= begun_at);
+        let is_more = left >= open.left && left > 0;
+        if number > open.left_known_to && (is_more || is_over) {
             let before = *open;
             self.note_length(&before, now);
             let known = limit.or(before.limit);
@@ -158,10 +164,8 @@ impl Window {
             open.left = left;
             open.left_known_to = begun;
         }
-        if was_ahead {
-            // It was too early: this is the old window still, and nobody knows until when.
-            open.ends_at = None;
-        }
+        open.is_ours &= begun_at.since(open.heard_at) <= SILENCE_MAX;
+        open.heard_at = now;
     }
 
     /// A new window. `first` is the first start that is certainly in it, and what began after
@@ -182,6 +186,7 @@ impl Window {
             first,
             known_at: now,
             is_ours: used.is_some_and(|used| used <= begun.saturating_sub(before)),
+            heard_at: now,
             ends_at: self.length.map(|length| end_of(now, length)),
             is_refused: false,
         }
@@ -210,9 +215,16 @@ impl Window {
             first: 1,
             known_at: now,
             is_ours: false,
+            heard_at: now,
             ends_at: None,
             is_refused: false,
         });
+        // A refusal while more were left is for another limit than the one that is counted here.
+        let is_explained = open.left == 0 || heard.allowance.remaining == Some(0);
+        let known_until = open.ends_at.filter(|ends_at| *ends_at <= begun_at).unwrap_or_default();
+        let silence = begun_at.since(open.heard_at.max(known_until));
+        open.is_ours &= is_explained && silence <= SILENCE_MAX;
+        open.heard_at = now;
         open.limit = heard.allowance.limit.or(open.limit);
         open.left = 0;
         open.left_known_to = begun;
