@@ -43,6 +43,8 @@ struct Server {
     latency: u64,
     /// More than this at once are answered with 503.
     capacity: usize,
+    /// Milliseconds to such an answer.
+    refuses_after: u64,
     window: (u64, u64),
     present: usize,
     /// Arrivals, for the test's own count.
@@ -61,6 +63,7 @@ impl Server {
             tells_the_wait: true,
             latency,
             capacity: usize::MAX,
+            refuses_after: 1,
             window: (0, 0),
             present: 0,
             seen: Vec::new(),
@@ -108,7 +111,7 @@ impl Server {
             self.crowded += 1;
             answer.outcome = Outcome::Deferred(Blame::Attempt);
             answer.status = Some(503);
-            return (at + 1, answer);
+            return (at + self.refuses_after, answer);
         }
         (at + self.latency, answer)
     }
@@ -325,20 +328,25 @@ fn a_slow_server_is_used_with_all_slots_from_the_start() {
 
 #[test]
 fn a_server_that_bears_few_at_once_gets_about_so_many() {
-    for capacity in [2_usize, 5, 9] {
-        let server = Server { capacity, ..Server::new(100) };
-        let mut drive = Drive::of_one(server, 16, PaceRules::default());
+    #[track_caller]
+    fn check(capacity: usize, slots: usize, refuses_after: u64) {
+        let server = Server { capacity, refuses_after, ..Server::new(100) };
+        let mut drive = Drive::of_one(server, slots, PaceRules::default());
         let files = capacity * 100;
         drive.drop_files("orders", files);
         let took = drive.until_delivered(files);
         let crowded = drive.server.crowded;
-        assert!(
-            crowded <= 30 + files * 4 / 100,
-            "{crowded} of {files} were too many at {capacity}"
-        );
-        assert!(took <= 100 * 102 * 3 / 2, "{took} ms at {capacity}");
+        let said = format!("{capacity} of {slots} slots, refuses after {refuses_after} ms");
+        assert!(crowded <= 2 * slots + files / 20, "{crowded} of {files} were too many; {said}");
+        assert!(took <= 100 * 102 * 3 / 2, "{took} ms; {said}");
         let paused = |change: &&Change| matches!(change, Change::DestinationPaused(..));
-        assert_eq!(drive.changes.iter().filter(paused).count(), 0, "{:?}", drive.changes);
+        assert_eq!(drive.changes.iter().filter(paused).count(), 0, "{:?}; {said}", drive.changes);
+    }
+    for refuses_after in [1, 40, 100] {
+        check(2, 16, refuses_after);
+        check(5, 16, refuses_after);
+        check(9, 16, refuses_after);
+        check(20, 64, refuses_after);
     }
 }
 

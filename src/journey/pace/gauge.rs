@@ -66,8 +66,8 @@ impl Gauge {
             self.patience = if is_known { (2 * self.patience).min(PATIENCE_MAX) } else { PATIENCE };
             self.cut_at = begun;
         }
-        // Those that are still in flight may be what it bears: the next ones would be too many too.
-        level = level.min(turn.beside - 1).min(in_flight - 1).max(1);
+        // Of those that were sent together the first one that was too many tells the most.
+        level = level.min(turn.beside - 1);
         self.allowed = Some(level);
         self.too_many = Some(level + 1);
         self.calm = 0;
