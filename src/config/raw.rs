@@ -12,7 +12,7 @@ use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
 use crate::model::route::{
-    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, TokenMethod,
+    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
 };
 
 /// Keys of the file itself.
@@ -33,10 +33,11 @@ pub(super) const TOP: Keys = Keys {
         "allow_http",
         "log",
         "credential",
+        "destination",
         "defaults",
         "route",
     ],
-    planned: &["proxy", "no_proxy", "ca_file", "ledger", "web", "heartbeat_url", "destination"],
+    planned: &["proxy", "no_proxy", "ca_file", "ledger", "web", "heartbeat_url"],
 };
 
 /// Keys of `[log]`.
@@ -69,6 +70,10 @@ pub(super) const CREDENTIAL: Keys = Keys {
     ],
     planned: &[],
 };
+
+/// Keys of `[destination."HOST"]`.
+pub(super) const DESTINATION: Keys =
+    Keys { accepted: &["rate", "concurrency", "retry_after_max"], planned: &[] };
 
 /// Keys of `[defaults]` and `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
@@ -165,6 +170,7 @@ pub(super) struct Raw {
     pub(super) allow_http: Option<At<bool>>,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
+    pub(super) destinations: Vec<(At<String>, RawDestination)>,
     pub(super) defaults: RawRoute,
     pub(super) routes: Vec<(At<String>, RawRoute)>,
 }
@@ -221,6 +227,14 @@ pub(super) const KINDS: [(&str, Kind); 5] = [
     ("bearer", Kind::Bearer),
     ("basic", Kind::Basic),
 ];
+
+/// `[destination."HOST"]`.
+#[derive(Debug)]
+pub(super) struct RawDestination {
+    pub(super) rate: Option<At<Rate>>,
+    pub(super) concurrency: Option<At<usize>>,
+    pub(super) retry_after_max: Option<At<Duration>>,
+}
 
 /// How files are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -408,6 +422,7 @@ impl Raw {
     pub(super) fn read(page: &Page, sink: &Sink, table: &DeTable<'_>) -> Self {
         let top = Section::top(page, sink, table, &TOP);
         let credentials = top.sections("credential", &CREDENTIAL);
+        let destinations = top.sections("destination", &DESTINATION);
         let routes = top.sections("route", &ROUTE);
         let raw = Self {
             root: top.path("root"),
@@ -435,6 +450,10 @@ impl Raw {
             credentials: credentials
                 .into_iter()
                 .map(|(name, section)| (name, RawCredential::read(section)))
+                .collect(),
+            destinations: destinations
+                .into_iter()
+                .map(|(host, section)| (host, RawDestination::read(section)))
                 .collect(),
             defaults: RawRoute::read(top.section("defaults", &ROUTE)),
             routes: routes
@@ -507,6 +526,18 @@ impl RawCredential {
         };
         section.finish();
         credential
+    }
+}
+
+impl RawDestination {
+    fn read(section: Section<'_>) -> Self {
+        let destination = Self {
+            rate: section.rate("rate"),
+            concurrency: section.whole("concurrency", 1..=10_000),
+            retry_after_max: section.span("retry_after_max", Duration::from_secs(1)..=DAY * 30),
+        };
+        section.finish();
+        destination
     }
 }
 
@@ -634,7 +665,8 @@ mod tests {
 
     #[test]
     fn every_accepted_key_is_in_the_example() {
-        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
+        let sections =
+            [&TOP, &LOG, &CREDENTIAL, &DESTINATION, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
         for key in sections.into_iter().flat_map(|keys| keys.accepted) {
             let is_there = super::super::EXAMPLE.lines().any(|line| {
                 let setting = line.strip_prefix('#').unwrap_or(line);

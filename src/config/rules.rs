@@ -112,6 +112,11 @@ impl Rules {
         self.targets.each_ref().map(|target| folders::absolute(inbox, target))
     }
 
+    /// Where it sends to: host, and port where it is not the default.
+    pub(super) fn host(&self) -> &str {
+        &self.delivery.host
+    }
+
     /// How long an attempt may be silent.
     pub(super) fn timeout(&self) -> Duration {
         self.delivery.timeout

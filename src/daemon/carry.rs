@@ -16,6 +16,7 @@ use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::runs::Errand;
 use crate::journey::send::{self, Judged, Signer};
@@ -521,6 +522,7 @@ fn no_token(refusal: &TokenRefusal) -> Judged {
         status: None,
         request_id: None,
         retry_after: refusal.retry_after,
+        allowance: Allowance::default(),
         may_hide_a_refused_token: false,
         run: None,
     }

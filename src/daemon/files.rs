@@ -10,6 +10,7 @@ use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use super::resume;
 use crate::journey::detect::Reason;
+use crate::journey::pace::Heard;
 use crate::journey::runs::{self, Errand};
 use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
@@ -44,7 +45,8 @@ impl<W: World> Daemon<W> {
                 let known = self.asked.get(&id).copied().unwrap_or_default();
                 let siblings = self.routes_of_flow(&equipped);
                 self.spawn(ticket, async move {
-                    Work::Report(asking::ask(&ctx, &equipped, id, known, siblings).await)
+                    let (report, heard) = asking::ask(&ctx, &equipped, id, known, siblings).await;
+                    Work::Asked(Box::new(report), heard)
                 });
             }
             Start::Attempt(_) => {
@@ -109,7 +111,19 @@ impl<W: World> Daemon<W> {
     /// A later stage of a journey has ended.
     pub(super) fn carried(&mut self, id: FileId, work: Work) {
         let now = self.now();
-        let Work::Report(report) = work else {
+        let (report, heard) = match work {
+            Work::Report(report) => (Some(report), Heard::default()),
+            Work::Asked(report, heard) => (Some(*report), heard),
+            Work::Equipped(_) | Work::Swept(_) | Work::TakenUp(_) | Work::Panicked => {
+                (None, Heard::default())
+            }
+        };
+        if let Some(core) = self.schedule.asks_at(id).cloned() {
+            for change in self.schedule.asked(&core, &heard, now) {
+                say(&change);
+            }
+        }
+        let Some(report) = report else {
             tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
             self.schedule.stumbled(id, now.tick);
             return;
@@ -150,6 +164,7 @@ impl<W: World> Daemon<W> {
 
     fn answered(&mut self, carried: Box<Carried>, judged: Judged, now: Now) {
         let id = carried.entry.id;
+        let judged = self.schedule.believed(id, judged);
         tracing::debug!(
             route = %carried.entry.route,
             id = %id,
@@ -330,6 +345,14 @@ fn say(change: &Change) {
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");
+        }
+        Change::DestinationPaced(destination, rate) => {
+            let (requests, per) = (rate.count, settle::spoken(rate.per));
+            tracing::info!(%destination, requests, per, "destination paced: its limit is known from its answers and kept to");
+        }
+        Change::DestinationWaits(destination, wait) => {
+            let wait_for = settle::spoken(*wait);
+            tracing::warn!(%destination, wait_for, "destination asks for fewer requests, files wait as long as it says and go on by themselves");
         }
     }
 }

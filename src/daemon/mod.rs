@@ -180,6 +180,7 @@ impl<W: World> Daemon<W> {
         let now = world.clock().now();
         let (chunks, chunks_in) = mpsc::channel(16);
         let mut schedule = Schedule::new(Limits { active_max: ACTIVE_MAX, parked_max: PARKED_MAX });
+        schedule.set_pace_rules(config.destinations.clone());
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }

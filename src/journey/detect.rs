@@ -26,6 +26,8 @@ pub enum Reason {
     SameName,
     /// Route or destination is paused.
     Paused,
+    /// Complete; the destination takes no more at present.
+    Paced,
     /// Older than `first_sweep_max_age` at the route's first sweep.
     OlderThanFirstSweep,
     /// No `include` matches, or an `exclude` does.
@@ -53,7 +55,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Ready,
         Self::NotReady,
         Self::InUse,
@@ -61,6 +63,7 @@ impl Reason {
         Self::NoMarker,
         Self::SameName,
         Self::Paused,
+        Self::Paced,
         Self::OlderThanFirstSweep,
         Self::Ignored,
         Self::Temporary,
@@ -92,6 +95,7 @@ impl Reason {
             Self::NoMarker => "no-marker",
             Self::SameName => "same-name-on-its-way",
             Self::Paused => "paused",
+            Self::Paced => "paced",
             Self::OlderThanFirstSweep => "older-than-first-sweep",
             Self::Ignored => "ignored",
             Self::Temporary => "temporary",
@@ -118,6 +122,7 @@ impl Reason {
             Self::NoMarker => "done-marker not there",
             Self::SameName => "an earlier file of the same name is still on its way",
             Self::Paused => "route or destination is paused",
+            Self::Paced => "the destination's rate limit is reached",
             Self::OlderThanFirstSweep => "older than patchdrop's first look",
             Self::Ignored => "no `include` of the route matches, or an `exclude` does",
             Self::Temporary => "a name that programs give to unfinished files",
@@ -145,6 +150,7 @@ impl Reason {
                 | Self::NoMarker
                 | Self::SameName
                 | Self::Paused
+                | Self::Paced
                 | Self::OlderThanFirstSweep
         )
     }
@@ -190,6 +196,7 @@ impl Reason {
             | Self::NoMarker
             | Self::SameName
             | Self::Paused
+            | Self::Paced
             | Self::Temporary
             | Self::Marker
             | Self::Sidecar => "Nothing to do: patchdrop looks again by itself.",

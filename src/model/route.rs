@@ -278,6 +278,32 @@ impl fmt::Display for Destination {
     }
 }
 
+/// At most so many requests in any span of this length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, 1 to 100,000.
+    pub count: u32,
+    /// The span, a second to a day.
+    pub per: Duration,
+}
+
+/// What the routes of one destination share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaceRules {
+    /// At most so much; without it the pace is learnt from the server's answers.
+    pub rate: Option<Rate>,
+    /// Attempts in flight at once over all routes; `None`: as many as the routes allow.
+    pub concurrency: Option<usize>,
+    /// A server may ask for any wait; more than this is not believed.
+    pub retry_after_max: Duration,
+}
+
+impl Default for PaceRules {
+    fn default() -> Self {
+        Self { rate: None, concurrency: None, retry_after_max: Duration::from_hours(1) }
+    }
+}
+
 /// What an answer means on this route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeRules {

@@ -54,8 +54,8 @@ levle = 'info'
 company = 'acme'
 [web]
 listen = 'off'
-[destination.'x']
-rate = '60/min'
+[destination.'x.example.com']
+rat = '60/min'
 ",
     );
     said += &check_below(
@@ -65,6 +65,25 @@ Quiet-for = '2s'
 order = 'name'
 retry = { frist = '1s', max_wait = '2s' }
 success_when = { feild = 'x' }
+",
+    );
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_destination_is_a_host_with_a_rate() {
+    let mut said = String::new();
+    said += &check_below(
+        "
+[destination.'https://inbound.pwks.co']
+[destination.'inbound.pwks.co']
+rate = 60
+[destination.'INBOUND.pwks.co:443']
+rate = '0/min'
+concurrency = 0
+retry_after_max = '90d'
+[destination.'inbound.pwks.co:8443']
+rate = '60 per minute'
 ",
     );
     insta::assert_snapshot!(said);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
-use patchdrop::model::route::{CredentialsIn, Encoding, Format, InDoubt, Route, TokenMethod};
+use patchdrop::model::route::{
+    CredentialsIn, Encoding, Format, InDoubt, PaceRules, Rate, Route, TokenMethod,
+};
 
 use super::{CREDENTIAL, oauth2, options, right};
 
@@ -364,6 +366,41 @@ fn off_takes_files_of_any_age() {
 }
 
 #[test]
+fn what_routes_to_one_host_share_is_told_by_its_host() {
+    #[track_caller]
+    fn check(text: &str, host: &str, expected: PaceRules) {
+        let config = below(text);
+        let rules = config.destinations.get(host).copied().unwrap_or_default();
+        assert_eq!(rules, expected, "{text}");
+    }
+    let rate = |count, seconds| Some(Rate { count, per: Duration::from_secs(seconds) });
+    let default = PaceRules::default();
+    assert_eq!(default.retry_after_max, Duration::from_hours(1));
+    check("", "inbound.pwks.co", default);
+    check("", "start.wearepatchworks.com", PaceRules { rate: rate(240, 60), ..default });
+    check("", "webhooks.wearepatchworks.com", PaceRules { rate: rate(120, 60), ..default });
+    check(
+        "[destination.'Inbound.PWKS.co:443']\nrate = '5/s'\nconcurrency = 7\nretry_after_max = '5m'",
+        "inbound.pwks.co",
+        PaceRules {
+            rate: rate(5, 1),
+            concurrency: Some(7),
+            retry_after_max: Duration::from_mins(5),
+        },
+    );
+    check(
+        "[destination.'start.wearepatchworks.com']\nconcurrency = 2",
+        "start.wearepatchworks.com",
+        PaceRules { rate: rate(240, 60), concurrency: Some(2), ..default },
+    );
+    check(
+        "[destination.'webhooks.wearepatchworks.com']\nrate = '300/h'",
+        "webhooks.wearepatchworks.com",
+        PaceRules { rate: rate(300, 3_600), ..default },
+    );
+}
+
+#[test]
 fn what_is_odd_and_stops_nothing_is_a_warning() {
     let check = |text: &str, rendered: &[&str]| {
         let config = right(text);
@@ -380,6 +417,18 @@ fn what_is_odd_and_stops_nothing_is_a_warning() {
         "root = '/nowhere/drop'\n[route.x]\ndeliver='http'\nurl='https://x.example.com'",
         &["c:1: root: without a company no subfolder of the root becomes a route by itself\n  \
            hint: write company = 'NAME', or auto_routes = false to say that it is meant"],
+    );
+    check(
+        &format!(
+            "root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}
+[destination.'inbound.pwks.com']\nrate = '60/min'\n[destination.'other.example.com']"
+        ),
+        &[
+            "c:9: destination.inbound.pwks.com: no route sends to inbound.pwks.com\n  hint: did \
+             you mean inbound.pwks.co?",
+            "c:11: destination.other.example.com: no route sends to other.example.com\n  hint: \
+             take it out, or write the host of a route",
+        ],
     );
     check(
         &format!(

@@ -31,7 +31,7 @@ use patchdrop::world::watch::{Hint, Watch, WatchError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use state::{Disk, Record, Server};
-use stories::{Act, ROOT, Story, place, places_of};
+use stories::{Act, ROOT, Story, StoryFlow, place, places_of};
 use world::{Fake, Parts, State};
 
 const BEGIN: i64 = 1_795_305_600_000;
@@ -47,6 +47,21 @@ impl Watch for NoEvents {
 
 fn folder(name: &str) -> Arc<Path> {
     Arc::from(Path::new(&format!("{ROOT}{name}")))
+}
+
+fn flow_of(flow: StoryFlow) -> Flow {
+    Flow {
+        id: "12".into(),
+        variables: BTreeMap::new(),
+        core_url: "https://core.example/api".into(),
+        core_host: "core.example".into(),
+        confirm: flow.confirms.then_some(Confirm {
+            every: Duration::from_secs(30),
+            within: Duration::from_mins(10),
+            late: Late::Hold,
+            partial_is_success: false,
+        }),
+    }
 }
 
 fn route(story: &Story) -> Route {
@@ -92,18 +107,7 @@ fn route(story: &Story) -> Route {
             ],
             idempotency_header: Some("Idempotency-Key".into()),
             hmac: None,
-            flow: story.flow.map(|flow| Flow {
-                id: "12".into(),
-                variables: BTreeMap::new(),
-                core_url: "https://core.example/api".into(),
-                core_host: "core.example".into(),
-                confirm: flow.confirms.then_some(Confirm {
-                    every: Duration::from_secs(30),
-                    within: Duration::from_mins(10),
-                    late: Late::Hold,
-                    partial_is_success: false,
-                }),
-            }),
+            flow: story.flow.map(flow_of),
             credential: story.has_credential.then(|| Arc::from("main")),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_mins(1),

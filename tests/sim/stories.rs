@@ -442,6 +442,7 @@ pub fn places_of(state: &State, content: &str) -> Vec<Place> {
 
 /// Stories of routes that start flows. A lone file's doubt is always cleared up by a look at the
 /// flow's runs: it arrives exactly once, wherever it is cut.
+#[expect(clippy::too_many_lines, reason = "a table of stories")]
 pub fn flows() -> Vec<Story> {
     use Act::{Await, Drop, Tell};
     use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Status};
