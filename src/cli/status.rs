@@ -121,6 +121,7 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         pause: ruled.paused_at.map(|since| daemon::paused_by_person(&route.name, since)),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
+        confirming: files(State::Confirming),
         held: files(State::Held),
         failed: files(State::Failed),
         sent: files(State::Sent),
@@ -281,17 +282,24 @@ fn paused(subject: &str, pause: &Pause, style: &Style) -> (String, String) {
 }
 
 fn routes_table(status: &Status, style: &Style) -> Table {
-    let mut table = Table::new(&[
+    // Most have no flows: a column of noughts would only be in the way.
+    let confirms = status.routes.iter().any(|route| route.confirming > 0);
+    let confirming = confirms.then_some(("confirming", Align::Right));
+    let mut columns = vec![
         ("route", Align::Left),
         ("waiting", Align::Right),
         ("sending", Align::Right),
         ("deferred", Align::Right),
+    ];
+    columns.extend(confirming);
+    columns.extend([
         ("held", Align::Right),
         ("failed", Align::Right),
         ("sent", Align::Right),
         ("last sent", Align::Left),
         ("to", Align::Left),
     ]);
+    let mut table = Table::new(&columns);
     for route in &status.routes {
         let deferred = match route.next_due_at {
             Some(at) if route.deferred > 0 => {
@@ -299,17 +307,21 @@ fn routes_table(status: &Status, style: &Style) -> Table {
             }
             _ => grouped(route.deferred),
         };
-        table.row(vec![
+        let mut row = vec![
             route.name.clone(),
             grouped(on_their_way(route)),
             grouped(route.sending),
             deferred,
+        ];
+        row.extend(confirms.then(|| grouped(route.confirming)));
+        row.extend([
             grouped(route.held),
             grouped(route.failed),
             grouped(route.sent),
             route.last_sent_at.map_or_else(|| "never".to_owned(), |at| style.ago(at)),
             route.host.clone(),
         ]);
+        table.row(row);
     }
     table
 }

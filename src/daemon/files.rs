@@ -118,6 +118,11 @@ impl<W: World> Daemon<W> {
                 (None, Heard::default())
             }
         };
+        let was_answered = heard.status.is_some_and(|status| (200..300).contains(&status));
+        if was_answered && !matches!(report, Some(Report::Asked(_))) {
+            let route = self.schedule.route_of(id).cloned();
+            route.inspect(|route| self.asking_goes_on(route));
+        }
         if let Some(core) = self.schedule.asks_at(id).cloned() {
             for change in self.schedule.asked(&core, &heard, now) {
                 say(&change);
@@ -308,16 +313,18 @@ impl<W: World> Daemon<W> {
         same.map(|route| route.name.clone()).collect()
     }
 
+    fn asking_goes_on(&mut self, route: &RouteName) {
+        if self.asking_faults.remove(route).is_some() {
+            tracing::info!(%route, "runs can be asked for again");
+        }
+    }
+
     /// Remembers how often was asked; one line when asking begins or ceases to fail.
     fn has_asked(&mut self, id: FileId, asked: Asked) {
         let Asked { known, failed, route, .. } = asked;
         self.asked.insert(id, known);
         match failed {
-            None => {
-                if self.asking_faults.remove(&route).is_some() {
-                    tracing::info!(%route, "runs can be asked for again");
-                }
-            }
+            None => self.asking_goes_on(&route),
             Some(cause) => {
                 let before = self.asking_faults.insert(route.clone(), cause.clone());
                 if before.is_none_or(|before| before.code != cause.code) {

@@ -44,6 +44,12 @@ impl<W: World> Daemon<W> {
                 alerts.push(format!("route {name} is stopped: {fault}"));
             }
         }
+        for (route, cause) in &self.asking_faults {
+            alerts.push(format!(
+                "what became of runs of route {route} cannot be asked: {} ({}); its accepted files wait in sending/, and patchdrop goes on asking. Check core_url, and that its credential may read runs",
+                cause.plain, cause.code
+            ));
+        }
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
@@ -122,6 +128,7 @@ impl<W: World> Daemon<W> {
                     waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
                     deferred: view.parked as u64,
+                    confirming: view.asking as u64,
                     next_due_at: view.next_due_at.map(|due| wall_of(due, now)),
                     last_sent_at: view.last_sent_at,
                     swept_at: intake.swept_at,

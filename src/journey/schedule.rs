@@ -777,7 +777,7 @@ impl Schedule {
             paused_by_person: lane.paused_by_person,
             active: lane.active,
             parked: lane.parked.len(),
-            asking: lane.asking.len(),
+            asking: lane.asking.len() + lane.asks,
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
         }

@@ -45,7 +45,10 @@ pub struct RouteStatus {
     pub sending: u64,
     /// Files waiting for their next attempt.
     pub deferred: u64,
-    /// When the next of them is due.
+    /// Files accepted, or in doubt, whose runs are being asked for.
+    #[serde(default)]
+    pub confirming: u64,
+    /// When the next deferred file is due.
     pub next_due_at: Option<Wall>,
     /// Files in `held/` as the ledger has it.
     pub held: u64,

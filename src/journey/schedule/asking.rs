@@ -1,5 +1,5 @@
-//! The schedule's part about runs: parked files whose runs are asked for. Nothing is sent by that, so
-//! neither slots nor pauses of the destination have a part in it; the Core API's pace has.
+//! The schedule's part about runs: parked files whose runs are asked for. Nothing is sent by that,
+//! so neither slots nor pauses of the destination matter to it; the pace of the Core API does.
 
 use super::{Phase, Schedule, Start, take_up};
 use crate::model::file::FileId;
