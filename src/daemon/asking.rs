@@ -12,10 +12,12 @@ use crate::journey::runs::{
     self, Confirmed, Errand, FIRST_LOOK_AFTER, Look, Looked, PAGES_MAX, Run, Told,
 };
 use crate::journey::send;
+use crate::model::blot::Blotter;
 use crate::model::exchange::{Reply, Request, Token};
 use crate::model::file::FileId;
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{Flow, RouteName};
+use crate::model::secret::Secret;
 use crate::model::step::{Attempt, Entry, State, Step};
 use crate::model::time::Wall;
 use crate::world::World;
@@ -64,7 +66,7 @@ pub(super) async fn ask<W: World>(
     known: Known,
     siblings: Vec<RouteName>,
 ) -> (Report, Heard) {
-    let mut desk = Desk { ctx, equipped, known, heard: Heard::default() };
+    let mut desk = Desk { ctx, equipped, known, heard: Heard::default(), secrets: Vec::new() };
     let report = match desk.ask(id, siblings).await {
         Ok(report) => report,
         Err(stumble) => Report::Stumbled(id, stumble),
@@ -78,6 +80,8 @@ struct Desk<'a, W: World> {
     equipped: &'a Arc<Equipped>,
     known: Known,
     heard: Heard,
+    /// Those of the last request.
+    secrets: Vec<Secret>,
 }
 
 impl<W: World> Desk<'_, W> {
@@ -148,7 +152,10 @@ impl<W: World> Desk<'_, W> {
         let request = |token: Option<&Token>| runs::log_request(delivery, flow, run, token);
         let read = |reply: &Reply, _| Told::Answer(runs::log_told(reply));
         match self.question(request, read).await {
-            Told::Answer(reason) => reason,
+            Told::Answer(reason) => reason.map(|reason| {
+                let clean = self.ctx.blotter.blot(&reason);
+                Blotter::new(&self.secrets).blot(&clean).into_owned()
+            }),
             Told::TokenRefused(_) | Told::Later { .. } | Told::Refused(_) => None,
         }
     }
@@ -331,8 +338,8 @@ impl<W: World> Desk<'_, W> {
         let mut may_refresh = true;
         loop {
             let request = request(token.as_ref());
-            let secrets = send::secrets_in(&request);
-            let reply = send::without_secrets(world.endpoint().send(request).await, &secrets);
+            self.secrets = send::secrets_in(&request);
+            let reply = world.endpoint().send(request).await;
             let now = world.clock().now().wall;
             self.heard = send::heard(&reply, now);
             let told = read(&reply, now);

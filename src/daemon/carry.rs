@@ -22,6 +22,7 @@ use crate::journey::runs::Errand;
 use crate::journey::send::{self, Judged, Signer};
 use crate::journey::settle::{self, Next};
 use crate::journey::validate::{Checked, Checker, Findings, body_reader};
+use crate::model::blot::Blotter;
 use crate::model::exchange::{Body, Stream, Token, TokenRefusal};
 use crate::model::file::{FileId, Identity, Place, Sighting, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
@@ -50,6 +51,8 @@ pub(super) struct Context<W: World> {
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) budget: Arc<Semaphore>,
+    /// Knows the secrets of the config.
+    pub(super) blotter: Blotter,
     /// When this process began.
     pub(super) started_at: Wall,
 }
@@ -446,8 +449,11 @@ pub(super) async fn attempt<W: World>(
             return Report::Stumbled(id, error.into());
         }
         let secrets = send::secrets_in(&request);
-        let reply = send::without_secrets(ctx.world.endpoint().send(request).await, &secrets);
-        let judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        let reply = ctx.world.endpoint().send(request).await;
+        let mut judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        if judged.says_something() {
+            judged = judged.blotted(&[&ctx.blotter, &Blotter::new(&secrets)]);
+        }
         let refused = judged.outcome == Outcome::TokenRefused;
         if let (Some(token), Some(credential)) = (&token, &route.deliver.credential)
             && judged.outcome == Outcome::Delivered

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::pace::{Allowance, Heard};
 use super::runs;
+use crate::model::blot::Blotter;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
@@ -141,9 +142,6 @@ fn filled_in(value: &str, entry: &Entry) -> String {
         .replace("{name}", &name)
 }
 
-/// Shortest secret that is looked for in an answer: a shorter one would blot out ordinary text.
-const SECRET_MIN_BYTES: usize = 6;
-
 /// Everything secret in a request: a server may repeat it in its answer (promise P11).
 #[must_use]
 pub fn secrets_in(request: &Request) -> Vec<Secret> {
@@ -160,25 +158,7 @@ pub fn secrets_in(request: &Request) -> Vec<Secret> {
             secrets.push(value.clone());
         }
     }
-    secrets.retain(|secret| secret.reveal().len() >= SECRET_MIN_BYTES);
     secrets
-}
-
-/// An answer in which none of these stands any more.
-#[must_use]
-pub fn without_secrets(reply: Reply, secrets: &[Secret]) -> Reply {
-    let Reply::Answer(mut answer) = reply else { return reply };
-    let holds = |body: &[u8], secret: &Secret| {
-        let secret = secret.reveal().as_bytes();
-        body.windows(secret.len()).any(|window| window == secret)
-    };
-    for secret in secrets {
-        if holds(&answer.body, secret) {
-            let text = String::from_utf8_lossy(&answer.body).replace(secret.reveal(), "***");
-            answer.body = text.into();
-        }
-    }
-    Reply::Answer(answer)
 }
 
 /// What one attempt came to, in full.
@@ -203,6 +183,25 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Whether anything of the server's own words is in it.
+    #[must_use]
+    pub fn says_something(&self) -> bool {
+        self.cause.excerpt.is_some() || self.request_id.is_some() || self.run.is_some()
+    }
+
+    /// The same with these secrets blotted out of whatever the server said: it may repeat what it
+    /// was sent.
+    #[must_use]
+    pub fn blotted(mut self, blotters: &[&Blotter]) -> Self {
+        for blotter in blotters {
+            let clean = |text: String| blotter.blot(&text).into_owned();
+            self.cause.excerpt = self.cause.excerpt.map(clean);
+            self.request_id = self.request_id.map(clean);
+            self.run = self.run.map(clean);
+        }
+        self
+    }
+
     /// The same for the ledger.
     #[must_use]
     pub fn end(&self) -> AttemptEnd {
@@ -599,11 +598,10 @@ mod tests {
     fn an_answer_that_repeats_a_secret_is_blotted() {
         let secrets = [Secret::new("https://h/x?sig=abcdef"), Secret::new("tok-123456")];
         let echo = r#"{"you":"Bearer tok-123456","at":"https://h/x?sig=abcdef"}"#;
-        let Reply::Answer(answer) = without_secrets(Reply::Answer(answer(422, echo)), &secrets)
-        else {
-            unreachable!("an answer stays one")
-        };
-        assert_eq!(&answer.body[..], br#"{"you":"Bearer ***","at":"***"}"#);
+        let judged = judge(&rules(), &Reply::Answer(answer(422, echo)), Wall(0));
+        let judged = judged.blotted(&[&Blotter::new(&secrets), &Blotter::default()]);
+        let excerpt = judged.cause.excerpt.expect("a refusal shows what the server said");
+        assert_eq!(excerpt, r#"{"you":"Bearer ***","at":"***"}"#);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use patchdrop::model::secret::Secret;
 use patchdrop::simulator::{
-    Act, Door, HmacEncoding, HmacOptions, Match, Payload, Per, Rule, RunEnd, SimulatorOptions,
-    StartOptions, WebhookOptions,
+    Act, Door, DoorSeen, HmacEncoding, HmacOptions, LoginOptions, Match, Payload, Per, Rule,
+    RunEnd, SimulatorOptions, StartOptions, WebhookOptions,
 };
 use sha2::{Digest, Sha256};
 
@@ -67,9 +68,8 @@ fn why(scene: &Scene, folder: &str, name: &str) -> String {
     fs::read_to_string(scene.inbox().join(folder).join(format!("{name}.why.txt"))).unwrap()
 }
 
-#[test]
-fn the_same_file_goes_through_every_door() {
-    const DOORS: &str = "
+/// A route for every way of delivery, and a credential of every kind.
+const DOORS: &str = "
 [credential.core]
 kind = 'api_key'
 api_key = { file = 'key' }
@@ -127,54 +127,81 @@ url = '{sim}/hook/put'
 credential = 'bearer'
 hmac = { key = { file = 'hook-key' }, header = 'X-Sig', encoding = 'base64' }
 ";
+
+const ROUTES: [&str; 8] =
+    ["orders", "envelope", "manual", "raw", "manual-raw", "hook", "basic", "put"];
+
+/// The secrets behind [`DOORS`], by the file that holds each; the webhook's URL has one more.
+const WORDS: [(&str, &str); 4] = [
+    ("key", "marked-api-key/+9"),
+    ("password", "marked password?&"),
+    ("token", "marked-long-lived-token"),
+    ("hook-key", "marked-shared-word"),
+];
+const SIGNATURE: &str = "marked-signature-5e1f";
+
+/// A scene with [`DOORS`]; its service does not run yet.
+fn doors(rules: Vec<Rule>) -> Scene {
+    let word = |name: &str| {
+        WORDS.iter().find(|(file, _)| *file == name).map(|(_, word)| Secret::new(*word)).unwrap()
+    };
     let simulator = SimulatorOptions {
         keep_bodies: true,
         hook_is_closed: true,
-        bearer: Some(Secret::new("long-lived-token")),
-        basic: Some(("erp".to_owned(), Secret::new("demo-password"))),
+        api_keys: vec![word("key")],
+        login: LoginOptions { password: word("password"), ..LoginOptions::default() },
+        bearer: Some(word("token")),
+        basic: Some(("erp".to_owned(), word("password"))),
         webhook: WebhookOptions {
+            signature: Secret::new(SIGNATURE),
             hmac: Some(HmacOptions {
-                key: Secret::new("shared-word"),
+                key: word("hook-key"),
                 header: "X-HMAC-HASH".to_owned(),
                 encoding: HmacEncoding::Hex,
                 status: 401,
             }),
             ..WebhookOptions::default()
         },
+        rules,
         ..SimulatorOptions::default()
     };
-    let mut scene = Scene::of(Plan { simulator, ..Plan::default() });
+    let scene = Scene::of(Plan { simulator, ..Plan::default() });
     let tables = DOORS.replace("{host}", &scene.sim.addr().to_string());
     let top = format!(
         "start_url = '{0}/api/v1'\ncore_url = '{0}/api/v1'\nauto_routes = false",
         scene.sim.url()
     );
     scene.configure(&top, "", &tables);
-    for (file, secret) in [
-        ("key", KEY),
-        ("password", "demo-password"),
-        ("token", "long-lived-token"),
-        ("hook-key", "shared-word"),
-        ("hook", scene.sim.webhook_url("77").reveal()),
-    ] {
+    for (file, secret) in WORDS {
         fs::write(scene.path(file), secret).unwrap();
     }
-    let routes = ["orders", "envelope", "manual", "raw", "manual-raw", "hook", "basic", "put"];
-    for route in routes {
+    fs::write(scene.path("hook"), scene.sim.webhook_url("77").reveal()).unwrap();
+    for route in ROUTES {
         fs::create_dir_all(scene.path("root").join(route)).unwrap();
     }
-    scene.start();
-    let content = "{\"name\": \"Zoë \\\"\u{1F600}\\\" \\\\ \\u0000\",\r\n\t\"lines\": [1, 2]}";
-    for route in routes {
+    scene
+}
+
+/// Drops a file of its own name into every route.
+fn drop_everywhere(scene: &Scene, content: &str) {
+    for route in ROUTES {
         scene.drop_into(&scene.path("root").join(route), format!("{route}.json"), content);
     }
+}
+
+#[test]
+fn the_same_file_goes_through_every_door() {
+    let mut scene = doors(Vec::new());
+    scene.start();
+    let content = "{\"name\": \"Zoë \\\"\u{1F600}\\\" \\\\ \\u0000\",\r\n\t\"lines\": [1, 2]}";
+    drop_everywhere(&scene, content);
     scene.until("every door has let its file in", |scene| {
-        routes.iter().all(|route| {
+        ROUTES.iter().all(|route| {
             names(&scene.path("root").join(route).join("sent")) == [format!("{route}.json")]
         })
     });
     let seen = scene.sim.seen();
-    assert_eq!(seen.payloads.len(), routes.len());
+    assert_eq!(seen.payloads.len(), ROUTES.len());
     let by_name: BTreeMap<String, Payload> = seen
         .payloads
         .into_iter()
@@ -201,6 +228,105 @@ hmac = { key = { file = 'hook-key' }, header = 'X-Sig', encoding = 'base64' }
     assert_eq!(&*by_name["put.json"].method, "PUT");
     assert_eq!(scene.stop(), Some(0));
     scene.verify();
+}
+
+/// Everything that was written but the files that the secrets are in, with where it lies.
+fn written(folder: &Path, texts: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        let is_secret = WORDS.iter().any(|(file, _)| path.ends_with(file))
+            || path.ends_with("hook")
+            || path.ends_with("secret")
+            || path.ends_with("state/tokens");
+        if kind.is_dir() && !is_secret {
+            written(&path, texts);
+        } else if kind.is_file() && !is_secret {
+            texts.push((path.clone(), fs::read(&path).unwrap()));
+        }
+    }
+}
+
+/// A secret as it may be written: raw, in base64, percent-encoded.
+fn forms(secret: &str) -> Vec<String> {
+    use base64::Engine as _;
+    let base64 = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
+    let percent = secret.bytes().fold(String::new(), |text, byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => text + &char::from(byte).to_string(),
+        other => format!("{text}%{other:02X}"),
+    });
+    // A base64 of a pair begins in the middle of a group: two more offsets show it.
+    let pair = format!("erp:{secret}");
+    vec![secret.to_owned(), base64(secret), base64(&pair), percent]
+}
+
+#[test]
+fn no_secret_is_in_anything_that_is_written() {
+    let answer = |door: Door, status: u16| Rule {
+        when: Match { door: Some(door), ..Match::default() },
+        first: Some(1),
+        per: Per::Vanity,
+        act: Act::Answer { status, message: None, retry_after: None },
+    };
+    // Each door refuses before it lets in; one of them repeats what it was sent.
+    let said = format!("refused {} {} {SIGNATURE}", WORDS[1].1, WORDS[2].1);
+    let act = Act::Answer { status: 422, message: Some(said), retry_after: None };
+    let blurt = Rule { act, ..answer(Door::Hook, 422) };
+    let mut scene = doors(vec![
+        answer(Door::Start, 401),
+        answer(Door::Inbound, 503),
+        answer(Door::Webhook, 404),
+        blurt,
+    ]);
+    let config = fs::read_to_string(scene.path("config.toml")).unwrap();
+    fs::write(scene.path("config.toml"), config.replace("level = 'info'", "level = 'trace'"))
+        .unwrap();
+    scene.start();
+    drop_everywhere(&scene, "{\"n\": 1}");
+    scene.until("all have come to an end", |scene| {
+        ROUTES.iter().all(|route| {
+            let folder = scene.path("root").join(route);
+            !names(&folder.join("sent")).is_empty() || !names(&folder.join("failed")).is_empty()
+        })
+    });
+    let mut texts: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["list", "--json"],
+        &["explain", "basic.json"],
+        &["explain", "hook.json", "--json"],
+        &["token"],
+        &["token", "--json"],
+        &["check"],
+        &["verify"],
+    ] {
+        let ended = scene.ask(command);
+        texts.push((PathBuf::from(command.join(" ")), (ended.out + &ended.err).into_bytes()));
+    }
+    assert_eq!(scene.stop(), Some(0));
+    written(scene.dir.path(), &mut texts);
+    let log = scene.log();
+    assert!(log.contains("DEBUG") && log.contains("attempt ended"), "{log}");
+    assert!(texts.iter().any(|(path, _)| path.ends_with("ledger.db")));
+    let tokens = scene.path("state/tokens");
+    let kept: Vec<String> = names(&tokens)
+        .iter()
+        .map(|name| fs::read_to_string(tokens.join(name)).unwrap())
+        .map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap())
+        .filter_map(|kept| kept["token"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(kept.len(), 2, "one of oauth2, one of the login");
+    let words = WORDS.iter().map(|(_, word)| (*word).to_owned());
+    let secrets = words.chain([SIGNATURE.to_owned(), super::scene::SECRET.to_owned()]).chain(kept);
+    for secret in secrets {
+        for form in forms(&secret) {
+            for (path, text) in &texts {
+                let found = text.windows(form.len()).any(|window| window == form.as_bytes());
+                assert!(!found, "{form} is in {}", path.display());
+            }
+        }
+    }
 }
 
 #[test]
@@ -486,7 +612,7 @@ fn a_limit_that_the_server_tells_of_is_kept_to_and_used() {
     let inbox = scene.inbox();
     scene.until("all are sent", |_| names(&inbox.join("sent")).len() as u64 == count);
     let seen = scene.sim.seen();
-    let refused = seen.doors.get(&Door::Inbound).map_or(0, |door| door.throttled());
+    let refused = seen.doors.get(&Door::Inbound).map_or(0, DoorSeen::throttled);
     assert!(refused <= 2, "{refused} refusals\n{}", scene.story());
     assert_eq!(seen.payloads.len() as u64, count);
     assert_eq!(scene.stop(), Some(0));
