@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::{CONNECT_TIMEOUT, TIMEOUT};
@@ -62,7 +65,7 @@ pub(super) fn fixed(kind: &CredentialKind) -> Option<Secret> {
 /// RFC 7617; the characters are UTF-8.
 fn basic(user: &str, password: &Secret) -> Secret {
     let pair = format!("{user}:{}", password.reveal());
-    Secret::new(format!("Basic {}", base64(pair.as_bytes())))
+    Secret::new(format!("Basic {}", STANDARD.encode(pair)))
 }
 
 /// Every form in which a server could repeat what was sent to it.
@@ -77,7 +80,7 @@ pub(super) fn telling_forms(kind: &CredentialKind) -> Vec<String> {
     let pair = format!("{id}:{secret}");
     let mut forms = vec![secret.to_owned()];
     for plain in [secret, pair.as_str()] {
-        let letters = base64(plain.as_bytes());
+        let letters = STANDARD.encode(plain);
         forms.push(letters.trim_end_matches('=').replace('+', "-").replace('/', "_"));
         forms.push(letters);
         let escaped = escape(plain);
@@ -221,35 +224,14 @@ fn form(fields: &BTreeMap<&str, &str>) -> String {
     pairs.join("&")
 }
 
+/// What RFC 3986 calls unreserved stays as it is.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push('%');
-            escaped.extend(hex(byte).map(|digit| digit.to_ascii_uppercase()));
-        }
-    }
-    escaped
+    utf8_percent_encode(text, KEPT).to_string()
 }
 
 /// Two digits.
 pub(super) fn hex(byte: u8) -> [char; 2] {
     [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'))
-}
-
-/// RFC 4648 base64 with padding, for Basic headers.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4_usize {
-            let letter = LETTERS[usize::try_from(group >> (18 - 6 * place) & 63).unwrap_or(0)];
-            text.push(if place > chunk.len() { '=' } else { char::from(letter) });
-        }
-    }
-    text
 }
