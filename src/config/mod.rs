@@ -8,6 +8,7 @@ mod credential;
 mod discovery;
 mod flow;
 mod folders;
+mod network;
 mod page;
 mod raw;
 mod rules;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::exchange::CredentialName;
+use crate::model::network::Network;
 use crate::model::route::{Credential, Route};
 pub use crate::model::secret::Secret;
 pub use discovery::NotARoute;
@@ -143,6 +145,8 @@ pub struct Config {
     pub broken: Vec<BrokenRoute>,
     /// Credentials by name.
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
+    /// How the network is reached.
+    pub network: Network,
     /// How folders are watched.
     pub watch: WatchMode,
     /// How often a folder without events is listed.

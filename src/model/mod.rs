@@ -4,6 +4,7 @@
 pub mod command;
 pub mod exchange;
 pub mod file;
+pub mod network;
 pub mod outcome;
 pub mod route;
 pub mod secret;

@@ -4,6 +4,7 @@ mod deliveries;
 mod example;
 mod faults;
 mod meaning;
+mod network;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ fn options(base: &Path) -> LoadOptions {
         ),
         ("STOCK_HOOK_KEY", "shared-hook-word"),
         ("API_WORD", "staple-4711"),
+        ("PROXY", "http://me:pa%2Fss@proxy.example.com:3128"),
         ("EMPTY", ""),
     ];
     let variables: BTreeMap<String, String> =

@@ -1,33 +1,23 @@
 //! The clients that requests go through: directly, or through a proxy.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 
-use crate::model::secret::Secret;
+use crate::model::network::{Network, Proxy};
 
 /// A pooled connection is not used again after this: many servers close theirs after five seconds,
 /// and a POST on a stale one can be read by the server without an answer reaching us.
 const IDLE_FOR: Duration = Duration::from_secs(3);
 
-/// Which proxy requests take.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Proxy {
-    /// What the system says (environment, or the system's settings).
-    System,
-    /// None.
-    #[default]
-    None,
-    /// This one. A secret, since it may hold a name and a password.
-    Url(Secret),
-}
-
-/// How the network is reached.
+/// What an endpoint needs to know.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointOptions {
-    /// Which proxy; loopback is always reached directly.
-    pub proxy: Proxy,
+    /// Proxy and authorities; loopback is always reached directly.
+    pub network: Network,
     /// The value of `User-Agent`.
     pub user_agent: String,
 }
@@ -43,52 +33,110 @@ pub enum EndpointError {
     Client(#[source] reqwest::Error),
 }
 
-/// HTTP/1.1 through reqwest, TLS by rustls with ring, certificates from the system's store. Clones
-/// share their connections.
+/// HTTP/1.1 through reqwest, TLS by rustls with ring, certificates from the system's store and
+/// the config's `ca_file`. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct HttpEndpoint {
-    pub(super) direct: reqwest::Client,
-    proxied: Option<reqwest::Client>,
-    /// The system has no certificate store: every HTTPS request will fail, and is told why.
-    pub(super) no_roots: bool,
+    direct: reqwest::Client,
+    proxied: Option<Proxied>,
+    trust: Trust,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    /// The system has a certificate store with at least one certificate in it.
+    pub has_store: bool,
+    /// How many certificates `ca_file` adds.
+    pub added: usize,
+}
+
+/// The client that takes a proxy, and which hosts it is for.
+#[derive(Clone, Debug)]
+struct Proxied {
+    client: reqwest::Client,
+    proxies: Arc<Matcher>,
+    /// Says of everything but `no_proxy` that it takes a proxy.
+    outside: Arc<Matcher>,
 }
 
 impl HttpEndpoint {
-    /// Reads the system's certificate store once. A system without one is no error here, since
-    /// plain `http://` needs none; HTTPS requests then end with code `tls` and say so.
+    /// Reads the system's certificate store. A system without one is no error here, since plain
+    /// `http://` needs none; HTTPS requests then end with code `tls` and say so.
     ///
     /// # Errors
-    /// The proxy's URL or the user agent cannot be used.
+    /// The proxy's URL, a certificate or the user agent cannot be used.
     pub fn new(options: EndpointOptions) -> Result<Self, EndpointError> {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             tracing::debug!("a TLS provider was installed before");
         }
-        let EndpointOptions { proxy, user_agent } = options;
+        let EndpointOptions { network, user_agent } = options;
+        let added = network
+            .authorities
+            .iter()
+            .map(|der| reqwest::Certificate::from_der(der))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(EndpointError::Client)?;
         let direct = || client(&user_agent).no_proxy();
-        let (direct, no_roots) = match direct().build() {
-            Ok(direct) => (direct, false),
-            // Most likely no certificate was found; any other reason stands in the way again.
-            Err(_) => (build(direct().tls_certs_only(Vec::new()))?, true),
+        let plain = direct().build();
+        // Most likely no certificate was found; any other reason stands in the way again below.
+        let trust = Trust { has_store: plain.is_ok(), added: added.len() };
+        let build = |builder: reqwest::ClientBuilder| {
+            let certificates = added.iter().cloned();
+            let builder = if trust.has_store {
+                builder.tls_certs_merge(certificates)
+            } else {
+                builder.tls_certs_only(certificates)
+            };
+            builder.build().map_err(|error| EndpointError::Client(error.without_url()))
         };
-        let proxied = match proxy {
-            Proxy::None => None,
-            Proxy::System => Some(client(&user_agent)),
+        let direct = match plain {
+            Ok(plain) if added.is_empty() => plain,
+            Ok(_) | Err(_) => build(direct())?,
+        };
+        let (builder, proxies) = match &network.proxy {
+            Proxy::None => return Ok(Self { direct, proxied: None, trust }),
+            Proxy::System => (client(&user_agent), Matcher::from_system()),
             Proxy::Url(url) => {
+                // Both readers of this URL are stricter than the one that checks it.
+                let url = Url::parse(url.reveal()).map_err(|_| EndpointError::ProxyUrl)?;
+                let proxies = Matcher::builder().all(url.as_str()).build();
+                if proxies.intercept(&hyper::Uri::from_static("http://any/")).is_none() {
+                    return Err(EndpointError::ProxyUrl);
+                }
                 let proxy =
-                    reqwest::Proxy::all(url.reveal()).map_err(|_| EndpointError::ProxyUrl)?;
-                Some(client(&user_agent).proxy(proxy))
+                    reqwest::Proxy::all(url.as_str()).map_err(|_| EndpointError::ProxyUrl)?;
+                (client(&user_agent).proxy(proxy), proxies)
             }
         };
-        let proxied = proxied.map(|builder| {
-            build(if no_roots { builder.tls_certs_only(Vec::new()) } else { builder })
-        });
-        Ok(Self { direct, proxied: proxied.transpose()?, no_roots })
+        let outside = Matcher::builder().all("http://proxy").no(network.no_proxy.join(",")).build();
+        let (proxies, outside) = (Arc::new(proxies), Arc::new(outside));
+        let proxied = Some(Proxied { client: build(builder)?, proxies, outside });
+        Ok(Self { direct, proxied, trust })
     }
 
-    pub(super) fn client_for(&self, url: &Url) -> (&reqwest::Client, bool) {
-        match &self.proxied {
-            Some(proxied) if !is_loopback(url) => (proxied, true),
-            _ => (&self.direct, false),
+    /// Whose certificates are believed.
+    pub fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    /// The proxy that requests to `url` take, fit to be shown: scheme, host and port. `None` where
+    /// they go there directly.
+    pub fn proxy_to(&self, url: &Url) -> Option<String> {
+        let proxied = self.proxied.as_ref().filter(|_| !is_loopback(url))?;
+        let uri: hyper::Uri = url.as_str().parse().ok()?;
+        proxied.outside.intercept(&uri)?;
+        let proxy = proxied.proxies.intercept(&uri)?;
+        // User and password are kept apart from it.
+        Some(proxy.uri().to_string().trim_end_matches('/').to_owned())
+    }
+
+    /// The client for a URL, and the proxy that it takes.
+    pub(super) fn client_for(&self, url: &Url) -> (&reqwest::Client, Option<String>) {
+        let proxy = self.proxy_to(url);
+        match (&self.proxied, &proxy) {
+            (Some(proxied), Some(_)) => (&proxied.client, proxy),
+            _ => (&self.direct, None),
         }
     }
 }
@@ -102,10 +150,6 @@ fn client(user_agent: &str) -> reqwest::ClientBuilder {
         .pool_idle_timeout(IDLE_FOR)
         .tcp_nodelay(true)
         .user_agent(user_agent)
-}
-
-fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, EndpointError> {
-    builder.build().map_err(|error| EndpointError::Client(error.without_url()))
 }
 
 fn is_loopback(url: &Url) -> bool {

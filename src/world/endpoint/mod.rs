@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use self::body::{Handover, TROUBLE_CHANGED, TROUBLE_READ, Tracked};
-pub use self::client::{EndpointError, EndpointOptions, HttpEndpoint, Proxy};
+pub use self::client::{EndpointError, EndpointOptions, HttpEndpoint, Trust};
 use self::words::Words;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Stream};
 use crate::model::outcome::{Cause, Code};
@@ -55,9 +55,16 @@ impl Endpoint for HttpEndpoint {
             Err(reply) => return reply,
         };
         let Call { request, handover, limits, host } = call;
-        let (client, proxied) = self.client_for(request.url());
-        let words = Words { host: &host, proxied, no_roots: self.no_roots };
+        let (client, proxy) = self.client_for(request.url());
+        let proxy = proxy.as_deref();
+        let is_plain = request.url().scheme() == "http";
+        let words = Words { host: &host, proxy, trust: self.trust() };
         let reply = match within(&handover, &limits, client.execute(request)).await {
+            // No server answers this, only a proxy that has passed nothing on.
+            Ok(Ok(response)) if is_plain && proxy.is_some() && response.status() == 407 => {
+                handover.revoke();
+                no_answer(&handover, Progress::Nothing, words.of_proxy_login())
+            }
             Ok(Ok(response)) => read(response, &handover, &limits, &words).await,
             Ok(Err(error)) => {
                 let progress = if error.is_connect() {

@@ -5,15 +5,16 @@ use std::io;
 
 use rustls::CertificateError;
 
-use super::Limits;
+use super::{Limits, Trust};
 use crate::model::exchange::Progress;
 use crate::model::outcome::{Cause, Code};
 
 /// Turns what the libraries say into one plain sentence and a stable code.
 pub(super) struct Words<'a> {
     pub(super) host: &'a str,
-    pub(super) proxied: bool,
-    pub(super) no_roots: bool,
+    /// The proxy in between, without its password.
+    pub(super) proxy: Option<&'a str>,
+    pub(super) trust: Trust,
 }
 
 impl Words<'_> {
@@ -47,10 +48,12 @@ impl Words<'_> {
         }
         if error.is_dns() {
             let name = self.host.rsplit_once(':').map_or(self.host, |(name, _)| name);
-            let text = if self.proxied {
-                format!("a name does not resolve: the proxy's, or {name}")
-            } else {
-                format!("the name {name} does not resolve")
+            let text = match self.proxy {
+                // What is behind a proxy is looked up by the proxy.
+                Some(proxy) => {
+                    format!("the name of the proxy {proxy} does not resolve; see the key proxy")
+                }
+                None => format!("the name {name} does not resolve"),
             };
             return Cause::new(Code::of("dns"), text);
         }
@@ -95,10 +98,22 @@ impl Words<'_> {
             ("connect", format!("no network leads to {peer}"))
         } else if kind == Some(io::ErrorKind::HostUnreachable) {
             ("connect", format!("no way leads to {peer}"))
-        } else if says("proxy authorization required") {
-            ("connect", "the proxy asks for a name and a password".to_owned())
-        } else if says("tunnel error") {
-            ("connect", format!("the proxy does not connect to {}", self.host))
+        } else if let (Some(_), true) = (self.proxy, says("proxy authorization required")) {
+            return self.of_proxy_login();
+        } else if let (Some(proxy), true) = (self.proxy, says("tunnel error: unsuccessful")) {
+            let text = format!(
+                "the proxy {proxy} does not connect to {}: it may not allow that host, or not \
+                 reach it itself; see the keys proxy and no_proxy",
+                self.host
+            );
+            ("connect", text)
+        } else if let (Some(proxy), true) = (self.proxy, says("tunnel error: unexpected end")) {
+            let text = format!(
+                "{proxy} ended the connection when it was asked to connect to {}: it may be no \
+                 proxy; see the key proxy",
+                self.host
+            );
+            ("connect", text)
         } else if kind == Some(io::ErrorKind::UnexpectedEof) {
             ("connect", format!("{peer} ended the connection while it was being set up"))
         } else {
@@ -107,31 +122,50 @@ impl Words<'_> {
         Cause::new(Code::of(code), text)
     }
 
+    /// The proxy wants to know who asks.
+    pub(super) fn of_proxy_login(&self) -> Cause {
+        let proxy = self.proxy.unwrap_or_default();
+        let text = format!(
+            "the proxy {proxy} asks for a name and a password, or refuses those it was given \
+             (407); write them into the URL of the key proxy"
+        );
+        Cause::new(Code::of("connect"), text)
+    }
+
     fn of_tls(&self, error: &rustls::Error) -> String {
-        let host = self.host;
+        let host = match self.proxy.filter(|proxy| proxy.starts_with("https:")) {
+            // Both are asked for a certificate, and the error does not say whose it was.
+            Some(proxy) => format!("{} (or of the proxy {proxy})", self.host),
+            None => self.host.to_owned(),
+        };
         if let rustls::Error::InvalidCertificate(certificate) = error {
-            let why = of_certificate(certificate, self.no_roots);
+            let why = of_certificate(certificate, self.trust);
             return format!("the certificate of {host} is not trusted: {why}");
         }
         if matches!(error, rustls::Error::InvalidMessage(_)) {
-            return format!("{host} does not speak TLS on this port");
+            return format!(
+                "{} does not speak TLS on this port; see whether the URL must begin with http://",
+                self.peer()
+            );
         }
         if let rustls::Error::AlertReceived(alert) = error {
-            return format!("{host} refused the TLS connection ({alert:?})");
+            return format!("{} refused the TLS connection ({alert:?})", self.host);
         }
-        format!("no TLS connection with {host} could be agreed on")
+        format!("no TLS connection with {} could be agreed on; it takes TLS 1.2 or 1.3", self.host)
     }
 
     /// Whom the connection goes to.
     fn peer(&self) -> String {
-        if self.proxied { format!("the proxy for {}", self.host) } else { self.host.to_owned() }
+        match self.proxy {
+            Some(proxy) => {
+                format!("the proxy {proxy}, which the key proxy sets for {}", self.host)
+            }
+            None => self.host.to_owned(),
+        }
     }
 }
 
-fn of_certificate(error: &CertificateError, no_roots: bool) -> &'static str {
-    if no_roots {
-        return "this machine has no certificate store; install the package ca-certificates";
-    }
+fn of_certificate(error: &CertificateError, trust: Trust) -> &'static str {
     if matches!(error, CertificateError::Expired | CertificateError::ExpiredContext { .. }) {
         "it has expired, or this machine's clock is wrong"
     } else if matches!(
@@ -144,11 +178,26 @@ fn of_certificate(error: &CertificateError, no_roots: bool) -> &'static str {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
     ) {
         "it is for another host name; an intercepting proxy may be in between"
+    } else if matches!(error, CertificateError::BadSignature) {
+        "its signature does not fit its issuer's certificate; if an intercepting proxy or a private \
+         authority has renewed its own, ca_file must hold the new one"
     } else if matches!(error, CertificateError::Revoked) {
         "it has been revoked"
     } else if matches!(error, CertificateError::UnknownIssuer) {
-        "its issuer is unknown; if an intercepting proxy or a private authority signs it, that \
-         authority must be in this machine's certificate store"
+        match trust {
+            Trust { has_store: false, .. } => {
+                "this machine has no certificate store; install the package ca-certificates"
+            }
+            Trust { added: 0, .. } => {
+                "its issuer is unknown; if an intercepting proxy or a private authority signs it, \
+                 ask for that authority's certificate as a PEM file and name the file by ca_file"
+            }
+            Trust { .. } => {
+                "its issuer is unknown, and ca_file does not hold it; ask for the certificate of \
+                 the authority that signs it now (an intercepting proxy's, or a private one) and \
+                 add it to that file"
+            }
+        }
     } else {
         "it did not pass the check"
     }
@@ -175,7 +224,8 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_not_trusted_is_told_why() {
-        let words = Words { host: "shop.example", proxied: false, no_roots: false };
+        let trust = Trust { has_store: true, added: 0 };
+        let words = Words { host: "shop.example", proxy: None, trust };
         let of = |error| words.of_tls(&rustls::Error::InvalidCertificate(error));
         for (error, part) in [
             (CertificateError::Expired, "it has expired"),
@@ -183,13 +233,14 @@ mod tests {
             (CertificateError::NotValidForName, "for another host name; an intercepting proxy"),
             (CertificateError::UnknownIssuer, "issuer is unknown; if an intercepting proxy"),
             (CertificateError::Revoked, "has been revoked"),
-            (CertificateError::BadSignature, "did not pass the check"),
+            (CertificateError::BadSignature, "ca_file must hold the new one"),
+            (CertificateError::BadEncoding, "did not pass the check"),
         ] {
             let text = of(error);
             assert!(text.starts_with("the certificate of shop.example is not trusted: "), "{text}");
             assert!(text.contains(part), "{text}");
         }
-        let bare = Words { no_roots: true, ..words };
+        let bare = Words { trust: Trust { has_store: false, added: 0 }, ..words };
         let error = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         assert!(bare.of_tls(&error).contains("no certificate store"));
     }
