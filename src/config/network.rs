@@ -162,13 +162,11 @@ fn authorities(sink: &Sink, vault: &Vault<'_>, file: &At<PathBuf>) -> Vec<Vec<u8
     let mut store = RootCertStore::empty();
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        match certificate.map(|der| (der.to_vec(), store.add(der).is_ok())) {
-            Ok((der, true)) => found.push(der),
-            Ok((_, false)) | Err(_) => {
-                let text = format!("certificate {} in {shown} is damaged", found.len() + 1);
-                return fault(text, "export it again, as PEM");
-            }
-        }
+        let Ok((der, true)) = certificate.map(|der| (der.to_vec(), store.add(der).is_ok())) else {
+            let text = format!("certificate {} in {shown} is damaged", found.len() + 1);
+            return fault(text, "export it again, as PEM");
+        };
+        found.push(der);
     }
     if found.is_empty() {
         return fault(format!("{shown} holds no certificate"), hint);

@@ -111,8 +111,8 @@ impl HttpEndpoint {
         };
         let outside = Matcher::builder().all("http://proxy").no(network.no_proxy.join(",")).build();
         let (proxies, outside) = (Arc::new(proxies), Arc::new(outside));
-        let proxied = Some(Proxied { client: build(builder)?, proxies, outside });
-        Ok(Self { direct, proxied, trust })
+        let around = Proxied { client: build(builder)?, proxies, outside };
+        Ok(Self { direct, proxied: Some(around), trust })
     }
 
     /// Whose certificates are believed.
@@ -149,6 +149,7 @@ fn client(user_agent: &str) -> reqwest::ClientBuilder {
         .referer(false)
         .pool_idle_timeout(IDLE_FOR)
         .tcp_nodelay(true)
+        .tls_info(true)
         .user_agent(user_agent)
 }
 

@@ -7,6 +7,7 @@
 //! query, no header and no body of a request is ever in a text.
 
 mod body;
+mod certificate;
 mod client;
 mod words;
 
@@ -28,6 +29,7 @@ pub use self::client::{EndpointError, EndpointOptions, HttpEndpoint, Trust};
 use self::words::Words;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Stream};
 use crate::model::outcome::{Cause, Code};
+use crate::model::time::Wall;
 
 /// Sends requests.
 pub trait Endpoint: Send + Sync + 'static {
@@ -48,8 +50,31 @@ const ANSWER_MAX: usize = 64 * 1024;
 const DRAIN_MAX: usize = 256 * 1024;
 /// A header of an answer is kept up to this length.
 const HEADER_MAX: usize = 256;
+/// What one look at a server shows.
+#[derive(Debug)]
+pub struct Glance {
+    /// What came back.
+    pub reply: Reply,
+    /// When the server's certificate ends; `None` without an answer over TLS. Where a proxy looks
+    /// into TLS, the certificate is the proxy's.
+    pub certificate_ends: Option<Wall>,
+}
+
 impl Endpoint for HttpEndpoint {
     async fn send(&self, request: Request) -> Reply {
+        self.attempt(request, None).await
+    }
+}
+
+impl HttpEndpoint {
+    /// One attempt, as [`Endpoint::send`] makes it, with an eye on the server's certificate.
+    pub async fn glance(&self, request: Request) -> Glance {
+        let mut certificate_ends = None;
+        let reply = self.attempt(request, Some(&mut certificate_ends)).await;
+        Glance { reply, certificate_ends }
+    }
+
+    async fn attempt(&self, request: Request, ends: Option<&mut Option<Wall>>) -> Reply {
         let call = match Call::new(request).await {
             Ok(call) => call,
             Err(reply) => return reply,
@@ -65,7 +90,12 @@ impl Endpoint for HttpEndpoint {
                 handover.revoke();
                 no_answer(&handover, Progress::Nothing, words.of_proxy_login())
             }
-            Ok(Ok(response)) => read(response, &handover, &limits, &words).await,
+            Ok(Ok(response)) => {
+                if let Some(ends) = ends {
+                    *ends = certificate::end_of(&response);
+                }
+                read(response, &handover, &limits, &words).await
+            }
             Ok(Err(error)) => {
                 let progress = if error.is_connect() {
                     handover.revoke();
