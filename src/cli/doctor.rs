@@ -213,3 +213,70 @@ fn certificates(visits: &[Visit], style: &Style) -> Section {
     });
     Section { title: "Certificates", findings: findings.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fixture::{self, START};
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn visit(host: &str, clocks: Option<(Wall, Wall)>, ends: Option<Wall>) -> Visit {
+        Visit {
+            origin: format!("https://{host}/").parse().unwrap(),
+            host: host.to_owned(),
+            proxy: None,
+            clocks,
+            certificate_ends: ends,
+        }
+    }
+
+    #[test]
+    fn a_clock_may_differ_by_a_minute() {
+        let check = |theirs: &[Wall], level: Level, part: &str| {
+            let clocks = theirs.iter().map(|theirs| Some((*theirs, START)));
+            let visits: Vec<Visit> =
+                clocks.chain([None]).map(|clocks| visit("a.example", clocks, None)).collect();
+            let found = clock(&visits).findings.remove(0);
+            assert_eq!(found.level, level, "{}", found.text);
+            assert!(found.text.contains(part), "{}", found.text);
+        };
+        let late = Duration::from_secs(61);
+        check(&[], Level::Ok, "no server said");
+        check(&[START.plus(MINUTE), START.minus(MINUTE)], Level::Ok, "with 2 servers");
+        check(&[START, START.plus(late)], Level::Warning, "1m 1s behind that of a.example");
+        check(&[START.minus(late), START], Level::Warning, "1m 1s ahead of that of a.example");
+    }
+
+    #[test]
+    fn a_certificate_is_spoken_of_two_weeks_before_its_end() {
+        let style = fixture::style();
+        let days = |days: u64| Some(style.now.plus(Duration::from_hours(24 * days)));
+        let visits = [
+            visit("good.example", None, days(15)),
+            visit("soon.example", None, days(13)),
+            visit("plain.example", None, None),
+        ];
+        let found = certificates(&visits, &style).findings;
+        let levels: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.level)).collect();
+        let expected = [("good.example", Level::Ok), ("soon.example", Level::Warning)];
+        assert_eq!(levels, expected);
+        assert_eq!(found[1].text, "ends 2026-12-04 09:00:00 (in 13d)");
+    }
+
+    #[test]
+    fn a_missing_store_is_a_fault_only_where_tls_needs_it() {
+        let network = Network { ca_file: Some("/etc/ours.pem".into()), ..Network::default() };
+        let check = |has_store, added, is_needed, level: Level| {
+            let found = store(&network, Trust { has_store, added }, is_needed);
+            assert_eq!(found.level, level, "{}", found.text);
+            assert_eq!(found.remedy.is_empty(), level == Level::Ok);
+        };
+        check(true, 0, true, Level::Ok);
+        check(false, 0, false, Level::Ok);
+        check(false, 1, true, Level::Warning);
+        check(false, 0, true, Level::Away);
+        let found = store(&network, Trust { has_store: true, added: 2 }, true);
+        assert_eq!(found.text, "the system has one; ca_file /etc/ours.pem adds 2 certificates");
+    }
+}

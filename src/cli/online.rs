@@ -352,7 +352,16 @@ async fn look_at_runs(
                 let headers = token.map(header).into_iter().chain([accept]).collect();
                 let reply = endpoint.send(get("GET", &url, headers)).await;
                 let name = credential.map_or("nobody", |credential| &*credential.name);
-                run_finding(subject, &reply, name, &flow, &names)
+                let is_proxied =
+                    Url::parse(&url).is_ok_and(|url| endpoint.proxy_to(&url).is_some());
+                match reply {
+                    Reply::Answer(answer) => run_finding(subject, &answer, name, &flow, &names),
+                    Reply::NoAnswer { cause, .. } => {
+                        let text = format!("{}; for route {names}", cause.plain);
+                        Finding::new(level_of(&cause), subject, text, remedy_of(&cause, is_proxied))
+                    }
+                    Reply::Changed => unreachable!("an empty body is what it is"),
+                }
             }
         };
         findings.push(finding);
@@ -362,20 +371,12 @@ async fn look_at_runs(
 
 fn run_finding(
     subject: String,
-    reply: &Reply,
+    answer: &Answer,
     credential: &str,
     flow: &Flow,
     names: &str,
 ) -> Finding {
     let host = &flow.core_host;
-    let answer = match reply {
-        Reply::Answer(answer) => answer,
-        Reply::NoAnswer { cause, .. } => {
-            let text = format!("{}; for route {names}", cause.plain);
-            return Finding::new(level_of(cause), subject, text, remedy_of(cause, false));
-        }
-        Reply::Changed => unreachable!("an empty body is what it is"),
-    };
     let status = answer.status;
     let (level, text, remedy) = match status {
         200..=299 if is_list(answer) => {
@@ -415,4 +416,79 @@ fn run_finding(
 fn is_list(answer: &Answer) -> bool {
     let json = serde_json::from_slice::<serde_json::Value>(&answer.body);
     json.is_ok_and(|json| json.is_array() || json["data"].is_array())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fixture;
+
+    fn flow() -> Flow {
+        Flow {
+            id: "77".into(),
+            variables: BTreeMap::new(),
+            core_url: "https://core.example/api/v1".into(),
+            core_host: "core.example".into(),
+            confirm: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_about_runs_is_told_as_whose_move_it_is() {
+        let check = |status: u16, body: &'static str, level: Level, part: &str| {
+            let answer = Answer { status, body: Bytes::from(body), ..Answer::default() };
+            let found = run_finding("flow 77".into(), &answer, "flows", &flow(), "stock");
+            assert_eq!(found.level, level, "{status} {body}");
+            let whole = format!("{} {}", found.text, found.remedy);
+            assert!(whole.contains(part) && found.text.ends_with("for route stock"), "{whole}");
+        };
+        check(200, r#"{"data": []}"#, Level::Ok, "can be read at core.example as flows");
+        check(200, "[]", Level::Ok, "can be read");
+        check(200, "<html>", Level::Refused, "not with a list of runs");
+        check(200, r#"{"data": 1}"#, Level::Refused, "check core_url");
+        check(401, "", Level::Refused, "[credential.flows] the right to read runs");
+        check(403, "", Level::Refused, "do without: confirm = \"accepted\"");
+        check(404, "", Level::Refused, "check core_url and flow_id of route stock");
+        check(302, "", Level::Refused, "answers 302");
+        check(429, "", Level::Away, "busy or in trouble");
+        check(503, "", Level::Away, "busy or in trouble");
+    }
+
+    #[test]
+    fn each_host_is_looked_at_once_and_a_front_page_never() {
+        let root = tempfile::tempdir().unwrap();
+        let config = fixture::config(root.path(), &[]);
+        let route = |name: &str, url: &str| {
+            let mut route = fixture::route(root.path(), name);
+            route.deliver.url = Secret::new(url);
+            Arc::new(route)
+        };
+        let mut asking = Route::clone(&route("runs", "https://start.example/flows/77/start"));
+        asking.deliver.flow = Some(flow());
+        asking.in_doubt = InDoubt::Lookup;
+        let routes = [
+            route("one", "https://shop.example/a?sig=s3cret"),
+            route("two", "https://shop.example:443/b"),
+            route("three", "https://shop.example:8443/b"),
+            route("front", "https://front.example/?sig=s3cret"),
+            route("front-too", "https://front.example?sig=s3cret"),
+            route("behind", "https://front.example/in"),
+            Arc::new(asking),
+        ];
+        let all: Vec<String> = places(&config, &routes)
+            .iter()
+            .map(|place| {
+                let guard = place.guarded_by.as_deref().unwrap_or("-");
+                let users: Vec<&str> = place.users.iter().map(String::as_str).collect();
+                format!("{} {} ({guard})", place.origin, users.join(", "))
+            })
+            .collect();
+        insta::assert_snapshot!(all.join("\n"), @r"
+        https://core.example/ the runs of route runs (-)
+        https://front.example/ route behind, route front, route front-too (route front)
+        https://shop.example/ route one, route two (-)
+        https://shop.example:8443/ route three (-)
+        https://start.example/ route runs (-)
+        ");
+    }
 }

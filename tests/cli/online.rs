@@ -184,7 +184,7 @@ fn a_proxy_that_is_down_is_named_without_its_password() {
     let all = site.json(69, &["doctor"]);
     let [_, subject, text, remedy] = fault(&all["sections"], "Servers");
     assert_eq!(subject, "shop.example");
-    let said = format!("connection refused by the proxy http://127.0.0.1:{port}, ");
+    let said = format!("connection refused by the proxy http://127.0.0.1:{port} for shop.example");
     assert!(text.starts_with(&said), "{text}");
     assert!(remedy.contains("no_proxy"), "{remedy}");
     let network = findings(&all["sections"], "Network");
@@ -193,6 +193,25 @@ fn a_proxy_that_is_down_is_named_without_its_password() {
     let text = site.ends(69, &["check", "--online"]);
     assert!(text.contains("the proxy's password stands in the config"), "{text}");
     assert!(!text.contains("w0rd-4711") && !all.to_string().contains("w0rd-4711"), "{text}");
+}
+
+#[test]
+fn the_environments_proxy_is_taken_and_its_password_hidden() {
+    let site = Site::new();
+    let port = closed();
+    let route = "[route.shop]\nfolder = 'shop'\ndeliver = 'http'\nurl = 'https://shop.example/in'";
+    extend(&site, "", route);
+    let mut command = site.command(&["doctor"]);
+    for name in ["ALL_PROXY", "all_proxy", "https_proxy", "NO_PROXY", "no_proxy"] {
+        command.env_remove(name);
+    }
+    command.env("HTTPS_PROXY", format!("http://me:w0rd-4711@127.0.0.1:{port}"));
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    assert!(text.contains(&format!("proxy = \"system\": http://127.0.0.1:{port}; ")), "{text}");
+    assert!(text.contains("connection refused by the proxy http://127.0.0.1:"), "{text}");
+    assert!(!text.contains("w0rd-4711"), "{text}");
 }
 
 #[test]

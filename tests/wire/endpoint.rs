@@ -443,7 +443,8 @@ async fn a_proxy_is_never_asked_for_loopback_and_never_shown() {
     assert_eq!(answer(reply).status, 200);
 
     let reply = endpoint.send(post(format!("http://shop.example/in?{SECRET}"), "{}")).await;
-    let words = format!("connection refused by the proxy http://{closed}, which the key proxy");
+    let words =
+        format!("connection refused by the proxy http://{closed} for shop.example (see the");
     check(&reply, Progress::Nothing, "connect-refused", &words);
     assert!(!format!("{endpoint:?}").contains("s3cret"));
 

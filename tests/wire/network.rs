@@ -9,6 +9,7 @@ use base64::Engine as _;
 use patchdrop::model::exchange::{Progress, Reply};
 use patchdrop::model::network::{Network, Proxy};
 use patchdrop::model::secret::Secret;
+use patchdrop::model::time::Wall;
 use patchdrop::world::endpoint::{Endpoint as _, EndpointOptions, HttpEndpoint};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -168,11 +169,22 @@ async fn a_certificate_is_believed_by_the_store_or_by_ca_file_and_by_nothing_els
     ] {
         let port = tls_server(&authority, &says).port();
         let network = Network { authorities: authorities.clone(), ..Network::default() };
-        let reply = through(network).send(post(format!("https://localhost:{port}/x"), "{}")).await;
+        let endpoint = through(network);
+        let glance = endpoint.glance(post(format!("https://localhost:{port}/x"), "{}")).await;
+        let (reply, ends) = (glance.reply, glance.certificate_ends);
         if words.is_empty() {
             assert_eq!(answer(reply).status, 200);
+            // 2999-01-01
+            assert_eq!(ends, Some(Wall(32_472_144_000_000)));
             continue;
         }
+        assert_eq!(ends, None);
+        let is_of_store = words.contains("by ca_file") || words.contains("does not hold it");
+        let words = if is_of_store && !endpoint.trust().has_store {
+            "install the package ca-certificates"
+        } else {
+            words
+        };
         let (code, text) = cause(reply);
         assert_eq!(code, "tls");
         assert!(text.contains(words), "{text}");
@@ -220,10 +232,33 @@ async fn a_proxy_is_gone_through_with_name_and_password() {
 #[tokio::test]
 async fn a_plain_request_that_its_proxy_refuses_never_reached_the_server() {
     let (address, _) = proxy(Door::Login, "127.0.0.1:9".parse().unwrap());
-    let network = Network { proxy: by(format!("http://{address}")), ..Network::default() };
-    let (code, text) = cause(through(network).send(post("http://shop.example/in", "{}")).await);
+    let plain = |proxy: String| async move {
+        let network = Network { proxy: by(proxy), ..Network::default() };
+        through(network).send(post("http://shop.example/in", "{}")).await
+    };
+    let (code, text) = cause(plain(format!("http://{address}")).await);
     assert_eq!(code, "connect");
     assert!(text.contains("asks for a name and a password"), "{text}");
+    let password =
+        percent_encoding::utf8_percent_encode(SECRET, percent_encoding::NON_ALPHANUMERIC);
+    let reply = plain(format!("http://me:{password}@{address}")).await;
+    assert_eq!(answer(reply).status, 200);
+}
+
+#[tokio::test]
+async fn a_proxy_may_speak_tls_itself() {
+    let authority = authority("Ours");
+    let port = tls_server(&authority, &Says { host: "localhost", until: 2999 }).port();
+    let to = |authorities| {
+        let proxy = by(format!("https://localhost:{port}"));
+        through(Network { proxy, authorities, ..Network::default() })
+    };
+    let request = || post("http://shop.example/in", "{}");
+    let reply = to(vec![authority.der().to_vec()]).send(request()).await;
+    assert_eq!(answer(reply).status, 200);
+    let (code, text) = cause(to(Vec::new()).send(request()).await);
+    assert_eq!(code, "tls");
+    assert!(text.contains(&format!("(or of the proxy https://localhost:{port})")), "{text}");
 }
 
 #[tokio::test]

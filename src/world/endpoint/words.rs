@@ -158,7 +158,7 @@ impl Words<'_> {
     fn peer(&self) -> String {
         match self.proxy {
             Some(proxy) => {
-                format!("the proxy {proxy}, which the key proxy sets for {}", self.host)
+                format!("the proxy {proxy} for {} (see the key proxy)", self.host)
             }
             None => self.host.to_owned(),
         }
