@@ -21,6 +21,10 @@ const CLOCKS_MAY_DIFFER: Duration = Duration::from_mins(1);
 /// A certificate that ends sooner is spoken of.
 const CERTIFICATE_LASTS: Duration = Duration::from_hours(14 * 24);
 
+/// A name that takes longer does not resolve.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(10);
+const SET_CLOCK: &str = if cfg!(windows) { "w32tm /resync" } else { "timedatectl set-ntp true" };
+
 /// Look at everything that sending depends on, and say what mends what is wrong
 #[derive(Debug, clap::Args)]
 #[command(after_help = "It sends no file, changes nothing, and may be used while the service \
@@ -72,8 +76,8 @@ fn surroundings(config: &Config) -> Section {
     Section { title: "Config", findings }
 }
 
-/// A name and what it stands for.
-type Named = (String, std::io::Result<Vec<std::net::IpAddr>>);
+/// A name and what it stands for; nothing where it does not resolve.
+type Named = (String, Vec<std::net::IpAddr>);
 
 /// Looks up every name that this machine itself has to look up: hosts that are reached directly,
 /// and proxies.
@@ -86,12 +90,15 @@ async fn names(visits: &[Visit]) -> Vec<Named> {
     asked.sort_by(|one, other| one.host_str().cmp(&other.host_str()));
     asked.dedup_by(|one, other| one.host_str() == other.host_str());
     let named = asked.into_iter().filter_map(|url| {
-        let reqwest_host = url.domain()?.to_owned();
+        let name = url.domain()?.to_owned();
         let port = url.port_or_known_default()?;
         Some(async move {
-            let looked = tokio::net::lookup_host((reqwest_host.as_str(), port)).await;
-            let found = looked.map(|found| found.map(|address| address.ip()).collect());
-            (reqwest_host, found)
+            let looked = tokio::net::lookup_host((name.as_str(), port));
+            let found = match tokio::time::timeout(RESOLVED_WITHIN, looked).await {
+                Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+                Ok(Err(_)) | Err(_) => Vec::new(),
+            };
+            (name, found)
         })
     });
     futures_util::future::join_all(named).await
@@ -101,19 +108,15 @@ async fn names(visits: &[Visit]) -> Vec<Named> {
 fn network(network: &Network, trust: Trust, visits: &[Visit], names: Vec<Named>) -> Section {
     let mut findings = vec![proxy(network, visits)];
     for (name, found) in names {
-        findings.push(match found {
-            Ok(found) if !found.is_empty() => {
-                let shown: Vec<String> = found.iter().take(3).map(ToString::to_string).collect();
-                let more = if found.len() > shown.len() { ", and more" } else { "" };
-                Finding::ok(name, format!("resolves to {}{more}", shown.join(", ")))
-            }
-            Ok(_) | Err(_) => Finding::new(
-                Level::Away,
-                name,
-                "the name does not resolve",
-                "check the name in the config, and this machine's DNS; where only the proxy knows \
-                 names, name it by the key proxy",
-            ),
+        let shown: Vec<String> = found.iter().take(3).map(ToString::to_string).collect();
+        let more = if found.len() > shown.len() { ", and more" } else { "" };
+        findings.push(if found.is_empty() {
+            let text = "the name does not resolve";
+            let remedy = "check the name in the config, and this machine's DNS; where only a proxy \
+                          knows names, name it by the key proxy";
+            Finding::new(Level::Away, name, text, remedy)
+        } else {
+            Finding::ok(name, format!("resolves to {}{more}", shown.join(", ")))
         });
     }
     findings.push(store(network, trust, visits.iter().any(|it| it.origin.scheme() == "https")));
@@ -186,7 +189,7 @@ fn clock(visits: &[Visit]) -> Section {
                 shown_span(skew(&(theirs, ours))),
                 visit.host
             );
-            Finding::new(Level::Warning, "clock", text, "have it set: timedatectl set-ntp true")
+            Finding::new(Level::Warning, "clock", text, format!("have it set: {SET_CLOCK}"))
         }
     };
     Section { title: "Clock", findings: vec![finding] }

@@ -287,7 +287,7 @@ fn level_of(cause: &Cause) -> Level {
 fn remedy_of(cause: &Cause, is_proxied: bool) -> &'static str {
     match cause.code.0.as_ref() {
         "dns" if is_proxied => "check the name in the key proxy, and this machine's DNS",
-        "dns" => "check the host in the config, and this machine's DNS: getent hosts HOST",
+        "dns" => "check the host in the config, and this machine's DNS",
         "tls" => {
             "the sentence names the key; the certificate is shown by: openssl s_client \
                   -connect HOST:443"
