@@ -206,6 +206,9 @@ fn render_file(
             if let Some(conversion) = envelope.conversion {
                 writeln!(screen.out, "  converted: {}", conversion.name())?;
             }
+            if let Some(wrap) = envelope.wrap {
+                writeln!(screen.out, "  in an envelope: {}", wrap.name())?;
+            }
             for remark in &envelope.remarks {
                 writeln!(screen.out, "  remark: {remark}")?;
             }
@@ -295,6 +298,7 @@ mod tests {
             digest: Digest([1; 32]),
             bytes: 2_048,
             conversion: Some(Conversion::Utf8BomDropped),
+            wrap: None,
             remarks: vec!["a key occurs twice".to_owned()],
         });
         let (text, exit) = fixture::shown(|screen| render_file(&route, "a.json", &good, screen));

@@ -1,5 +1,6 @@
 //! `patchdrop explain`: one file's whole story, in sentences.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Place, shown};
 use crate::model::route::Route;
 use crate::model::status::{Pause, RouteStatus};
-use crate::model::step::{Attempt, Conversion, Entry, History, State, Verdict};
+use crate::model::step::{Attempt, Conversion, Entry, Envelope, History, State, Verdict, Wrap};
 use crate::model::time::Wall;
 use crate::world::control;
 
@@ -216,7 +217,7 @@ struct Story {
 struct Record {
     #[serde(flatten)]
     line: Line,
-    conversion: Option<&'static str>,
+    conversion: Option<Cow<'static, str>>,
     remarks: Vec<String>,
     attempts: Vec<AttemptRecord>,
     notes: Vec<NoteRecord>,
@@ -281,7 +282,7 @@ impl Story {
         };
         Record {
             line: Line::of(entry),
-            conversion: envelope.and_then(|it| it.conversion).map(Conversion::name),
+            conversion: envelope.and_then(Envelope::changes),
             remarks: envelope.map(|it| it.remarks.clone()).unwrap_or_default(),
             attempts: attempts.iter().map(attempt).collect(),
             notes: remarks
@@ -502,14 +503,20 @@ fn claim_text(entry: &Entry) -> String {
     let marker = entry.marker.as_deref();
     lines.extend(marker.map(|marker| format!("its done-marker {} moves along", shown(marker))));
     if let Some(envelope) = &entry.envelope {
-        lines.extend(envelope.conversion.map(|conversion| {
-            format!(
+        let changes: Vec<&str> = envelope
+            .conversion
+            .map(conversion_text)
+            .into_iter()
+            .chain(envelope.wrap.map(wrap_text))
+            .collect();
+        if !changes.is_empty() {
+            lines.push(format!(
                 "{}: what is sent has {}, sha256 {}",
-                conversion_text(conversion),
+                changes.join(", "),
                 shown_bytes(envelope.bytes),
                 envelope.digest
-            )
-        }));
+            ));
+        }
         lines.extend(envelope.remarks.iter().map(|remark| format!("remark: {remark}")));
     }
     lines.push(format!("idempotency key {}", entry.key));
@@ -522,6 +529,12 @@ fn conversion_text(conversion: Conversion) -> &'static str {
         Conversion::Utf16Le => "converted from UTF-16 (little-endian) to UTF-8",
         Conversion::Utf16Be => "converted from UTF-16 (big-endian) to UTF-8",
         Conversion::Windows1252 => "converted from windows-1252 to UTF-8",
+    }
+}
+
+fn wrap_text(wrap: Wrap) -> &'static str {
+    match wrap {
+        Wrap::Payload => "put into an envelope as the text of \"payload\"",
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
             schema: None,
             schema_max_bytes: 8_000_000,
             encoding: Encoding::Auto,
+            wrap: None,
             body_max_bytes: Some(8_000_000),
         },
         deliver: Delivery {
@@ -181,7 +182,13 @@ pub(super) fn file(config: &Config, id: u64, route: &str, name: &str, state: Sta
         marker: None,
         identity: Identity { volume: 1, number: id, size: 2_048, mtime_ns: 1_795_000_000 },
         digest: Some(digest),
-        envelope: Some(Envelope { digest, bytes: 2_048, conversion: None, remarks: Vec::new() }),
+        envelope: Some(Envelope {
+            digest,
+            bytes: 2_048,
+            conversion: None,
+            wrap: None,
+            remarks: Vec::new(),
+        }),
         key: format!("key-{id}"),
         previous: None,
         claimed_at,

@@ -53,8 +53,8 @@ pub(super) struct Arguments {
 
 fn parse_state(text: &str) -> Result<State, String> {
     State::parse(text).ok_or_else(|| {
-        "there are sending, deferred, held, sent, failed, missing, cancelled; files that wait are \
-         not on record: patchdrop status counts them"
+        "there are sending, deferred, confirming, held, sent, failed, missing, cancelled; files that \
+         wait are not on record: patchdrop status counts them"
             .to_owned()
     })
 }

@@ -30,7 +30,7 @@ use crate::model::secret::Secret;
 use crate::model::time::Wall;
 use crate::world::clock::{Clock as _, SystemClock};
 use crate::world::endpoint::{Endpoint, HttpEndpoint};
-use crate::world::token::{TokenDesk, Tokens as _};
+use crate::world::token::{Glimpse, TokenDesk, Tokens as _};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,7 +133,9 @@ fn places(config: &Config, routes: &[Arc<Route>]) -> Vec<Place> {
     };
     for credential in config.credentials.values() {
         let user = format!("credential {}", credential.name);
-        add(&credential.oauth2.token_url, user.clone(), Some(user));
+        if let Some(url) = credential.kind.asked_at() {
+            add(url, user.clone(), Some(user));
+        }
     }
     for route in routes {
         let user = format!("route {}", route.name);
@@ -183,16 +185,22 @@ async fn token(
         };
         BTreeMap::from([(CredentialName::clone(name), Arc::new(credential))])
     };
+    let end = |glimpse: &Glimpse| {
+        let assumed = if glimpse.is_assumed { ", reckoned with lifetime" } else { "" };
+        format!("{}{assumed}", style.time(glimpse.expires_at))
+    };
     let clock = || Arc::new(SystemClock::new());
     let kept =
         TokenDesk::new(desk_of(credential.keep_token), &config.state_dir, clock(), Unplugged);
+    if credential.kind.asked_at().is_none() {
+        let kind = credential.kind.word();
+        let text = format!("kind = \"{kind}\" goes out as the config has it; nothing to fetch");
+        return (Finding::ok(&**name, text), kept.current(name).await.ok());
+    }
     if let Some(glimpse) = kept.peek(name).filter(|glimpse| glimpse.in_force)
         && let Ok(token) = kept.current(name).await
     {
-        let text = format!(
-            "the kept token is good until {}; nothing was asked for",
-            style.time(glimpse.expires_at)
-        );
+        let text = format!("the kept token is good until {}; nothing was asked for", end(&glimpse));
         return (Finding::ok(&**name, text), Some(token));
     }
     let fresh = TokenDesk::new(desk_of(false), &config.state_dir, clock(), endpoint);
@@ -200,7 +208,7 @@ async fn token(
         Ok(token) => {
             let glimpse = fresh.peek(name);
             let text = glimpse.map_or_else(String::new, |glimpse| {
-                format!(" by {}, good until {}", glimpse.way, style.time(glimpse.expires_at))
+                format!(" by {}, good until {}", glimpse.way, end(&glimpse))
             });
             let text = format!("a token was given{text}; it is not kept");
             (Finding::ok(&**name, text), Some(token))

@@ -211,6 +211,11 @@ fn on_its_way(entry: &Entry, screen: &Screen<'_>) -> String {
             cause.code,
             screen.style.time(at)
         ),
+        _ if entry.state == State::Confirming => format!(
+            "{name} ({}) is accepted; its run {} has not ended yet",
+            entry.id,
+            entry.run.as_deref().unwrap_or("without an id")
+        ),
         _ => format!("{name} ({}) is on its way", entry.id),
     }
 }

@@ -1,5 +1,7 @@
 //! `patchdrop status`: how things stand, what needs a person first.
 
+use std::time::Duration;
+
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -10,6 +12,7 @@ use super::screen::{Align, Screen, Style, Table, counted, grouped};
 use crate::config::Config;
 use crate::daemon;
 use crate::journey::detect::Reason;
+use crate::journey::settle;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
 use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
@@ -118,6 +121,7 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         pause: ruled.paused_at.map(|since| daemon::paused_by_person(&route.name, since)),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
+        confirming: files(State::Confirming),
         held: files(State::Held),
         failed: files(State::Failed),
         sent: files(State::Sent),
@@ -185,6 +189,13 @@ fn render(status: &Status, screen: &mut Screen<'_>) -> Result<(), Failure> {
         writeln!(screen.out)?;
     }
     routes_table(status, &style).write(screen, "")?;
+    let paces = pace_lines(status, &style);
+    if !paces.is_empty() {
+        writeln!(screen.out, "\n{}", style.bold("Pace"))?;
+        for line in paces {
+            writeln!(screen.out, "  {line}")?;
+        }
+    }
     let waiting = waiting_lines(status, &style);
     if !waiting.is_empty() {
         writeln!(screen.out, "\n{}", style.bold("In the drop folders"))?;
@@ -195,16 +206,38 @@ fn render(status: &Status, screen: &mut Screen<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+fn named(destination: &DestinationStatus) -> String {
+    match &destination.credential {
+        Some(credential) => format!("{} as {credential}", destination.host),
+        None => destination.host.clone(),
+    }
+}
+
+/// How fast destinations are sent to, where something bounds that.
+fn pace_lines(status: &Status, style: &Style) -> Vec<String> {
+    let line = |destination: &DestinationStatus| {
+        let pace = destination.pace.as_ref()?;
+        let mut parts = Vec::new();
+        if let (Some(requests), Some(per_ms)) = (pace.requests, pace.per_ms) {
+            let per = settle::spoken(Duration::from_millis(per_ms));
+            parts.push(format!("at most {requests} requests in {per}"));
+        }
+        parts
+            .extend(pace.at_once.map(|most| format!("{most} at once, because more were too many")));
+        parts
+            .extend(pace.until.map(|until| format!("paced, the next goes {}", style.until(until))));
+        Some(format!("{}: {}", named(destination), parts.join(", ")))
+    };
+    status.destinations.iter().filter_map(line).collect()
+}
+
 /// What a person must know or do, with the remedy.
 fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     let mut needs: Vec<(String, String)> =
         status.alerts.iter().map(|alert| (alert.clone(), String::new())).collect();
-    for DestinationStatus { host, credential, pause } in &status.destinations {
-        if let Some(pause) = pause {
-            let subject = match credential {
-                Some(credential) => format!("destination {host} as {credential}"),
-                None => format!("destination {host}"),
-            };
+    for destination in &status.destinations {
+        if let Some(pause) = &destination.pause {
+            let subject = format!("destination {}", named(destination));
             needs.push(paused(&subject, pause, style));
         }
     }
@@ -249,17 +282,24 @@ fn paused(subject: &str, pause: &Pause, style: &Style) -> (String, String) {
 }
 
 fn routes_table(status: &Status, style: &Style) -> Table {
-    let mut table = Table::new(&[
+    // Most have no flows: a column of noughts would only be in the way.
+    let confirms = status.routes.iter().any(|route| route.confirming > 0);
+    let confirming = confirms.then_some(("confirming", Align::Right));
+    let mut columns = vec![
         ("route", Align::Left),
         ("waiting", Align::Right),
         ("sending", Align::Right),
         ("deferred", Align::Right),
+    ];
+    columns.extend(confirming);
+    columns.extend([
         ("held", Align::Right),
         ("failed", Align::Right),
         ("sent", Align::Right),
         ("last sent", Align::Left),
         ("to", Align::Left),
     ]);
+    let mut table = Table::new(&columns);
     for route in &status.routes {
         let deferred = match route.next_due_at {
             Some(at) if route.deferred > 0 => {
@@ -267,17 +307,21 @@ fn routes_table(status: &Status, style: &Style) -> Table {
             }
             _ => grouped(route.deferred),
         };
-        table.row(vec![
+        let mut row = vec![
             route.name.clone(),
             grouped(on_their_way(route)),
             grouped(route.sending),
             deferred,
+        ];
+        row.extend(confirms.then(|| grouped(route.confirming)));
+        row.extend([
             grouped(route.held),
             grouped(route.failed),
             grouped(route.sent),
             route.last_sent_at.map_or_else(|| "never".to_owned(), |at| style.ago(at)),
             route.host.clone(),
         ]);
+        table.row(row);
     }
     table
 }
@@ -328,11 +372,9 @@ fn needs_attention_at_once(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::cli::fixture::{self, FakeLedger, START, file};
-    use crate::model::status::Waiting;
+    use crate::model::status::{Pace, Waiting};
     use crate::model::step::RouteRecord;
     use crate::model::time::Wall;
 
@@ -394,6 +436,12 @@ mod tests {
                     since: Some(at(3_540)),
                     next_probe_at: Some(at(3_605)),
                     ..Pause::default()
+                }),
+                pace: Some(Pace {
+                    requests: Some(60),
+                    per_ms: Some(60_000),
+                    at_once: None,
+                    until: Some(at(3_620)),
                 }),
             }],
             alerts: vec!["the ledger is on a disk with 1 % left".to_owned()],

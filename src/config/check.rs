@@ -17,7 +17,9 @@ use super::section::OrOff;
 use super::span::show_span;
 use super::territory::{self, Claim, Private};
 use super::vault::Vault;
-use super::{BrokenRoute, Config, Discovery, LogFormat, LogRules, Notice, WatchMode, credential};
+use super::{
+    BrokenRoute, Config, Discovery, LogFormat, LogRules, Notice, WatchMode, credential, destination,
+};
 use crate::model::route::Credential;
 
 /// One route or discovery on its way to what is meant.
@@ -69,7 +71,11 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
     let log = log(sink, base, &raw.log);
     let claims = check_folders(&setting, raw, root.as_ref(), &state_dir, &log, &mut drafts);
     let drain_for = raw.drain_for.as_ref().map_or(Duration::from_secs(90), |span| span.value);
+    let destinations = destination::check(urls, &raw.destinations);
     warn(sink, raw, drain_for, &drafts);
+    let rules = drafts.iter().filter_map(|draft| draft.rules.as_ref());
+    let hosts = rules.map(|rules| rules.host().to_owned()).collect();
+    destination::warn(sink, urls, &raw.destinations, &hosts);
     if !sink.is_clean() {
         return None;
     }
@@ -82,6 +88,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         broken: Vec::new(),
         credentials: credentials.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
         network,
+        destinations,
         watch: raw.watch.as_ref().map_or(WatchMode::Auto, |watch| watch.value),
         poll_every: raw.poll_every.as_ref().map_or(Duration::from_secs(10), |span| span.value),
         sweep_every: raw.sweep_every.as_ref().map_or(Duration::from_mins(1), |span| span.value),
@@ -196,6 +203,7 @@ fn route_draft(
         merged.credential.clone_from(&own.credential);
     }
     check_kind(setting.sink, own, deliver);
+    rules::check_format(setting.sink, name, own, &merged, deliver);
     let (rules, broken) = rules::check(setting, name, &merged);
     let inbox = inbox(setting.sink, root, name, own).filter(|_| is_name);
     let vanity = vanity(setting.sink, name, own, deliver, inbox.as_ref());
@@ -359,8 +367,10 @@ fn auto_draft(setting: &Setting<'_>, raw: &Raw, root: Option<&At<PathBuf>>) -> O
         }
         return None;
     };
-    // The defaults' way of delivery and its keys are for routes that have a table.
+    // The defaults' way of delivery and its keys are for routes that have a table, and so is a
+    // format: inbound routes send JSON.
     let mut defaults = raw.defaults.clone();
+    defaults.format = None;
     defaults.deliver = None;
     defaults.url = None;
     defaults.method = None;

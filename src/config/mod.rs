@@ -5,6 +5,7 @@
 mod address;
 mod check;
 mod credential;
+mod destination;
 mod discovery;
 mod flow;
 mod folders;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use crate::model::exchange::CredentialName;
 use crate::model::network::Network;
-use crate::model::route::{Credential, Route};
+use crate::model::route::{Credential, PaceRules, Route};
 pub use crate::model::secret::Secret;
 pub use discovery::NotARoute;
 
@@ -147,6 +148,9 @@ pub struct Config {
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
     /// How the network is reached.
     pub network: Network,
+    /// What the routes to one host share, by host (with port where it is not the default); a host
+    /// that is not here has the defaults.
+    pub destinations: BTreeMap<Arc<str>, PaceRules>,
     /// How folders are watched.
     pub watch: WatchMode,
     /// How often a folder without events is listed.

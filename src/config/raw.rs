@@ -12,7 +12,7 @@ use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
 use crate::model::route::{
-    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, TokenMethod,
+    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
 };
 
 /// Keys of the file itself.
@@ -36,10 +36,11 @@ pub(super) const TOP: Keys = Keys {
         "ca_file",
         "log",
         "credential",
+        "destination",
         "defaults",
         "route",
     ],
-    planned: &["ledger", "web", "heartbeat_url", "destination"],
+    planned: &["ledger", "web", "heartbeat_url"],
 };
 
 /// Keys of `[log]`.
@@ -50,29 +51,32 @@ pub(super) const CREDENTIAL: Keys = Keys {
     accepted: &[
         "kind",
         "token_url",
+        "login_url",
         "method",
         "credentials_in",
         "scope",
         "extra",
         "token_field",
-        "client_id",
-        "client_secret",
-        "refresh_before",
-        "lifetime",
-        "keep_token",
-        "hosts",
-    ],
-    planned: &[
-        "login_url",
         "user_field",
         "password_field",
+        "client_id",
+        "client_secret",
         "email",
         "password",
         "api_key",
         "token",
         "user",
+        "refresh_before",
+        "lifetime",
+        "keep_token",
+        "hosts",
     ],
+    planned: &[],
 };
+
+/// Keys of `[destination."HOST"]`.
+pub(super) const DESTINATION: Keys =
+    Keys { accepted: &["rate", "concurrency", "retry_after_max"], planned: &[] };
 
 /// Keys of `[defaults]` and `[route.NAME]`.
 pub(super) const ROUTE: Keys = Keys {
@@ -172,6 +176,7 @@ pub(super) struct Raw {
     pub(super) ca_file: Option<At<String>>,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
+    pub(super) destinations: Vec<(At<String>, RawDestination)>,
     pub(super) defaults: RawRoute,
     pub(super) routes: Vec<(At<String>, RawRoute)>,
 }
@@ -187,19 +192,54 @@ pub(super) struct RawLog {
 /// `[credential.NAME]`.
 #[derive(Debug)]
 pub(super) struct RawCredential {
-    pub(super) kind: Option<At<()>>,
+    pub(super) kind: Option<At<Kind>>,
     pub(super) token_url: Option<At<String>>,
+    pub(super) login_url: Option<At<String>>,
     pub(super) method: Option<At<TokenMethod>>,
     pub(super) credentials_in: Option<At<CredentialsIn>>,
     pub(super) scope: Option<At<String>>,
     pub(super) extra: BTreeMap<String, At<String>>,
     pub(super) token_field: Option<At<String>>,
+    pub(super) user_field: Option<At<String>>,
+    pub(super) password_field: Option<At<String>>,
     pub(super) client_id: Option<At<Written>>,
     pub(super) client_secret: Option<At<Written>>,
+    pub(super) email: Option<At<Written>>,
+    pub(super) password: Option<At<Written>>,
+    pub(super) api_key: Option<At<Written>>,
+    pub(super) token: Option<At<Written>>,
+    pub(super) user: Option<At<Written>>,
     pub(super) refresh_before: Option<At<Duration>>,
     pub(super) lifetime: Option<At<Duration>>,
     pub(super) keep_token: Option<At<bool>>,
     pub(super) hosts: Option<At<Vec<At<String>>>>,
+}
+
+/// What a credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    OAuth2,
+    Login,
+    ApiKey,
+    Bearer,
+    Basic,
+}
+
+/// The kinds as they are written.
+pub(super) const KINDS: [(&str, Kind); 5] = [
+    ("oauth2", Kind::OAuth2),
+    ("login", Kind::Login),
+    ("api_key", Kind::ApiKey),
+    ("bearer", Kind::Bearer),
+    ("basic", Kind::Basic),
+];
+
+/// `[destination."HOST"]`.
+#[derive(Debug)]
+pub(super) struct RawDestination {
+    pub(super) rate: Option<At<Rate>>,
+    pub(super) concurrency: Option<At<usize>>,
+    pub(super) retry_after_max: Option<At<Duration>>,
 }
 
 /// How files are delivered.
@@ -388,6 +428,7 @@ impl Raw {
     pub(super) fn read(page: &Page, sink: &Sink, table: &DeTable<'_>) -> Self {
         let top = Section::top(page, sink, table, &TOP);
         let credentials = top.sections("credential", &CREDENTIAL);
+        let destinations = top.sections("destination", &DESTINATION);
         let routes = top.sections("route", &ROUTE);
         let raw = Self {
             root: top.path("root"),
@@ -419,6 +460,10 @@ impl Raw {
                 .into_iter()
                 .map(|(name, section)| (name, RawCredential::read(section)))
                 .collect(),
+            destinations: destinations
+                .into_iter()
+                .map(|(host, section)| (host, RawDestination::read(section)))
+                .collect(),
             defaults: RawRoute::read(top.section("defaults", &ROUTE)),
             routes: routes
                 .into_iter()
@@ -449,12 +494,9 @@ impl RawLog {
 impl RawCredential {
     fn read(section: Section<'_>) -> Self {
         let credential = Self {
-            kind: section.choice(
-                "kind",
-                &[("oauth2", ())],
-                &["login", "api_key", "bearer", "basic"],
-            ),
+            kind: section.choice("kind", &KINDS, &[]),
             token_url: section.text("token_url"),
+            login_url: section.text("login_url"),
             method: section.choice(
                 "method",
                 &[
@@ -477,8 +519,15 @@ impl RawCredential {
             scope: section.text("scope"),
             extra: section.named_texts("extra"),
             token_field: section.text("token_field"),
+            user_field: section.text("user_field"),
+            password_field: section.text("password_field"),
             client_id: section.text_or_secret("client_id"),
             client_secret: section.secret("client_secret"),
+            email: section.text_or_secret("email"),
+            password: section.secret("password"),
+            api_key: section.secret("api_key"),
+            token: section.secret("token"),
+            user: section.text_or_secret("user"),
             refresh_before: section.span("refresh_before", ZERO..=YEAR),
             lifetime: section.span("lifetime", Duration::from_secs(1)..=YEAR),
             keep_token: section.flag("keep_token"),
@@ -486,6 +535,18 @@ impl RawCredential {
         };
         section.finish();
         credential
+    }
+}
+
+impl RawDestination {
+    fn read(section: Section<'_>) -> Self {
+        let destination = Self {
+            rate: section.rate("rate"),
+            concurrency: section.whole("concurrency", 1..=10_000),
+            retry_after_max: section.span("retry_after_max", Duration::from_secs(1)..=DAY * 30),
+        };
+        section.finish();
+        destination
     }
 }
 
@@ -500,8 +561,13 @@ impl RawRoute {
             temp_names: section.texts("temp_names"),
             format: section.choice(
                 "format",
-                &[("json", Format::Json)],
-                &["xml", "text", "binary", "csv", "ndjson"],
+                &[
+                    ("json", Format::Json),
+                    ("xml", Format::Xml),
+                    ("text", Format::Text),
+                    ("binary", Format::Binary),
+                ],
+                &["csv", "ndjson"],
             ),
             max_depth: section.whole("max_depth", 1..=10_000),
             strict: section.flag("strict"),
@@ -608,7 +674,8 @@ mod tests {
 
     #[test]
     fn every_accepted_key_is_in_the_example() {
-        let sections = [&TOP, &LOG, &CREDENTIAL, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
+        let sections =
+            [&TOP, &LOG, &CREDENTIAL, &DESTINATION, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
         for key in sections.into_iter().flat_map(|keys| keys.accepted) {
             let is_there = super::super::EXAMPLE.lines().any(|line| {
                 let setting = line.strip_prefix('#').unwrap_or(line);

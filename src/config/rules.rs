@@ -11,7 +11,7 @@ use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::address::{self, UrlRules};
-use super::page::{At, Sink};
+use super::page::{At, Sink, bare};
 use super::raw::{Deliver, RawRoute};
 use super::section::{OrOff, Written};
 use super::span::{show_size, show_span};
@@ -22,6 +22,7 @@ use crate::model::route::{
     InDoubt, JudgeRules, ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
+use crate::model::step::Wrap;
 
 /// What programs call a file that they are still writing.
 const TEMP_NAMES: [&str; 6] = [".*", "*.tmp", "*.part", "*.filepart", "~*", "*~"];
@@ -34,6 +35,7 @@ const SCHEMA_MAX: u64 = 8_000_000;
 const SCHEMA_FILE_MAX: u64 = 16 * 1024 * 1024;
 /// The header that Patchworks' webhooks read a signature from (documented).
 const HMAC_HEADER: &str = "X-HMAC-HASH";
+const JSON_ALONE: &str = "JSON alone is checked in this way";
 const IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
 const SUCCESS: [u16; 4] = [200, 201, 202, 204];
 const FILE_FAULTS: [u16; 4] = [400, 409, 413, 422];
@@ -110,6 +112,11 @@ impl Rules {
         self.targets.each_ref().map(|target| folders::absolute(inbox, target))
     }
 
+    /// Where it sends to: host, and port where it is not the default.
+    pub(super) fn host(&self) -> &str {
+        &self.delivery.host
+    }
+
     /// How long an attempt may be silent.
     pub(super) fn timeout(&self) -> Duration {
         self.delivery.timeout
@@ -125,26 +132,36 @@ pub(super) fn check(
 ) -> (Option<Rules>, Option<Notice>) {
     let deliver = raw.deliver.as_ref().map_or(Deliver::Inbound, |deliver| deliver.value);
     let sink = setting.sink;
+    let format = value(raw.format.as_ref(), Format::Json);
+    let wrap = (deliver == Deliver::Flow && !flow::is_raw(raw)).then_some(Wrap::Payload);
+    if deliver == Deliver::Flow {
+        check_flow_format(sink, raw.format.as_ref(), wrap);
+    }
     let select = Select {
-        include: globs(sink, raw.include.as_ref(), &["*.json"]),
+        include: globs(sink, raw.include.as_ref(), &[endings(format)]),
         exclude: globs(sink, raw.exclude.as_ref(), &[]),
         temp_names: globs(sink, raw.temp_names.as_ref(), &TEMP_NAMES),
     };
     check_marker(sink, raw, &select);
     let ready = ReadyRules {
-        quiet_for: span(raw.quiet_for.as_ref(), 1),
+        quiet_for: span(raw.quiet_for.as_ref(), quiet_seconds(format)),
         truncated_after: span(raw.truncated_after.as_ref(), 30),
         done_marker: raw.done_marker.as_ref().map(|marker| marker.value.clone()),
         first_sweep_max_age: setting.first_sweep_max_age,
     };
-    let (schema, schema_file, broken) = schema(setting, raw);
+    // What does not fit the format and comes from [defaults] is meant for other routes.
+    let is_json = format == Format::Json;
+    let (schema, schema_file, broken) =
+        if is_json { schema(setting, raw) } else { (None, None, None) };
+    let has_encoding = matches!(format, Format::Json | Format::Text);
     let check = CheckRules {
-        format: value(raw.format.as_ref(), Format::Json),
+        format,
         max_depth: value(raw.max_depth.as_ref(), 512),
-        strict: value(raw.strict.as_ref(), false),
+        strict: is_json && value(raw.strict.as_ref(), false),
         schema,
         schema_max_bytes: value(raw.schema_max.as_ref(), SCHEMA_MAX),
-        encoding: value(raw.encoding.as_ref(), Encoding::Auto),
+        encoding: value(raw.encoding.as_ref().filter(|_| has_encoding), Encoding::Auto),
+        wrap,
         body_max_bytes: body_max(sink, raw, deliver),
     };
     let judge = judge(sink, raw, deliver);
@@ -154,7 +171,7 @@ pub(super) fn check(
             PathBuf::from(target.as_ref().map_or(name, |target| target.value.as_str()))
         },
     );
-    let delivery = delivery(setting, table, raw, deliver);
+    let delivery = delivery(setting, table, raw, deliver, wrap);
     let rules = delivery.map(|delivery| Rules {
         select,
         ready,
@@ -170,6 +187,99 @@ pub(super) fn check(
         schema_file,
     });
     (rules, broken)
+}
+
+/// The names that files of a format have.
+fn endings(format: Format) -> &'static str {
+    match format {
+        Format::Json => "*.json",
+        Format::Xml => "*.xml",
+        Format::Text => "*.txt",
+        Format::Binary => "*",
+    }
+}
+
+/// How long a file must be unchanged. One that stops in the middle shows it in JSON and XML, and
+/// in nothing else.
+fn quiet_seconds(format: Format) -> u64 {
+    match format {
+        Format::Json | Format::Xml => 1,
+        Format::Text | Format::Binary => 10,
+    }
+}
+
+/// The Content-Type of a body.
+fn media_type(format: Format, wrap: Option<Wrap>) -> &'static str {
+    match (format, wrap) {
+        (_, Some(Wrap::Payload)) | (Format::Json, None) => "application/json",
+        (Format::Xml, None) => "application/xml",
+        (Format::Text, None) => "text/plain; charset=utf-8",
+        (Format::Binary, None) => "application/octet-stream",
+    }
+}
+
+/// An envelope carries text; a raw start takes a JSON document and nothing else.
+fn check_flow_format(sink: &Sink, format: Option<&At<Format>>, wrap: Option<Wrap>) {
+    let Some(format) = format else { return };
+    match (format.value, wrap) {
+        (Format::Json, _) | (Format::Xml | Format::Text, Some(Wrap::Payload)) => {}
+        (Format::Binary, Some(Wrap::Payload)) => sink.fault(format.notice(
+            "an envelope carries a text, and binary files are none",
+            "write format = \"text\" if they are text; else deliver = \"webhook\" or \"http\"",
+        )),
+        (Format::Xml | Format::Text | Format::Binary, None) => sink.fault(format.notice(
+            "a raw start takes JSON documents alone",
+            "write body = \"envelope\": it carries any text",
+        )),
+    }
+}
+
+/// A format that this way of delivery does not take, and keys of the route's own table that mean
+/// nothing for its format. `merged` has the defaults in it.
+pub(super) fn check_format(
+    sink: &Sink,
+    table: &At<String>,
+    own: &RawRoute,
+    merged: &RawRoute,
+    deliver: Deliver,
+) {
+    let format = value(merged.format.as_ref(), Format::Json);
+    if let (Deliver::Inbound, Some(written)) = (deliver, &merged.format)
+        && format != Format::Json
+    {
+        let name = &table.value;
+        let hint = if own.format.is_some() {
+            "take it out, or choose another way of delivery, e.g. deliver = \"http\"".to_owned()
+        } else {
+            format!("write format = \"json\" in [route.{name}], or move it into other routes")
+        };
+        let text = format!("route {name} delivers to the inbound API, which takes JSON alone");
+        sink.fault(written.notice(text, hint));
+        return;
+    }
+    let place = |is_odd: bool, place: Option<At<()>>| place.filter(|_| is_odd);
+    let is_json = format == Format::Json;
+    let has_depth = matches!(format, Format::Json | Format::Xml);
+    let not_auto = own.encoding.as_ref().filter(|encoding| encoding.value != Encoding::Auto);
+    let keys = [
+        (place(!is_json, bare(own.schema.as_ref())), JSON_ALONE),
+        (place(!is_json, bare(own.schema_max.as_ref())), JSON_ALONE),
+        (place(!is_json, bare(own.strict.as_ref())), JSON_ALONE),
+        (place(!has_depth, bare(own.max_depth.as_ref())), "nesting is a matter of JSON and XML"),
+        (
+            place(format == Format::Xml, bare(not_auto)),
+            "an XML file says itself how it is encoded, and is sent so",
+        ),
+        (
+            place(format == Format::Binary, bare(own.encoding.as_ref())),
+            "binary files are sent as they are, whatever is in them",
+        ),
+    ];
+    for (place, text) in keys {
+        if let Some(place) = place {
+            sink.fault(place.notice(text, "take it out, or choose another format"));
+        }
+    }
 }
 
 fn value<T: Copy>(written: Option<&At<T>>, default: T) -> T {
@@ -224,7 +334,11 @@ fn check_marker(sink: &Sink, raw: &RawRoute, select: &Select) {
     } else if let Some(unknown) = unknown_placeholder(&marker.value, &["name", "stem"]) {
         sink.fault(marker.notice(format!("{{{unknown}}} stands for nothing"), hint));
     } else {
-        let taken = select.include.iter().map(|glob| example_of(glob)).find(|name| {
+        // Binary files may have every name; a marker is told from them by its own form.
+        let has_form = !matches!(marker.value.as_str(), "{name}" | "{stem}");
+        let is_any = value(raw.format.as_ref(), Format::Json) == Format::Binary && has_form;
+        let named = select.include.iter().filter(|glob| !is_any || *glob != "*");
+        let taken = named.map(|glob| example_of(glob)).find(|name| {
             let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
             let marker = marker.value.replace("{name}", name).replace("{stem}", stem);
             matches_any(&select.include, &marker)
@@ -412,6 +526,7 @@ fn delivery(
     table: &At<String>,
     raw: &RawRoute,
     deliver: Deliver,
+    wrap: Option<Wrap>,
 ) -> Option<Delivery> {
     let (kind, url) = match deliver {
         Deliver::Inbound => ("inbound", inbound_url(setting, table, raw)),
@@ -423,7 +538,7 @@ fn delivery(
     let hmac = hmac(setting, table, raw, deliver);
     let credential = credential(setting, table, raw, deliver);
     let headers = headers(setting, raw, matches!(credential, Ok(Some(_))));
-    let content_type = content_type(setting.sink, raw, deliver);
+    let content_type = content_type(setting.sink, raw, deliver, wrap);
     let idempotency_header = idempotency_header(setting.sink, raw);
     let (url, host) = url?;
     let credential = credential.ok()?;
@@ -674,11 +789,13 @@ fn headers(setting: &Setting<'_>, raw: &RawRoute, has_token: bool) -> Vec<(Strin
     headers
 }
 
-fn content_type(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> String {
-    let Some(written) = &raw.content_type else { return "application/json".to_owned() };
+fn content_type(sink: &Sink, raw: &RawRoute, deliver: Deliver, wrap: Option<Wrap>) -> String {
+    let Some(written) = &raw.content_type else {
+        return media_type(value(raw.format.as_ref(), Format::Json), wrap).to_owned();
+    };
     if !written.value.contains('/') || HeaderValue::from_str(&written.value).is_err() {
         sink.fault(written.notice("not a content type", "write e.g. 'application/json'"));
-    } else if deliver == Deliver::Inbound
+    } else if matches!(deliver, Deliver::Inbound | Deliver::Flow)
         && !written.value.contains("/json")
         && !written.value.contains("+json")
     {

@@ -12,8 +12,12 @@ use toml::de::{DeFloat, DeInteger, DeTable, DeValue};
 use super::Notice;
 use super::page::{At, Page, Sink, path_hint};
 use super::{raw, span, suggest};
+use crate::model::route::Rate;
 
 type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The largest count of a rate: so many starts are remembered.
+const RATE_MAX: u32 = 100_000;
 
 /// A value that may be plain or come from elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +196,20 @@ impl<'a> Section<'a> {
             _ => span_in(value, &range)
                 .map(OrOff::Is)
                 .map_err(|wanted| Wanted { form: wanted.form + ", or \"off\"", ..wanted }),
+        })
+    }
+
+    /// A rate of at least one.
+    pub(super) fn rate(&self, name: &'static str) -> Option<At<Rate>> {
+        self.read(name, |value| {
+            let rate = value.as_str().and_then(span::rate);
+            rate.filter(|rate| (1..=RATE_MAX).contains(&rate.count)).ok_or_else(|| {
+                let wanted = Wanted::form(span::RATE_FORM);
+                match integer(value) {
+                    Some(count) => wanted.hint(format!("write \"{count}/min\" if you mean that")),
+                    None => wanted,
+                }
+            })
         })
     }
 

@@ -1,6 +1,8 @@
-//! Spans (`"30s"`) and sizes (`"8MB"`), read and written.
+//! Spans (`"30s"`), sizes (`"8MB"`) and rates (`"60/min"`), read and written.
 
 use std::time::Duration;
+
+use crate::model::route::Rate;
 
 const SPAN_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -33,6 +35,26 @@ pub(super) fn span(text: &str) -> Option<Duration> {
 /// Reads a size in bytes: a whole number and a unit, e.g. `"8MB"` (10^6) or `"8MiB"` (2^20).
 pub(super) fn size(text: &str) -> Option<u64> {
     counted(text, &SIZE_UNITS)
+}
+
+/// What a rate looks like, for messages.
+pub(super) const RATE_FORM: &str =
+    "a rate such as \"60/min\" (a count from 1 to 100000; units s, min, h, d)";
+
+/// Reads a rate: a whole number, a slash and a unit, e.g. `"60/min"`, `"5/s"`.
+pub(super) fn rate(text: &str) -> Option<Rate> {
+    let (count, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "min" | "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    let count = count.trim();
+    let is_whole = count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count.parse().ok().filter(|_| is_whole)?;
+    Some(Rate { count, per: Duration::from_secs(seconds) })
 }
 
 fn counted(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -98,6 +120,27 @@ mod tests {
         check("8mb", None);
         check("8", None);
         check("MB", None);
+    }
+
+    #[test]
+    fn rates_are_a_count_and_a_unit_of_time() {
+        let check = |text: &str, expected: Option<(u32, u64)>| {
+            let read = rate(text).map(|rate| (rate.count, rate.per.as_secs()));
+            assert_eq!(read, expected, "{text}");
+        };
+        check("60/min", Some((60, 60)));
+        check("5/s", Some((5, 1)));
+        check(" 300 / h ", Some((300, 3_600)));
+        check("1000/d", Some((1_000, 86_400)));
+        check("0/s", Some((0, 1)));
+        check("60", None);
+        check("60/", None);
+        check("/min", None);
+        check("+60/min", None);
+        check("-1/s", None);
+        check("1.5/s", None);
+        check("60/hour", None);
+        check("99999999999/s", None);
     }
 
     #[test]

@@ -16,11 +16,13 @@ use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::runs::Errand;
 use crate::journey::send::{self, Judged, Signer};
 use crate::journey::settle::{self, Next};
 use crate::journey::validate::{Checked, Checker, Findings, body_reader};
+use crate::model::blot::Blotter;
 use crate::model::exchange::{Body, Stream, Token, TokenRefusal};
 use crate::model::file::{FileId, Identity, Place, Sighting, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
@@ -49,6 +51,8 @@ pub(super) struct Context<W: World> {
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) budget: Arc<Semaphore>,
+    /// Knows the secrets of the config.
+    pub(super) blotter: Blotter,
     /// When this process began.
     pub(super) started_at: Wall,
 }
@@ -445,9 +449,17 @@ pub(super) async fn attempt<W: World>(
             return Report::Stumbled(id, error.into());
         }
         let secrets = send::secrets_in(&request);
-        let reply = send::without_secrets(ctx.world.endpoint().send(request).await, &secrets);
-        let judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        let reply = ctx.world.endpoint().send(request).await;
+        let mut judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        if judged.says_something() {
+            judged = judged.blotted(&[&ctx.blotter, &Blotter::new(&secrets)]);
+        }
         let refused = judged.outcome == Outcome::TokenRefused;
+        if let (Some(token), Some(credential)) = (&token, &route.deliver.credential)
+            && judged.outcome == Outcome::Delivered
+        {
+            ctx.world.tokens().taken(credential, token.generation);
+        }
         let Some(token) =
             token.filter(|_| may_refresh && (refused || judged.may_hide_a_refused_token))
         else {
@@ -516,6 +528,7 @@ fn no_token(refusal: &TokenRefusal) -> Judged {
         status: None,
         request_id: None,
         retry_after: refusal.retry_after,
+        allowance: Allowance::default(),
         may_hide_a_refused_token: false,
         run: None,
     }
@@ -536,9 +549,9 @@ async fn body_of<W: World>(
         return Ok(None);
     }
     let Some(envelope) = carried.entry.envelope.clone() else { return Ok(None) };
-    let Envelope { digest, bytes, conversion, .. } = envelope;
+    let Envelope { digest, bytes, conversion, wrap, .. } = envelope;
     let file = FromDisk { ctx: Arc::clone(ctx), place, open: None };
-    let reader = Box::new(body_reader(file, conversion));
+    let reader = Box::new(body_reader(file, conversion, wrap));
     Ok(Some(Body::Stream(Stream { reader, bytes, digest })))
 }
 

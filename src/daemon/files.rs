@@ -10,6 +10,7 @@ use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use super::resume;
 use crate::journey::detect::Reason;
+use crate::journey::pace::Heard;
 use crate::journey::runs::{self, Errand};
 use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
@@ -44,7 +45,8 @@ impl<W: World> Daemon<W> {
                 let known = self.asked.get(&id).copied().unwrap_or_default();
                 let siblings = self.routes_of_flow(&equipped);
                 self.spawn(ticket, async move {
-                    Work::Report(asking::ask(&ctx, &equipped, id, known, siblings).await)
+                    let (report, heard) = asking::ask(&ctx, &equipped, id, known, siblings).await;
+                    Work::Asked(Box::new(report), heard)
                 });
             }
             Start::Attempt(_) => {
@@ -109,7 +111,24 @@ impl<W: World> Daemon<W> {
     /// A later stage of a journey has ended.
     pub(super) fn carried(&mut self, id: FileId, work: Work) {
         let now = self.now();
-        let Work::Report(report) = work else {
+        let (report, heard) = match work {
+            Work::Report(report) => (Some(report), Heard::default()),
+            Work::Asked(report, heard) => (Some(*report), heard),
+            Work::Equipped(_) | Work::Swept(_) | Work::TakenUp(_) | Work::Panicked => {
+                (None, Heard::default())
+            }
+        };
+        let was_answered = heard.status.is_some_and(|status| (200..300).contains(&status));
+        if was_answered && !matches!(report, Some(Report::Asked(_))) {
+            let route = self.schedule.route_of(id).cloned();
+            route.inspect(|route| self.asking_goes_on(route));
+        }
+        if let Some(core) = self.schedule.asks_at(id).cloned() {
+            for change in self.schedule.asked(&core, &heard, now) {
+                say(&change);
+            }
+        }
+        let Some(report) = report else {
             tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
             self.schedule.stumbled(id, now.tick);
             return;
@@ -150,6 +169,7 @@ impl<W: World> Daemon<W> {
 
     fn answered(&mut self, carried: Box<Carried>, judged: Judged, now: Now) {
         let id = carried.entry.id;
+        let judged = self.schedule.believed(id, judged);
         tracing::debug!(
             route = %carried.entry.route,
             id = %id,
@@ -293,16 +313,18 @@ impl<W: World> Daemon<W> {
         same.map(|route| route.name.clone()).collect()
     }
 
+    fn asking_goes_on(&mut self, route: &RouteName) {
+        if self.asking_faults.remove(route).is_some() {
+            tracing::info!(%route, "runs can be asked for again");
+        }
+    }
+
     /// Remembers how often was asked; one line when asking begins or ceases to fail.
     fn has_asked(&mut self, id: FileId, asked: Asked) {
         let Asked { known, failed, route, .. } = asked;
         self.asked.insert(id, known);
         match failed {
-            None => {
-                if self.asking_faults.remove(&route).is_some() {
-                    tracing::info!(%route, "runs can be asked for again");
-                }
-            }
+            None => self.asking_goes_on(&route),
             Some(cause) => {
                 let before = self.asking_faults.insert(route.clone(), cause.clone());
                 if before.is_none_or(|before| before.code != cause.code) {
@@ -330,6 +352,14 @@ fn say(change: &Change) {
         }
         Change::DestinationResumed(destination) => {
             tracing::info!(%destination, "destination goes on");
+        }
+        Change::DestinationPaced(destination, rate) => {
+            let (requests, per) = (rate.count, settle::spoken(rate.per));
+            tracing::info!(%destination, requests, per, "destination paced: its limit is known from its answers and kept to");
+        }
+        Change::DestinationWaits(destination, wait) => {
+            let wait_for = settle::spoken(*wait);
+            tracing::warn!(%destination, wait_for, "destination asks for fewer requests, files wait as long as it says and go on by themselves");
         }
     }
 }

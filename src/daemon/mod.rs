@@ -40,6 +40,7 @@ use targets::Targets;
 
 use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
+use crate::model::blot::Blotter;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
 use crate::model::outcome::Cause;
@@ -180,6 +181,7 @@ impl<W: World> Daemon<W> {
         let now = world.clock().now();
         let (chunks, chunks_in) = mpsc::channel(16);
         let mut schedule = Schedule::new(Limits { active_max: ACTIVE_MAX, parked_max: PARKED_MAX });
+        schedule.set_pace_rules(config.destinations.clone());
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
@@ -189,6 +191,7 @@ impl<W: World> Daemon<W> {
                 ids: Ids::default(),
                 targets: Targets::default(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+                blotter: Blotter::new(&config.all_secrets()),
                 started_at: now.wall,
             }),
             config,

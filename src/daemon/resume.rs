@@ -11,6 +11,7 @@ use super::carry::{
     folder_is_there, forget_beside, home, make_durable, missing, move_in, not_sent, put_back,
     removed, seal, sending_place, write_beside,
 };
+use crate::journey::pace::Allowance;
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
 use crate::journey::runs::{self, Errand};
 use crate::journey::send::Judged;
@@ -196,6 +197,7 @@ fn lost_answer() -> Judged {
         status: None,
         request_id: None,
         retry_after: None,
+        allowance: Allowance::default(),
         may_hide_a_refused_token: false,
         run: None,
     }

@@ -1,14 +1,16 @@
 //! How things stand, as a copy (nothing outside the loop sees its state).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Daemon;
 use super::intake::Intake;
 use crate::journey::detect::Reason;
+use crate::journey::pace::PaceView;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
 use crate::model::route::{Destination, RouteName};
-use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status, Waiting};
+use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::State;
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
@@ -42,6 +44,12 @@ impl<W: World> Daemon<W> {
                 alerts.push(format!("route {name} is stopped: {fault}"));
             }
         }
+        for (route, cause) in &self.asking_faults {
+            alerts.push(format!(
+                "what became of runs of route {route} cannot be asked: {} ({}); its accepted files wait in sending/, and patchdrop goes on asking. Check core_url, and that its credential may read runs",
+                cause.plain, cause.code
+            ));
+        }
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
@@ -68,6 +76,7 @@ impl<W: World> Daemon<W> {
                     host: destination.host.to_string(),
                     credential: destination.credential.as_ref().map(ToString::to_string),
                     pause: pause.map(|pause| pause_of(&pause, self.a_route_to(destination), now)),
+                    pace: pace_of(&self.schedule.pace(destination, now.tick), now),
                 })
                 .collect(),
             alerts,
@@ -82,6 +91,21 @@ impl<W: World> Daemon<W> {
                 && route.deliver.credential == destination.credential
         });
         route.map(|route| &route.name)
+    }
+
+    /// What waits in a drop folder for one of its routes. What is ready and waits for nothing but
+    /// the pace is told from what waits for its turn.
+    fn waiting(&self, intake: &Intake, index: usize, now: Now) -> BTreeMap<String, Waiting> {
+        let mut waiting = intake.waiting(index, now);
+        let route = intake.routes.get(index).map(|(equipped, _)| &equipped.route.name);
+        let until = route.and_then(|route| self.schedule.paced_until(route, now.tick));
+        if let Some(until) = until
+            && let Some(ready) = waiting.remove(Reason::Ready.name())
+        {
+            let paced = Waiting { next_look_at: Some(wall_of(until, now)), ..ready };
+            waiting.insert(Reason::Paced.name().to_owned(), paced);
+        }
+        waiting
     }
 
     fn route_statuses(&self, intake: &Intake, now: Now) -> Vec<RouteStatus> {
@@ -101,9 +125,10 @@ impl<W: World> Daemon<W> {
                     folder: route.folders.inbox.display().to_string(),
                     host: route.deliver.host.to_string(),
                     pause: by_person.or(by_itself),
-                    waiting: intake.waiting(index, now),
+                    waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
                     deferred: view.parked as u64,
+                    confirming: view.asking as u64,
                     next_due_at: view.next_due_at.map(|due| wall_of(due, now)),
                     last_sent_at: view.last_sent_at,
                     swept_at: intake.swept_at,
@@ -161,6 +186,16 @@ fn pause_of(pause: &PauseView, route: Option<&RouteName>, now: Now) -> Pause {
         since: Some(pause.since),
         next_probe_at: Some(wall_of(pause.next_probe_at, now)),
     }
+}
+
+fn pace_of(view: &PaceView, now: Now) -> Option<Pace> {
+    let pace = Pace {
+        requests: view.rate.map(|rate| rate.count),
+        per_ms: view.rate.and_then(|rate| u64::try_from(rate.per.as_millis()).ok()),
+        at_once: view.at_once.map(|most| most as u64),
+        until: view.until.map(|until| wall_of(until, now)),
+    };
+    (pace != Pace::default()).then_some(pace)
 }
 
 fn wall_of(tick: Tick, now: Now) -> Wall {

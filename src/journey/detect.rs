@@ -26,6 +26,8 @@ pub enum Reason {
     SameName,
     /// Route or destination is paused.
     Paused,
+    /// Complete; the destination takes no more at present.
+    Paced,
     /// Older than `first_sweep_max_age` at the route's first sweep.
     OlderThanFirstSweep,
     /// No `include` matches, or an `exclude` does.
@@ -53,7 +55,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Ready,
         Self::NotReady,
         Self::InUse,
@@ -61,6 +63,7 @@ impl Reason {
         Self::NoMarker,
         Self::SameName,
         Self::Paused,
+        Self::Paced,
         Self::OlderThanFirstSweep,
         Self::Ignored,
         Self::Temporary,
@@ -92,6 +95,7 @@ impl Reason {
             Self::NoMarker => "no-marker",
             Self::SameName => "same-name-on-its-way",
             Self::Paused => "paused",
+            Self::Paced => "paced",
             Self::OlderThanFirstSweep => "older-than-first-sweep",
             Self::Ignored => "ignored",
             Self::Temporary => "temporary",
@@ -118,6 +122,7 @@ impl Reason {
             Self::NoMarker => "done-marker not there",
             Self::SameName => "an earlier file of the same name is still on its way",
             Self::Paused => "route or destination is paused",
+            Self::Paced => "the destination's rate limit is reached",
             Self::OlderThanFirstSweep => "older than patchdrop's first look",
             Self::Ignored => "no `include` of the route matches, or an `exclude` does",
             Self::Temporary => "a name that programs give to unfinished files",
@@ -145,6 +150,7 @@ impl Reason {
                 | Self::NoMarker
                 | Self::SameName
                 | Self::Paused
+                | Self::Paced
                 | Self::OlderThanFirstSweep
         )
     }
@@ -190,6 +196,7 @@ impl Reason {
             | Self::NoMarker
             | Self::SameName
             | Self::Paused
+            | Self::Paced
             | Self::Temporary
             | Self::Marker
             | Self::Sidecar => "Nothing to do: patchdrop looks again by itself.",
@@ -404,6 +411,28 @@ mod tests {
         check("a.json", Kind::Special, Sorted::Left(Reason::Special));
         check("sending", Kind::Folder, Sorted::Ours);
         check("a\nb.json", Kind::File, Sorted::Candidate(0));
+    }
+
+    #[test]
+    fn what_is_no_drop_stays_even_where_every_name_is_included() {
+        let all = selector(&["*"], &[], Some("{name}.done"));
+        let check = |name: &str, kind: Kind, expected: Sorted| {
+            let ours = |name: &OsString| name == "sending" || name == "sent";
+            assert_eq!(sort(&sighting(name, kind), &[&all], ours), expected, "{name}");
+        };
+        check("scan.pdf", Kind::File, Sorted::Candidate(0));
+        check("README", Kind::File, Sorted::Candidate(0));
+        check("a.why.txt.pdf", Kind::File, Sorted::Candidate(0));
+        check("scan.pdf.why.txt", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan~2.pdf.WHY.TXT", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan.pdf.receipt.json", Kind::File, Sorted::Left(Reason::Sidecar));
+        check("scan.pdf.part", Kind::File, Sorted::Left(Reason::Temporary));
+        check(".scan.pdf", Kind::File, Sorted::Left(Reason::Temporary));
+        check("scan.pdf.done", Kind::File, Sorted::Left(Reason::Marker));
+        check(".patchdrop-new", Kind::File, Sorted::Ours);
+        check("sending", Kind::Folder, Sorted::Ours);
+        check("sent", Kind::Folder, Sorted::Ours);
+        check("other", Kind::Folder, Sorted::Left(Reason::Subfolder));
     }
 
     #[test]

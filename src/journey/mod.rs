@@ -16,4 +16,6 @@ pub mod runs;
 
 pub mod resume;
 
+pub mod pace;
+
 pub mod schedule;

@@ -3,17 +3,22 @@
 //! It knows every file that is on its journey (promise P10 bounds how many), but neither bodies nor
 //! entries. The loop tells it what happened and asks what to start.
 
+mod asking;
+mod pacing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::detect::Reason;
+use super::pace::{Lesson, Pacer, Turn};
 use super::runs::Errand;
 use super::send::Judged;
 use super::settle::{Next, ceiling};
 use crate::model::file::FileId;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
-use crate::model::route::{Backoff, Destination, Route, RouteName};
+use crate::model::route::{Backoff, Destination, PaceRules, Rate, Route, RouteName};
 use crate::model::time::{Now, Tick, Wall};
 
 /// How much may be under way at once.
@@ -42,9 +47,6 @@ const NEW_PROBER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The smallest step of time.
 const TICK: Duration = Duration::from_millis(1);
-
-/// Files of one route whose runs are asked for at once.
-const ASKS_MAX: usize = 4;
 
 /// Places that a route always has, however busy the others are.
 const PLACES_ALWAYS: usize = 8;
@@ -87,12 +89,19 @@ struct Pause {
     last_prober: Option<Key>,
 }
 
-/// A destination: its pause and what speaks against it.
+/// A destination: its pace, its pause and what speaks against it.
 #[derive(Clone, Debug, Default)]
 struct Circuit {
     pause: Option<Pause>,
     not_before: Tick,
     strikes: BTreeSet<FileId>,
+    pacer: Pacer,
+    /// The route that had the last turn: the next one is served first.
+    served: Option<RouteName>,
+    /// Questions under way, the oldest first.
+    questions: VecDeque<Turn>,
+    /// When the log was last told that the server asks to wait.
+    said_at: Option<Tick>,
 }
 
 /// A route's part of the schedule.
@@ -109,6 +118,10 @@ struct Lane {
     /// Parked until their runs are asked for: no pause holds them back, and no slot is theirs.
     asking: BTreeSet<(Tick, FileId)>,
     asks: usize,
+    /// Where runs are asked for; none where there are none.
+    core: Option<Destination>,
+    /// The pace there lets no question go before.
+    asks_not_before: Tick,
     active: usize,
     active_retries: usize,
     in_flight: usize,
@@ -125,8 +138,8 @@ struct Lane {
 enum Phase {
     /// Claimed; waits for a slot.
     Ready,
-    /// In an attempt that was started then.
-    Sending(Tick),
+    /// In an attempt that was started at this turn.
+    Sending(Turn),
     /// Being moved, or put on record.
     Settling,
     /// Waits in `sending/` until then.
@@ -203,12 +216,18 @@ pub enum Change {
     DestinationPaused(Destination, Cause),
     /// A destination goes on.
     DestinationResumed(Destination),
+    /// A destination's limit has become known, or another one: it is kept to.
+    DestinationPaced(Destination, Rate),
+    /// A destination refuses for its rate limit, and asks to wait so long.
+    DestinationWaits(Destination, Duration),
 }
 
 /// The state machine.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     limits: Limits,
+    /// What the config says about destinations, by host.
+    rules: BTreeMap<Arc<str>, PaceRules>,
     lanes: BTreeMap<RouteName, Lane>,
     circuits: BTreeMap<Destination, Circuit>,
     files: BTreeMap<FileId, Track>,
@@ -227,6 +246,7 @@ impl Schedule {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            rules: BTreeMap::new(),
             lanes: BTreeMap::new(),
             circuits: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -241,7 +261,11 @@ impl Schedule {
     /// Adds a route; one that is known keeps its state.
     pub fn add_route(&mut self, route: &Route, paused_by_person: Option<Wall>, now: Now) {
         let destination = route.deliver.destination();
-        self.circuits.entry(destination.clone()).or_default();
+        let is_new = !self.lanes.contains_key(&route.name);
+        let pacer = &mut self.circuit(&destination).pacer;
+        if is_new {
+            pacer.add_slots(route.concurrency.max(1));
+        }
         self.lanes.entry(route.name.clone()).or_insert_with(|| Lane {
             destination,
             concurrency: route.concurrency.max(1),
@@ -253,6 +277,8 @@ impl Schedule {
             parked: BTreeSet::new(),
             asking: BTreeSet::new(),
             asks: 0,
+            core: route.deliver.core(),
+            asks_not_before: Tick(0),
             active: 0,
             active_retries: 0,
             in_flight: 0,
@@ -431,7 +457,7 @@ impl Schedule {
 
     /// A parked file was taken up again and waits for a slot.
     pub fn resumed(&mut self, id: FileId) {
-        self.asked(id);
+        self.ask_ended(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         track.phase = Phase::Ready;
         track.is_retry = true;
@@ -448,20 +474,23 @@ impl Schedule {
         }
     }
 
-    /// A question is answered: its place is free.
-    fn asked(&mut self, id: FileId) {
+    /// An attempt has ended without an answer that could be judged: its slot is free.
+    fn leave_attempt(&mut self, id: FileId) {
         let Some(track) = self.files.get_mut(&id) else { return };
-        if track.phase == Phase::Asking {
-            track.phase = Phase::Resuming;
-            if let Some(lane) = self.lanes.get_mut(&track.route) {
-                lane.asks = lane.asks.saturating_sub(1);
-            }
+        let Phase::Sending(turn) = track.phase else { return };
+        track.phase = Phase::Settling;
+        let Some(lane) = self.lanes.get_mut(&track.route) else { return };
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        lane.retries_in_flight = lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
+        if let Some(circuit) = self.circuits.get_mut(&lane.destination) {
+            circuit.pacer.vanished(turn, turn.at);
         }
     }
 
     /// A file's journey has ended, whatever the end.
     pub fn ended(&mut self, id: FileId) {
-        self.asked(id);
+        self.ask_ended(id);
+        self.leave_attempt(id);
         let Some(track) = self.files.remove(&id) else { return };
         let key = (track.route.clone(), track.name);
         self.free_name(id, &key);
@@ -477,12 +506,7 @@ impl Schedule {
                     lane.fresh.retain(|other| *other != id);
                     lane.retries.retain(|other| *other != id);
                 }
-                Phase::Sending(_) => {
-                    lane.in_flight = lane.in_flight.saturating_sub(1);
-                    lane.retries_in_flight =
-                        lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
-                }
-                Phase::Settling | Phase::Resuming | Phase::Asking => {}
+                Phase::Sending(_) | Phase::Settling | Phase::Resuming | Phase::Asking => {}
             }
         }
         self.leave_active(&track.route, track.is_retry);
@@ -499,7 +523,8 @@ impl Schedule {
 
     /// Parks a file that is under way. One that is accepted holds nothing of its name back.
     pub fn park(&mut self, id: FileId, wait: Duration, errand: Errand, now: Tick) {
-        self.asked(id);
+        self.ask_ended(id);
+        self.leave_attempt(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         let due = now.plus(wait);
         let route = track.route.clone();
@@ -548,8 +573,8 @@ impl Schedule {
         let Some(track) = self.files.get(&id) else { return false };
         let delivered_at = self.lanes.get(&track.route).and_then(|lane| lane.delivered_at);
         match (track.refused_at, delivered_at, track.phase) {
-            (Some(refused_at), Some(delivered_at), Phase::Sending(begun_at)) => {
-                delivered_at > refused_at && begun_at >= delivered_at
+            (Some(refused_at), Some(delivered_at), Phase::Sending(turn)) => {
+                delivered_at > refused_at && turn.at >= delivered_at
             }
             _ => false,
         }
@@ -569,13 +594,19 @@ impl Schedule {
         if judged.outcome == Outcome::RouteFault {
             track.refused_at = track.refused_at.or(Some(now.tick));
         }
-        track.phase = Phase::Settling;
+        let phase = std::mem::replace(&mut track.phase, Phase::Settling);
         let key = (track.route.clone(), track.name.clone());
         let Some(lane) = self.lanes.get_mut(&key.0) else { return Vec::new() };
         lane.in_flight = lane.in_flight.saturating_sub(1);
         lane.retries_in_flight = lane.retries_in_flight.saturating_sub(usize::from(was_retry));
         let destination = lane.destination.clone();
         let mut changes = Vec::new();
+        let lesson = if let Phase::Sending(turn) = phase {
+            self.hear(&destination, turn, &judged.heard(), now, &mut changes)
+        } else {
+            Lesson::default()
+        };
+        let is_paced = lesson.waits.is_some();
         let files_own =
             matches!(next, Next::Settle { cause, .. } if cause.code.0 == "refused-again");
         match judged.outcome {
@@ -593,16 +624,23 @@ impl Schedule {
                     self.pause_route(&key, &judged.cause, now, dice, &mut changes);
                 }
             }
+            // The server is there and says what it wants: that is no fault, and nothing probes.
+            Outcome::Deferred(_) if is_paced => {
+                self.resume_destination(&destination, &mut changes);
+            }
             Outcome::TokenRefused | Outcome::Deferred(Blame::Destination) => {
                 self.pause_destination(&destination, &key, judged, now, dice, &mut changes);
             }
+            // Refused for too many at once: those that were sent together share one strike.
+            Outcome::Deferred(Blame::Attempt)
+                if lesson.is_known_trouble && judged.status.is_some() => {}
             Outcome::Deferred(Blame::Attempt) | Outcome::InDoubt => {
                 self.strike(id, &destination, &key, judged, now, dice, &mut changes);
             }
             Outcome::Changed => {}
         }
         if let (Some(wait), Some(circuit)) =
-            (judged.retry_after, self.circuits.get_mut(&destination))
+            (judged.retry_after.filter(|_| !is_paced), self.circuits.get_mut(&destination))
         {
             circuit.not_before = circuit.not_before.max(now.tick.plus(wait));
         }
@@ -629,6 +667,7 @@ impl Schedule {
             }
             if let Some(circuit) = circuit {
                 circuit.not_before = Tick(0);
+                circuit.pacer.forget_wait();
                 if let Some(pause) = circuit.pause.as_mut() {
                     pause.next_probe_at = now.tick;
                 }
@@ -642,21 +681,27 @@ impl Schedule {
         if self.suspended_until.is_some_and(|until| until <= now) {
             self.suspended_until = None;
         }
+        self.note_blocked(now);
         let mut starts = Vec::new();
         let routes: Vec<RouteName> = self.lanes.keys().cloned().collect();
         if routes.is_empty() {
             return starts;
         }
         self.turn = (self.turn + 1) % routes.len();
+        let mut open = Vec::new();
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
             self.start_asks(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
-                Gate::Open => self.start_open(route, now, &mut starts),
+                Gate::Open => {
+                    self.start_open(route, now, &mut starts);
+                    open.push(route);
+                }
                 Gate::Probe => self.start_probe(route, now, &mut starts),
                 Gate::Closed => self.shelve(route, now, &mut starts),
             }
         }
+        self.attempt_in_turn(open, now, &mut starts);
         starts
     }
 
@@ -673,6 +718,9 @@ impl Schedule {
             if let Some((due, _)) = lane.asking.range((now.plus(TICK), FileId(0))..).next() {
                 earliest(*due);
             }
+            if !lane.asking.is_empty() {
+                earliest(lane.asks_not_before);
+            }
         }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
             // Those that are due already wait for something else than time.
@@ -684,7 +732,12 @@ impl Schedule {
                 earliest(pause.next_probe_at.plus(NEW_PROBER_WITHIN));
             }
         }
-        for circuit in self.circuits.values() {
+        for (destination, circuit) in &self.circuits {
+            if let Some(at) = circuit.pacer.next_start_at(now)
+                && self.has_ready(destination)
+            {
+                earliest(at);
+            }
             earliest(circuit.not_before);
             if let Some(pause) = &circuit.pause {
                 earliest(pause.next_probe_at);
@@ -724,7 +777,7 @@ impl Schedule {
             paused_by_person: lane.paused_by_person,
             active: lane.active,
             parked: lane.parked.len(),
-            asking: lane.asking.len(),
+            asking: lane.asking.len() + lane.asks,
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
         }
@@ -775,26 +828,6 @@ impl Schedule {
         gate
     }
 
-    /// Questions about runs: nothing is sent by them, so no pause but the ledger's holds them.
-    fn start_asks(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
-        if self.suspended_until.is_some_and(|until| until > now) {
-            return;
-        }
-        let Some(lane) = self.lanes.get_mut(route) else { return };
-        while lane.asks < ASKS_MAX
-            && let Some((due, id)) = lane.asking.first().copied().filter(|(due, _)| *due <= now)
-        {
-            lane.asking.remove(&(due, id));
-            lane.asks += 1;
-            self.active += 1;
-            take_up(&mut self.files, lane, id, now);
-            if let Some(track) = self.files.get_mut(&id) {
-                track.phase = Phase::Asking;
-            }
-            starts.push(Start::Ask(id));
-        }
-    }
-
     fn start_open(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
         let active_max = self.limits.active_max;
         let Some(lane) = self.lanes.get_mut(route) else { return };
@@ -819,19 +852,6 @@ impl Schedule {
             take_up(&mut self.files, lane, id, now);
             starts.push(Start::Resume(id));
         }
-        while lane.in_flight < lane.concurrency {
-            let retry_slots = (lane.concurrency / 2).max(1);
-            let retries_may = lane.retries_in_flight < retry_slots || lane.fresh.is_empty();
-            let prefers_retry = retries_may && (lane.retries_in_flight * 2 <= lane.in_flight);
-            let id = if prefers_retry {
-                lane.retries.pop_front().or_else(|| lane.fresh.pop_front())
-            } else {
-                lane.fresh.pop_front().or_else(|| lane.retries.pop_front())
-            };
-            let Some(id) = id else { break };
-            begin(&mut self.files, lane, id, now);
-            starts.push(Start::Attempt(id));
-        }
     }
 
     fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
@@ -849,9 +869,13 @@ impl Schedule {
         };
         let parked = self.next_prober(lane).or_else(|| same(lane));
         let Some(lane) = self.lanes.get_mut(route) else { return };
+        let Some(circuit) = self.circuits.get_mut(&lane.destination) else { return };
+        if !lane.has_slot() || circuit.pacer.may_start(now).is_err() {
+            return;
+        }
         let (id, start) =
             if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
-                begin(&mut self.files, lane, id, now);
+                begin(&mut self.files, lane, circuit, id, now);
                 (id, Start::Attempt(id))
             } else if let Some((due, id)) = parked {
                 lane.parked.remove(&(due, id));
@@ -862,9 +886,7 @@ impl Schedule {
                 return;
             };
         let key = self.files.get(&id).map(|track| (track.route.clone(), track.name.clone()));
-        let circuit = self.circuits.get_mut(&lane.destination);
-        let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
-        for pause in pauses.into_iter().flatten() {
+        for pause in [lane.pause.as_mut(), circuit.pause.as_mut()].into_iter().flatten() {
             pause.prober.clone_from(&key);
         }
         starts.push(start);
@@ -877,26 +899,26 @@ impl Schedule {
         if lane.fresh.is_empty() && lane.retries.is_empty() {
             return;
         }
-        let circuit = self.circuits.get(&lane.destination);
-        let probers: Vec<Key> =
-            [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
-                .into_iter()
-                .flatten()
-                .filter_map(|pause| pause.prober.clone())
-                .collect();
+        let Some(circuit) = self.circuits.get_mut(&lane.destination) else { return };
+        let probers: Vec<Key> = [lane.pause.as_ref(), circuit.pause.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|pause| pause.prober.clone())
+            .collect();
         let may_probe = lane.paused_by_person.is_none()
             && self.suspended_until.is_none()
-            && circuit.is_none_or(|circuit| circuit.not_before <= now);
+            && circuit.not_before <= now;
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
             let Some(track) = self.files.get_mut(&id) else { continue };
             let is_prober = |(route, name): &Key| *route == track.route && *name == track.name;
-            let is_prober = may_probe && probers.iter().any(is_prober);
-            if is_prober && lane.in_flight < lane.concurrency {
-                begin(&mut self.files, lane, id, now);
-                starts.push(Start::Attempt(id));
-            } else if is_prober {
-                lane.retries.push_back(id);
+            if may_probe && probers.iter().any(is_prober) {
+                if lane.has_slot() && circuit.pacer.may_start(now).is_ok() {
+                    begin(&mut self.files, lane, circuit, id, now);
+                    starts.push(Start::Attempt(id));
+                } else {
+                    lane.retries.push_back(id);
+                }
             } else {
                 track.phase = Phase::Settling;
                 starts.push(Start::Shelve(id));
@@ -937,6 +959,7 @@ impl Schedule {
         let Some(circuit) = self.circuits.get_mut(destination) else { return };
         circuit.strikes.clear();
         if circuit.pause.take().is_some() {
+            circuit.pacer.recovered();
             changes.push(Change::DestinationResumed(destination.clone()));
         }
     }
@@ -1022,7 +1045,9 @@ impl Schedule {
             let circuit = self.circuits.get(&lane.destination);
             let blocked = lane.paused_by_person.is_some()
                 || lane.pause.is_some()
-                || circuit.is_some_and(|circuit| circuit.pause.is_some());
+                || circuit.is_some_and(|circuit| {
+                    circuit.pause.is_some() || circuit.pacer.is_refused(now)
+                });
             match (blocked, lane.blocked_since) {
                 (true, None) => lane.blocked_since = Some(now),
                 (false, Some(since)) => {
@@ -1040,6 +1065,15 @@ impl Lane {
     /// by a heap of old ones; and that half is theirs, so that they are not starved either.
     fn retry_places(&self) -> usize {
         (self.window / 2).max(1)
+    }
+
+    fn has_slot(&self) -> bool {
+        self.in_flight < self.concurrency
+    }
+
+    /// Whether files wait for their turn.
+    fn has_ready(&self) -> bool {
+        !(self.fresh.is_empty() && self.retries.is_empty())
     }
 }
 
@@ -1121,9 +1155,15 @@ fn take_up(files: &mut BTreeMap<FileId, Track>, lane: &mut Lane, id: FileId, now
     track.is_retry = true;
 }
 
-fn begin(files: &mut BTreeMap<FileId, Track>, lane: &mut Lane, id: FileId, now: Tick) {
+fn begin(
+    files: &mut BTreeMap<FileId, Track>,
+    lane: &mut Lane,
+    circuit: &mut Circuit,
+    id: FileId,
+    now: Tick,
+) {
     let Some(track) = files.get_mut(&id) else { return };
-    track.phase = Phase::Sending(now);
+    track.phase = Phase::Sending(circuit.pacer.began(now));
     lane.in_flight += 1;
     lane.retries_in_flight += usize::from(track.is_retry);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::pace::{Allowance, Heard};
 use super::runs;
+use crate::model::blot::Blotter;
 use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
@@ -11,8 +13,11 @@ use crate::model::secret::Secret;
 use crate::model::step::{AttemptEnd, Entry, Verdict};
 use crate::model::time::Wall;
 
-/// A gateway may ask for any wait; more than this is not believed (`retry_after_max`).
-pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+/// From this number on a reset is a time, in seconds since 1970: as a span it would be 30 years.
+const EPOCH_FROM: u64 = 1_000_000_000;
+
+/// And from this one on in milliseconds.
+const EPOCH_MILLIS_FROM: u64 = 1_000_000_000_000;
 
 /// How much of an answer may stand in a sidecar.
 const EXCERPT_MAX_BYTES: usize = 2_048;
@@ -137,9 +142,6 @@ fn filled_in(value: &str, entry: &Entry) -> String {
         .replace("{name}", &name)
 }
 
-/// Shortest secret that is looked for in an answer: a shorter one would blot out ordinary text.
-const SECRET_MIN_BYTES: usize = 6;
-
 /// Everything secret in a request: a server may repeat it in its answer (promise P11).
 #[must_use]
 pub fn secrets_in(request: &Request) -> Vec<Secret> {
@@ -156,25 +158,7 @@ pub fn secrets_in(request: &Request) -> Vec<Secret> {
             secrets.push(value.clone());
         }
     }
-    secrets.retain(|secret| secret.reveal().len() >= SECRET_MIN_BYTES);
     secrets
-}
-
-/// An answer in which none of these stands any more.
-#[must_use]
-pub fn without_secrets(reply: Reply, secrets: &[Secret]) -> Reply {
-    let Reply::Answer(mut answer) = reply else { return reply };
-    let holds = |body: &[u8], secret: &Secret| {
-        let secret = secret.reveal().as_bytes();
-        body.windows(secret.len()).any(|window| window == secret)
-    };
-    for secret in secrets {
-        if holds(&answer.body, secret) {
-            let text = String::from_utf8_lossy(&answer.body).replace(secret.reveal(), "***");
-            answer.body = text.into();
-        }
-    }
-    Reply::Answer(answer)
 }
 
 /// What one attempt came to, in full.
@@ -190,6 +174,8 @@ pub struct Judged {
     pub request_id: Option<String>,
     /// The server asks for a wait of at least this long.
     pub retry_after: Option<Duration>,
+    /// What the server says about its rate limit.
+    pub allowance: Allowance,
     /// A large body was cut in the middle: perhaps an early 401 whose answer was lost.
     pub may_hide_a_refused_token: bool,
     /// The server's id of the run that an accepting answer names.
@@ -197,6 +183,25 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Whether anything of the server's own words is in it.
+    #[must_use]
+    pub fn says_something(&self) -> bool {
+        self.cause.excerpt.is_some() || self.request_id.is_some() || self.run.is_some()
+    }
+
+    /// The same with these secrets blotted out of whatever the server said: it may repeat what it
+    /// was sent.
+    #[must_use]
+    pub fn blotted(mut self, blotters: &[&Blotter]) -> Self {
+        for blotter in blotters {
+            let clean = |text: String| blotter.blot(&text).into_owned();
+            self.cause.excerpt = self.cause.excerpt.map(clean);
+            self.request_id = self.request_id.map(clean);
+            self.run = self.run.map(clean);
+        }
+        self
+    }
+
     /// The same for the ledger.
     #[must_use]
     pub fn end(&self) -> AttemptEnd {
@@ -216,6 +221,47 @@ impl Judged {
             plain: self.cause.plain.clone(),
         }
     }
+
+    /// What it says about the pace.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        Heard {
+            status: self.status,
+            retry_after: self.retry_after,
+            allowance: self.allowance,
+            is_trouble: match self.status {
+                Some(status) => is_trouble(status),
+                None => is_silence(&self.cause.code),
+            },
+        }
+    }
+}
+
+/// What a reply to something else than a file, a question, says about the pace.
+#[must_use]
+pub fn heard(reply: &Reply, now: Wall) -> Heard {
+    match reply {
+        Reply::Answer(answer) => Heard {
+            status: Some(answer.status),
+            retry_after: retry_after(answer, now),
+            allowance: allowance(answer, now),
+            is_trouble: is_trouble(answer.status),
+        },
+        Reply::NoAnswer { cause, .. } => {
+            Heard { is_trouble: is_silence(&cause.code), ..Heard::default() }
+        }
+        Reply::Changed => Heard::default(),
+    }
+}
+
+/// Whether there was no answer because the server took too long.
+fn is_silence(code: &Code) -> bool {
+    matches!(code.0.as_ref(), "no-answer-timeout" | "send-stalled" | "connect-timeout")
+}
+
+/// Statuses of a server that has too much to do.
+fn is_trouble(status: u16) -> bool {
+    status >= 500 || status == 408
 }
 
 /// Judges a reply by the route's rules. `now` is the wall clock, for a `Retry-After` that is a
@@ -234,6 +280,7 @@ pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
             status: None,
             request_id: None,
             retry_after: None,
+            allowance: Allowance::default(),
             may_hide_a_refused_token: *progress == Progress::Partial,
             run: None,
         },
@@ -246,6 +293,7 @@ pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
             status: None,
             request_id: None,
             retry_after: None,
+            allowance: Allowance::default(),
             may_hide_a_refused_token: false,
             run: None,
         },
@@ -293,6 +341,7 @@ fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
         status: Some(status),
         request_id: answer.request_id.clone(),
         retry_after: retry_after(answer, now),
+        allowance: allowance(answer, now),
         may_hide_a_refused_token: false,
         run,
     }
@@ -423,17 +472,55 @@ pub(super) fn excerpt(answer: &Answer) -> Option<String> {
     Some(text)
 }
 
-/// `Retry-After`, seconds or a date, capped.
+/// `Retry-After`, seconds or a date. What of it is believed is the destination's matter.
 pub(super) fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
     let text = answer.retry_after.as_deref()?.trim();
-    let wait = if let Ok(seconds) = text.parse::<u64>() {
-        Duration::from_secs(seconds)
-    } else {
-        let until = http_date(text)?;
-        let from = answer.date.as_deref().and_then(http_date).unwrap_or(now);
-        until.since(from)
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = http_date(text)?;
+    Some(until.since(servers_clock(answer, now)))
+}
+
+fn servers_clock(answer: &Answer, now: Wall) -> Wall {
+    answer.date.as_deref().and_then(http_date).unwrap_or(now)
+}
+
+/// What the answer's headers say about the server's rate limit.
+fn allowance(answer: &Answer, now: Wall) -> Allowance {
+    let rate = &answer.rate;
+    let said = |header: &Option<String>, names: [&str; 2]| {
+        let own = header.as_deref().and_then(leading_number);
+        own.or_else(|| names.iter().find_map(|name| member(rate.summary.as_deref()?, name)))
     };
-    Some(wait.min(RETRY_AFTER_MAX))
+    let reset_in = |reset: u64| {
+        if reset < EPOCH_FROM {
+            return Duration::from_secs(reset);
+        }
+        let millis = if reset < EPOCH_MILLIS_FROM { reset.saturating_mul(1000) } else { reset };
+        let at = Wall(i64::try_from(millis).unwrap_or(i64::MAX));
+        at.since(servers_clock(answer, now))
+    };
+    Allowance {
+        limit: said(&rate.limit, ["limit", "q"]),
+        remaining: said(&rate.remaining, ["remaining", "r"]),
+        reset_in: said(&rate.reset, ["reset", "t"]).map(reset_in),
+    }
+}
+
+/// The number at the start: what follows it (`100;w=60`) belongs to other policies.
+fn leading_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.get(..digits)?.parse().ok()
+}
+
+/// The number that `RateLimit` gives under this name: `limit=60, remaining=3` or `"api";r=3;t=20`.
+fn member(summary: &str, name: &str) -> Option<u64> {
+    summary.split([',', ';']).find_map(|part| {
+        let (key, value) = part.split_once('=')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| leading_number(value))?
+    })
 }
 
 pub(super) fn http_date(text: &str) -> Option<Wall> {
@@ -450,6 +537,7 @@ pub fn shown_name(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::exchange::RateHeaders;
     use bytes::Bytes;
     use std::collections::BTreeSet;
 
@@ -510,11 +598,10 @@ mod tests {
     fn an_answer_that_repeats_a_secret_is_blotted() {
         let secrets = [Secret::new("https://h/x?sig=abcdef"), Secret::new("tok-123456")];
         let echo = r#"{"you":"Bearer tok-123456","at":"https://h/x?sig=abcdef"}"#;
-        let Reply::Answer(answer) = without_secrets(Reply::Answer(answer(422, echo)), &secrets)
-        else {
-            unreachable!("an answer stays one")
-        };
-        assert_eq!(&answer.body[..], br#"{"you":"Bearer ***","at":"***"}"#);
+        let judged = judge(&rules(), &Reply::Answer(answer(422, echo)), Wall(0));
+        let judged = judged.blotted(&[&Blotter::new(&secrets), &Blotter::default()]);
+        let excerpt = judged.cause.excerpt.expect("a refusal shows what the server said");
+        assert_eq!(excerpt, r#"{"you":"Bearer ***","at":"***"}"#);
     }
 
     #[test]
@@ -547,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date_and_capped() {
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
         let check = |text: &str, date: Option<&str>, expected: Option<u64>| {
             let mut asked = answer(503, "");
             asked.retry_after = Some(text.into());
@@ -557,11 +644,63 @@ mod tests {
             assert_eq!(judged.outcome, Outcome::Deferred(Blame::Destination));
         };
         check("7", None, Some(7));
-        check("999999", None, Some(3_600));
+        check("999999", None, Some(999_999));
         check("Sun, 06 Nov 1994 08:50:37 GMT", None, Some(60));
         check("Sun, 06 Nov 1994 08:50:37 GMT", Some("Sun, 06 Nov 1994 08:50:27 GMT"), Some(10));
         check("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0));
         check("soon", None, None);
+    }
+
+    #[test]
+    fn the_rate_limit_is_read_in_each_of_its_forms() {
+        #[track_caller]
+        fn check(rate: [&str; 4], date: Option<&str>, expected: [Option<u64>; 3]) {
+            let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let [limit, remaining, reset, summary] = rate.map(said);
+            let rate = RateHeaders { limit, remaining, reset, summary };
+            let answer =
+                Answer { status: 200, rate, date: date.map(str::to_owned), ..Answer::default() };
+            // Ours is ten minutes ahead of the server's clock.
+            let now = Wall(1_795_248_900_000 + 600_000);
+            let Allowance { limit, remaining, reset_in } = allowance(&answer, now);
+            let reset_in = reset_in.map(|span| span.as_secs());
+            assert_eq!([limit, remaining, reset_in], expected, "{answer:?}");
+        }
+        let date = Some("Sat, 21 Nov 2026 08:15:00 GMT");
+        check(["60", "59", "", ""], None, [Some(60), Some(59), None]);
+        check(["60", "0", "17", ""], None, [Some(60), Some(0), Some(17)]);
+        check(["60", "0", "1795248930", ""], date, [Some(60), Some(0), Some(30)]);
+        check(["60", "0", "1795248930000", ""], date, [Some(60), Some(0), Some(30)]);
+        check(["60", "0", "1795248930", ""], None, [Some(60), Some(0), Some(0)]);
+        check(["100, 100;w=60", "7", "5", ""], None, [Some(100), Some(7), Some(5)]);
+        check(["", "", "", "limit=60, remaining=3, reset=20"], None, [Some(60), Some(3), Some(20)]);
+        check(["", "", "", "\"api\";r=3;t=20"], None, [None, Some(3), Some(20)]);
+        check(["many", "-1", "soon", "x=1"], None, [None, None, None]);
+        check(["", "", "", ""], None, [None, None, None]);
+    }
+
+    #[test]
+    fn only_what_speaks_of_too_much_to_do_is_trouble() {
+        let check = |status: u16, expected: bool| {
+            let judged = judge(&rules(), &Reply::Answer(answer(status, "")), Wall(0));
+            assert_eq!(judged.heard().is_trouble, expected, "{status}");
+        };
+        for status in [408, 500, 502, 503, 504, 529] {
+            check(status, true);
+        }
+        for status in [200, 401, 404, 422, 429] {
+            check(status, false);
+        }
+        let check = |code: &'static str, expected: bool| {
+            let cause = Cause::new(Code::of(code), "no answer");
+            let reply = Reply::NoAnswer { progress: Progress::Whole, cause };
+            assert_eq!(judge(&rules(), &reply, Wall(0)).heard().is_trouble, expected, "{code}");
+            assert_eq!(heard(&reply, Wall(0)).is_trouble, expected, "{code}");
+        };
+        check("no-answer-timeout", true);
+        check("send-stalled", true);
+        check("cut", false);
+        check("dns", false);
     }
 
     #[test]

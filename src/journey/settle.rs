@@ -10,7 +10,7 @@ use super::send::{self, Judged};
 use crate::model::file::{FileId, shown};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::{Backoff, InDoubt, Route};
-use crate::model::step::{Attempt, AttemptEnd, Conversion, Entry, State, Verdict};
+use crate::model::step::{Attempt, AttemptEnd, Entry, Envelope, State, Verdict};
 use crate::model::time::Wall;
 
 /// What follows a verdict.
@@ -383,7 +383,7 @@ pub fn receipt(entry: &Entry, end: Option<&AttemptEnd>, host: &str, at: Wall) ->
         "sha256": entry.digest.map(|digest| digest.to_string()),
         "body_bytes": envelope.map(|envelope| envelope.bytes),
         "body_sha256": envelope.map(|envelope| envelope.digest.to_string()),
-        "conversion": envelope.and_then(|envelope| envelope.conversion).map(Conversion::name),
+        "conversion": envelope.and_then(Envelope::changes),
         "remarks": envelope.map(|envelope| &envelope.remarks),
         "claimed_at": entry.claimed_at,
         "accepted_at": at,

@@ -93,14 +93,29 @@ pub struct Answer {
     pub content_type: String,
     /// `Retry-After` as it came: seconds or an HTTP date.
     pub retry_after: Option<String>,
-    /// `Date` as it came: the server's clock, for a `Retry-After` that is a date.
+    /// `Date` as it came: the server's clock, for a `Retry-After` or a reset that is a date.
     pub date: Option<String>,
+    /// What it says about its rate limit.
+    pub rate: RateHeaders,
     /// `WWW-Authenticate`, all of them joined with `, `.
     pub www_authenticate: String,
     /// The server's id of the request, where it names one (`X-Request-Id` and the like).
     pub request_id: Option<String>,
     /// The first 64 KiB of the body.
     pub body: Bytes,
+}
+
+/// What a server says about its rate limit, each as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RateHeaders {
+    /// `X-RateLimit-Limit` or `RateLimit-Limit`.
+    pub limit: Option<String>,
+    /// `X-RateLimit-Remaining` or `RateLimit-Remaining`.
+    pub remaining: Option<String>,
+    /// `X-RateLimit-Reset` or `RateLimit-Reset`: seconds from now, or seconds since 1970.
+    pub reset: Option<String>,
+    /// `RateLimit`, all of it in one: `limit=60, remaining=3, reset=20`.
+    pub summary: Option<String>,
 }
 
 /// An access token as `world::token` hands it out.

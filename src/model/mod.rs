@@ -1,6 +1,7 @@
 //! Words: plain data that every layer may speak of. No I/O, no clock, no async.
 #![warn(missing_docs)]
 
+pub mod blot;
 pub mod command;
 pub mod exchange;
 pub mod file;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::secret::Secret;
+use super::step::Wrap;
 
 /// The name of a route: its table's name in the config, or its folder's name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +116,12 @@ pub struct ReadyRules {
 pub enum Format {
     /// One JSON document a file.
     Json,
+    /// One well-formed XML document a file.
+    Xml,
+    /// Text, in the route's encoding.
+    Text,
+    /// Any bytes.
+    Binary,
 }
 
 /// The character encoding that files of a route arrive in.
@@ -135,7 +142,7 @@ pub enum Encoding {
 pub struct CheckRules {
     /// What it is.
     pub format: Format,
-    /// Deepest nesting of arrays and objects, 1 to 10,000.
+    /// Deepest nesting of arrays and objects, or of elements, 1 to 10,000.
     pub max_depth: usize,
     /// Whether JSON must be I-JSON (RFC 7493).
     pub strict: bool,
@@ -143,8 +150,11 @@ pub struct CheckRules {
     pub schema: Option<Arc<serde_json::Value>>,
     /// Largest document in bytes that a schema is applied to.
     pub schema_max_bytes: u64,
-    /// How it is encoded.
+    /// How it is encoded. For JSON and text; XML says it itself.
     pub encoding: Encoding,
+    /// What is put round the file's text; `None` sends it as it is. Never with [`Format::Binary`],
+    /// which is no text.
+    pub wrap: Option<Wrap>,
     /// Largest request body in bytes; `None` for no limit.
     pub body_max_bytes: Option<u64>,
 }
@@ -268,6 +278,32 @@ impl fmt::Display for Destination {
     }
 }
 
+/// At most so many requests in any span of this length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, 1 to 100,000.
+    pub count: u32,
+    /// The span, a second to a day.
+    pub per: Duration,
+}
+
+/// What the routes of one destination share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaceRules {
+    /// At most so much; without it the pace is learnt from the server's answers.
+    pub rate: Option<Rate>,
+    /// Attempts in flight at once over all routes; `None`: as many as the routes allow.
+    pub concurrency: Option<usize>,
+    /// A server may ask for any wait; more than this is not believed.
+    pub retry_after_max: Duration,
+}
+
+impl Default for PaceRules {
+    fn default() -> Self {
+        Self { rate: None, concurrency: None, retry_after_max: Duration::from_hours(1) }
+    }
+}
+
 /// What an answer means on this route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeRules {
@@ -316,16 +352,61 @@ pub struct Backoff {
 pub struct Credential {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// `OAuth2` client credentials, the only kind so far.
-    pub oauth2: OAuth2,
-    /// Ask anew this long before the token's end.
+    /// What it is, with what it needs.
+    pub kind: CredentialKind,
+    /// Ask anew this long before the token's end. Means nothing where nothing is asked for.
     pub refresh_before: Duration,
-    /// The token's life where the answer has no `expires_in`.
+    /// The token's life where the answer has no `expires_in`. Likewise.
     pub lifetime: Duration,
-    /// Whether the token is kept in `state_dir`.
+    /// Whether the token is kept in `state_dir`. Likewise.
     pub keep_token: bool,
     /// Hosts (with port where it is not the default) that it may go to, in lower case.
     pub hosts: BTreeSet<String>,
+}
+
+/// The kinds of credential. The first two are exchanged for a token that ends, the others go into
+/// `Authorization` as they are.
+#[derive(Clone, Debug)]
+pub enum CredentialKind {
+    /// `OAuth2` client credentials.
+    OAuth2(OAuth2),
+    /// E-mail address and password, as the Core API's login wants them.
+    Login(Login),
+    /// A key that stands bare in `Authorization`, as the Core API wants it.
+    ApiKey(Secret),
+    /// A token that somebody else has got, behind `Bearer `.
+    Bearer(Secret),
+    /// User and password, RFC 7617.
+    Basic {
+        /// Without colon.
+        user: String,
+        /// Any.
+        password: Secret,
+    },
+}
+
+impl CredentialKind {
+    /// The kind as the config names it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::OAuth2(_) => "oauth2",
+            Self::Login(_) => "login",
+            Self::ApiKey(_) => "api_key",
+            Self::Bearer(_) => "bearer",
+            Self::Basic { .. } => "basic",
+        }
+    }
+
+    /// Where a token is asked for; `None` where nothing is asked for.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<&str> {
+        match self {
+            Self::OAuth2(oauth2) => Some(&oauth2.token_url),
+            Self::Login(login) => Some(&login.login_url),
+            Self::ApiKey(_) | Self::Bearer(_) | Self::Basic { .. } => None,
+        }
+    }
 }
 
 impl Credential {
@@ -354,8 +435,28 @@ pub struct OAuth2 {
     pub scope: Option<String>,
     /// Further parameters.
     pub extra: BTreeMap<String, String>,
-    /// Field of the answer that holds the token.
-    pub token_field: String,
+    /// Field of the answer that holds the token, dotted; `None`: `access_token` or `token`, also
+    /// under `data`.
+    pub token_field: Option<String>,
+}
+
+/// A login with e-mail address and password.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Where the token is asked for.
+    pub login_url: String,
+    /// Field of the request that holds the e-mail address.
+    pub user_field: String,
+    /// Field of the request that holds the password.
+    pub password_field: String,
+    /// The e-mail address, or another name of the user.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+    /// Further fields of the request.
+    pub extra: BTreeMap<String, String>,
+    /// Field of the answer that holds the token, as with [`OAuth2`].
+    pub token_field: Option<String>,
 }
 
 /// How a token is asked for.

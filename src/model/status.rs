@@ -37,14 +37,18 @@ pub struct RouteStatus {
     /// Whether it sends, and if not, why.
     pub pause: Option<Pause>,
     /// Files in the drop folder that are not on their journey, by reason; what `detect` calls
-    /// them: `ready`, `not-ready`, `truncated`, `no-marker`, `paused`, `older-than-first-sweep`,
-    /// `ignored`, `temporary`, `in-a-subfolder`, `link`, `special`, `unreadable`, `sidecar`, ...
+    /// them: `ready`, `not-ready`, `truncated`, `no-marker`, `paused`, `paced`,
+    /// `older-than-first-sweep`, `ignored`, `temporary`, `in-a-subfolder`, `link`, `special`,
+    /// `unreadable`, `sidecar`, ...
     pub waiting: BTreeMap<String, Waiting>,
     /// Files claimed, on their way.
     pub sending: u64,
     /// Files waiting for their next attempt.
     pub deferred: u64,
-    /// When the next of them is due.
+    /// Files accepted, or in doubt, whose runs are being asked for.
+    #[serde(default)]
+    pub confirming: u64,
+    /// When the next deferred file is due.
     pub next_due_at: Option<Wall>,
     /// Files in `held/` as the ledger has it.
     pub held: u64,
@@ -97,4 +101,20 @@ pub struct DestinationStatus {
     pub credential: Option<String>,
     /// Why nothing is sent there.
     pub pause: Option<Pause>,
+    /// How fast it is sent to, where something bounds that.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+}
+
+/// How fast a destination is sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// At most so many requests
+    pub requests: Option<u32>,
+    /// in so many milliseconds.
+    pub per_ms: Option<u64>,
+    /// At most so many at once, because more were too many.
+    pub at_once: Option<u64>,
+    /// Nothing starts before this.
+    pub until: Option<Wall>,
 }

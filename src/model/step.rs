@@ -1,5 +1,6 @@
 //! One fact (a step), a file's facts (an entry): what the ledger keeps.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -191,8 +192,64 @@ pub struct Envelope {
     pub bytes: u64,
     /// What was done to the file's bytes, e.g. `utf-8 BOM dropped`, `utf-16le to utf-8`.
     pub conversion: Option<Conversion>,
+    /// What was then put round its text.
+    pub wrap: Option<Wrap>,
     /// What a receiver may change, e.g. duplicate keys, numbers beyond a double. For the record.
     pub remarks: Vec<String>,
+}
+
+impl Envelope {
+    /// The names of conversion and wrap as ledger, receipts and `--json` have them: `utf-16le`,
+    /// `payload`, `utf-16le+payload`; `None` where the body is the file as it is.
+    #[must_use]
+    pub fn changes(&self) -> Option<Cow<'static, str>> {
+        match (self.conversion, self.wrap) {
+            (None, None) => None,
+            (Some(conversion), None) => Some(conversion.name().into()),
+            (None, Some(wrap)) => Some(wrap.name().into()),
+            (Some(conversion), Some(wrap)) => {
+                Some(format!("{}+{}", conversion.name(), wrap.name()).into())
+            }
+        }
+    }
+
+    /// Reads [`Envelope::changes`]; `None` if a word is unknown.
+    #[must_use]
+    pub fn parse_changes(text: &str) -> Option<(Option<Conversion>, Option<Wrap>)> {
+        match text.split_once('+') {
+            Some((conversion, wrap)) => {
+                Some((Some(Conversion::parse(conversion)?), Some(Wrap::parse(wrap)?)))
+            }
+            None => match Wrap::parse(text) {
+                Some(wrap) => Some((None, Some(wrap))),
+                None => Some((Some(Conversion::parse(text)?), None)),
+            },
+        }
+    }
+}
+
+/// What is put round a file's text to make the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// `{"payload":"<the text as a JSON string>"}`: what the Start API of Patchworks takes
+    /// (documented, "Preparing your data").
+    Payload,
+}
+
+impl Wrap {
+    /// Stable name, for the ledger.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+        }
+    }
+
+    /// Reads [`Wrap::name`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Payload].into_iter().find(|known| known.name() == name)
+    }
 }
 
 /// A declared change between file and body.
@@ -571,4 +628,34 @@ pub struct RouteRecord {
     pub released: bool,
     /// Since when a person has paused it.
     pub paused_at: Option<Wall>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_to_a_body_is_read_as_it_was_written() {
+        let check = |conversion, wrap, expected: Option<&str>| {
+            let digest = Digest([0; 32]);
+            let envelope = Envelope { digest, bytes: 1, conversion, wrap, remarks: Vec::new() };
+            let changes = envelope.changes();
+            assert_eq!(changes.as_deref(), expected);
+            if let Some(text) = changes {
+                assert_eq!(Envelope::parse_changes(&text), Some((conversion, wrap)));
+            }
+        };
+        let payload = Some(Wrap::Payload);
+        check(None, None, None);
+        check(None, payload, Some("payload"));
+        check(Some(Conversion::Utf16Le), None, Some("utf-16le"));
+        check(Some(Conversion::Utf16Le), payload, Some("utf-16le+payload"));
+        check(Some(Conversion::Utf16Be), payload, Some("utf-16be+payload"));
+        check(Some(Conversion::Windows1252), payload, Some("windows-1252+payload"));
+        check(Some(Conversion::Utf8BomDropped), payload, Some("utf-8-bom-dropped+payload"));
+        for unknown in ["", "+", "zip", "utf-16le+", "+payload", "payload+utf-16le", "utf-16le+zip"]
+        {
+            assert_eq!(Envelope::parse_changes(unknown), None, "{unknown}");
+        }
+    }
 }

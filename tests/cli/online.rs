@@ -73,13 +73,15 @@ fn what_is_well_is_said_and_nothing_is_sent_or_kept() {
     let port = serve("200 OK\r\nContent-Type: application/json", token);
     let credential = format!(
         "[credential.flows]\nkind = 'oauth2'\ntoken_url = 'http://127.0.0.1:{port}/token'\n\
-         client_id = 'me'\nclient_secret = {{ env = 'LIVE_SECRET' }}\n"
+         client_id = 'me'\nclient_secret = {{ env = 'LIVE_SECRET' }}\n\
+         [credential.fixed]\nkind = 'bearer'\ntoken = {{ env = 'LIVE_SECRET' }}\n"
     );
     let tables = with_runs(&site, "credential = 'flows'") + &credential;
     extend(&site, "auto_routes = false", &(tables + "[route.orders]\ncredential = 'inbound'"));
     let text = site.ends(0, &["check", "--online"]);
     for part in [
         "a token was given by GET",
+        "kind = \"bearer\" goes out as the config has it; nothing to fetch",
         "it is not kept",
         "reached directly in ",
         "for credential flows",

@@ -54,8 +54,8 @@ levle = 'info'
 company = 'acme'
 [web]
 listen = 'off'
-[destination.'x']
-rate = '60/min'
+[destination.'x.example.com']
+rat = '60/min'
 ",
     );
     said += &check_below(
@@ -65,6 +65,25 @@ Quiet-for = '2s'
 order = 'name'
 retry = { frist = '1s', max_wait = '2s' }
 success_when = { feild = 'x' }
+",
+    );
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_destination_is_a_host_with_a_rate() {
+    let mut said = String::new();
+    said += &check_below(
+        "
+[destination.'https://inbound.pwks.co']
+[destination.'inbound.pwks.co']
+rate = 60
+[destination.'INBOUND.pwks.co:443']
+rate = '0/min'
+concurrency = 0
+retry_after_max = '90d'
+[destination.'inbound.pwks.co:8443']
+rate = '60 per minute'
 ",
     );
     insta::assert_snapshot!(said);
@@ -87,7 +106,7 @@ concurrency = 5000
 include = '*.json'
 success = 200
 file_faults = [400, 200, 'x']
-format = 'xml'
+format = 'csv'
 encoding = 'utf8'
 deliver = 'inbuond'
 in_doubt = 'lookup'
@@ -145,6 +164,31 @@ client_secret = \"\"
 ";
     said += &check(text);
     assert!(!read(text).unwrap_err().to_string().contains("hunter2"));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_format_has_its_own_keys_and_ways() {
+    let mut said = String::new();
+    said += &check_below("[route.orders]\nformat = 'xml'\n");
+    said += &check_below("[defaults]\nformat = 'text'\n[route.orders]\n");
+    said += &check_below("[route.orders]\nformat = 'xlm'\n");
+    for format in ["xml", "text", "binary"] {
+        said += &check_below(&format!(
+            "
+[route.orders]
+deliver = 'http'
+url = 'https://h.example/in'
+format = '{format}'
+schema = 'a.json'
+schema_max = '1MB'
+strict = false
+max_depth = 10
+encoding = 'windows-1252'
+done_marker = '{{name}}'
+"
+        ));
+    }
     insta::assert_snapshot!(said);
 }
 

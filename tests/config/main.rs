@@ -1,5 +1,6 @@
 //! What the config says, and what it says about its faults.
 
+mod credential;
 mod deliveries;
 mod example;
 mod faults;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions};
+use patchdrop::model::route::{Credential, CredentialKind, OAuth2};
 
 /// The environment that all tests see.
 fn options(base: &Path) -> LoadOptions {
@@ -24,6 +26,11 @@ fn options(base: &Path) -> LoadOptions {
         ("STOCK_HOOK_KEY", "shared-hook-word"),
         ("API_WORD", "staple-4711"),
         ("PROXY", "http://me:pa%2Fss@proxy.example.com:3128"),
+        ("PATCHDROP_PASSWORD", "over the hedge"),
+        ("PATCHDROP_API_KEY", "0123|abcdefghijkl"),
+        ("PATCHDROP_TOKEN", "header.claims.signature"),
+        ("WITH_BEARER", "Bearer header.claims.signature"),
+        ("UMLAUT", "ümlaut"),
         ("EMPTY", ""),
     ];
     let variables: BTreeMap<String, String> =
@@ -46,6 +53,12 @@ fn right(text: &str) -> Config {
         Ok(config) => config,
         Err(faults) => panic!("{faults}"),
     }
+}
+
+/// What is exchanged for tokens.
+fn oauth2(credential: &Credential) -> &OAuth2 {
+    let CredentialKind::OAuth2(oauth2) = &credential.kind else { panic!("{credential:?}") };
+    oauth2
 }
 
 /// A credential, to put behind what a test is about.

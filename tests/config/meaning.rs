@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
-use patchdrop::model::route::{CredentialsIn, Encoding, InDoubt, Route, TokenMethod};
+use patchdrop::model::route::{
+    CredentialsIn, Encoding, Format, InDoubt, PaceRules, Rate, Route, TokenMethod,
+};
 
-use super::{CREDENTIAL, options, right};
+use super::{CREDENTIAL, oauth2, options, right};
 
 fn below(text: &str) -> Config {
     right(&format!("root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}\n{text}"))
@@ -73,11 +75,12 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(route.concurrency, 4);
     assert!(!route.receipts && !route.check.strict && !route.judge.html_is_success);
     let credential = &config.credentials["inbound"];
-    assert_eq!(credential.oauth2.method, TokenMethod::Auto);
-    assert_eq!(credential.oauth2.credentials_in, None);
-    assert_eq!(credential.oauth2.scope.as_deref(), Some("access-inbound"));
-    assert_eq!(credential.oauth2.token_field, "access_token");
-    assert_eq!(credential.oauth2.client_secret.reveal(), "correct horse battery");
+    let oauth2 = oauth2(credential);
+    assert_eq!(oauth2.method, TokenMethod::Auto);
+    assert_eq!(oauth2.credentials_in, None);
+    assert_eq!(oauth2.scope.as_deref(), Some("access-inbound"));
+    assert_eq!(oauth2.token_field, None);
+    assert_eq!(oauth2.client_secret.reveal(), "correct horse battery");
     assert_eq!(credential.refresh_before, Duration::from_mins(10));
     assert_eq!(credential.lifetime, Duration::from_hours(24));
     assert!(credential.keep_token);
@@ -168,9 +171,10 @@ url = 'https://inbound.pwks.co/x'
     let second = &config.credentials["second"];
     let hosts = PATCHWORKS.into_iter().chain(["api.example.com:8443"]);
     assert_eq!(second.hosts, hosts.map(str::to_owned).collect());
-    assert_eq!(second.oauth2.scope, None);
-    assert_eq!(second.oauth2.client_id, "staple-4711");
-    assert_eq!(second.oauth2.credentials_in, Some(CredentialsIn::Json));
+    let second = oauth2(second);
+    assert_eq!(second.scope, None);
+    assert_eq!(second.client_id, "staple-4711");
+    assert_eq!(second.credentials_in, Some(CredentialsIn::Json));
     assert_eq!(route(&config, "orders").check.body_max_bytes, None);
 }
 
@@ -362,6 +366,41 @@ fn off_takes_files_of_any_age() {
 }
 
 #[test]
+fn what_routes_to_one_host_share_is_told_by_its_host() {
+    #[track_caller]
+    fn check(text: &str, host: &str, expected: PaceRules) {
+        let config = below(text);
+        let rules = config.destinations.get(host).copied().unwrap_or_default();
+        assert_eq!(rules, expected, "{text}");
+    }
+    let rate = |count, seconds| Some(Rate { count, per: Duration::from_secs(seconds) });
+    let default = PaceRules::default();
+    assert_eq!(default.retry_after_max, Duration::from_hours(1));
+    check("", "inbound.pwks.co", default);
+    check("", "start.wearepatchworks.com", PaceRules { rate: rate(240, 60), ..default });
+    check("", "webhooks.wearepatchworks.com", PaceRules { rate: rate(120, 60), ..default });
+    check(
+        "[destination.'Inbound.PWKS.co:443']\nrate = '5/s'\nconcurrency = 7\nretry_after_max = '5m'",
+        "inbound.pwks.co",
+        PaceRules {
+            rate: rate(5, 1),
+            concurrency: Some(7),
+            retry_after_max: Duration::from_mins(5),
+        },
+    );
+    check(
+        "[destination.'start.wearepatchworks.com']\nconcurrency = 2",
+        "start.wearepatchworks.com",
+        PaceRules { rate: rate(240, 60), concurrency: Some(2), ..default },
+    );
+    check(
+        "[destination.'webhooks.wearepatchworks.com']\nrate = '300/h'",
+        "webhooks.wearepatchworks.com",
+        PaceRules { rate: rate(300, 3_600), ..default },
+    );
+}
+
+#[test]
 fn what_is_odd_and_stops_nothing_is_a_warning() {
     let check = |text: &str, rendered: &[&str]| {
         let config = right(text);
@@ -378,6 +417,18 @@ fn what_is_odd_and_stops_nothing_is_a_warning() {
         "root = '/nowhere/drop'\n[route.x]\ndeliver='http'\nurl='https://x.example.com'",
         &["c:1: root: without a company no subfolder of the root becomes a route by itself\n  \
            hint: write company = 'NAME', or auto_routes = false to say that it is meant"],
+    );
+    check(
+        &format!(
+            "root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}
+[destination.'inbound.pwks.com']\nrate = '60/min'\n[destination.'other.example.com']"
+        ),
+        &[
+            "c:9: destination.inbound.pwks.com: no route sends to inbound.pwks.com\n  hint: did \
+             you mean inbound.pwks.co?",
+            "c:11: destination.other.example.com: no route sends to other.example.com\n  hint: \
+             take it out, or write the host of a route",
+        ],
     );
     check(
         &format!(
@@ -408,4 +459,63 @@ fn a_mark_and_utf_16_are_read() {
         let config = config::read(&bytes, Path::new("c.toml"), &options).unwrap();
         assert_eq!(config.root.as_deref(), Some(Path::new("/nowhere/dr\u{f6}p")));
     }
+}
+
+#[test]
+fn the_format_decides_what_the_route_leaves_open() {
+    let check = |format: &str, include: &str, content_type: &str, quiet_for: u64| {
+        let config = below(&format!(
+            "
+[route.orders]
+deliver = 'http'
+url = 'https://h.example/in'
+format = '{format}'
+"
+        ));
+        let route = route(&config, "orders");
+        assert_eq!(route.select.include, [include]);
+        assert_eq!(route.deliver.content_type, content_type);
+        assert_eq!(route.ready.quiet_for, Duration::from_secs(quiet_for));
+    };
+    check("json", "*.json", "application/json", 1);
+    check("xml", "*.xml", "application/xml", 1);
+    check("text", "*.txt", "text/plain; charset=utf-8", 10);
+    check("binary", "*", "application/octet-stream", 10);
+    let config = below(
+        "
+[defaults]
+format = 'xml'
+encoding = 'windows-1252'
+strict = true
+max_depth = 7
+schema = '/nowhere/order.schema.json'
+[route.orders]
+format = 'json'
+schema = 'none.json'
+[route.scans]
+deliver = 'http'
+url = 'https://h.example/in'
+format = 'binary'
+include = ['*']
+done_marker = '{name}.done'
+content_type = 'application/pdf'
+quiet_for = '3s'
+[route.invoices]
+deliver = 'http'
+url = 'https://h.example/in'
+",
+    );
+    // Where a default does not fit the format it is meant for other routes.
+    let invoices = route(&config, "invoices");
+    assert_eq!(invoices.check.format, Format::Xml);
+    assert_eq!(invoices.check.encoding, Encoding::Auto);
+    assert_eq!((invoices.check.strict, invoices.check.max_depth), (false, 7));
+    assert_eq!(invoices.check.schema, None);
+    let scans = route(&config, "scans");
+    assert_eq!(scans.check.format, Format::Binary);
+    assert_eq!(scans.deliver.content_type, "application/pdf");
+    assert_eq!(scans.ready.quiet_for, Duration::from_secs(3));
+    // A schema that is not there stops the routes that apply it, and no others.
+    let broken: Vec<_> = config.broken.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(broken, ["orders", "auto_routes"]);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions};
 use tempfile::TempDir;
 
-use super::{CREDENTIAL, options};
+use super::{CREDENTIAL, oauth2, options};
 
 fn scratch() -> TempDir {
     tempfile::tempdir().expect("there is room for a folder")
@@ -118,7 +118,8 @@ fn a_secret_is_read_from_a_file_without_its_line_break() {
         fs::write(&secret, content).unwrap();
         match (load(scratch.path(), &text), value) {
             (Ok(config), Ok(value)) => {
-                assert_eq!(config.credentials["inbound"].oauth2.client_secret.reveal(), value);
+                let credential = &config.credentials["inbound"];
+                assert_eq!(oauth2(credential).client_secret.reveal(), value);
             }
             (Err(faults), Err(said)) => assert!(faults.to_string().contains(said), "{faults}"),
             (config, _) => panic!("{config:?}"),

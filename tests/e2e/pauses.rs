@@ -72,3 +72,33 @@ fn a_server_that_is_down_for_a_while_costs_no_file_and_sending_resumes_by_itself
     assert_eq!(files(&scene.inbox()), [""; 0]);
     scene.verify();
 }
+
+#[test]
+fn a_token_that_is_good_for_two_files_only_is_replaced_as_often_as_needed() {
+    let scene = Scene::running(Plan {
+        defaults: "concurrency = 1",
+        simulator: SimulatorOptions { token_uses_max: Some(2), ..SimulatorOptions::default() },
+        ..Plan::default()
+    });
+    for number in 0..9 {
+        scene.drop_file(format!("{number}.json"), "{}");
+    }
+    // Each token was taken before it was refused, so no refresh has to wait.
+    scene.until("all go out", |scene| names(&scene.inbox().join("sent")).len() == 9);
+    assert_eq!(scene.sim.seen().tokens_issued, 5);
+    scene.verify();
+}
+
+#[test]
+fn an_api_that_takes_no_token_is_probed_without_wearing_out_the_token_url() {
+    let scene = Scene::running(Plan {
+        defaults: "retry = { first = '100ms', factor = 1.5, max = '300ms', give_up_after = '1d' }",
+        simulator: SimulatorOptions { token_uses_max: Some(0), ..SimulatorOptions::default() },
+        ..Plan::default()
+    });
+    scene.drop_file("order.json", "{}");
+    scene.until("probes go on", |scene| scene.posts() >= 6);
+    // One that was fetched and one that was forced; the next may be forced after 30 s.
+    assert_eq!(scene.sim.seen().token_requests, 2);
+    assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
+}

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 /// Only a failed test waits as long as this.
 pub(crate) const GUARD: Duration = Duration::from_mins(1);
 
-const SECRET: &str = "e2e-secret-7f3a";
+pub(crate) const SECRET: &str = "e2e-secret-7f3a";
 
 /// Runs the simulators of all tests.
 pub(crate) fn runtime() -> &'static Runtime {

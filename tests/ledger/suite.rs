@@ -7,7 +7,7 @@ use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::step::{
-    Attempt, Claim, Entry, Intent, Remark, RouteRecord, State, Step, Verdict,
+    Attempt, Claim, Conversion, Entry, Intent, Remark, RouteRecord, State, Step, Verdict, Wrap,
 };
 use patchdrop::model::time::Wall;
 use patchdrop::world::ledger::{Count, Ledger, LedgerError, Query};
@@ -116,7 +116,13 @@ pub(crate) async fn every_part_of_a_claim_comes_back<B: Backend>() {
     let envelope = plain.envelope.as_mut().unwrap();
     envelope.conversion = None;
     envelope.remarks.clear();
-    for claim in [bare, full, plain] {
+    let mut wrapped = claim(103);
+    wrapped.envelope.as_mut().unwrap().wrap = Some(Wrap::Payload);
+    let mut both = claim(104);
+    let envelope = both.envelope.as_mut().unwrap();
+    (envelope.conversion, envelope.wrap) = (Some(Conversion::Utf16Le), Some(Wrap::Payload));
+    wrapped.envelope.as_mut().unwrap().conversion = None;
+    for claim in [bare, full, plain, wrapped, both] {
         record(&ledger, vec![Step::Claimed(Box::new(claim.clone()))]).await;
         assert_eq!(entry(&ledger, claim.id.0).await, fresh(claim));
     }

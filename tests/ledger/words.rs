@@ -39,6 +39,7 @@ pub(crate) fn claim(id: u64) -> Claim {
             digest: digest(9),
             bytes: 2_045,
             conversion: Some(Conversion::Utf8BomDropped),
+            wrap: None,
             remarks: vec!["key \"a\" is there twice".to_owned(), "ü".to_owned()],
         }),
         key: format!("key-{id}"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
+use patchdrop::journey::pace::Allowance;
 use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Limits, Refused, Schedule, Start};
 use patchdrop::journey::send::Judged;
@@ -56,6 +57,7 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             schema: None,
             schema_max_bytes: 0,
             encoding: Encoding::Auto,
+            wrap: None,
             body_max_bytes: None,
         },
         deliver: Delivery {
@@ -99,6 +101,7 @@ pub(crate) fn judged(outcome: Outcome) -> Judged {
         status: None,
         request_id: None,
         retry_after: None,
+        allowance: Allowance::default(),
         may_hide_a_refused_token: false,
         run: None,
     }

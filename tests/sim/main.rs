@@ -22,8 +22,8 @@ use patchdrop::config::{self, Config, LoadOptions};
 use patchdrop::daemon::{Daemon, Mode, Notes, Sources, Stop};
 use patchdrop::model::command::{Command, CommandAnswer};
 use patchdrop::model::route::{
-    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
-    Route, RouteName, Select,
+    Backoff, CheckRules, Confirm, Delivery, Encoding, Flow, Folders, Format, InDoubt, JudgeRules,
+    Late, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::time::Wall;
@@ -31,7 +31,7 @@ use patchdrop::world::watch::{Hint, Watch, WatchError};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use state::{Disk, Record, Server};
-use stories::{Act, ROOT, Story, place, places_of};
+use stories::{Act, ROOT, Story, StoryFlow, place, places_of};
 use world::{Fake, Parts, State};
 
 const BEGIN: i64 = 1_795_305_600_000;
@@ -47,6 +47,21 @@ impl Watch for NoEvents {
 
 fn folder(name: &str) -> Arc<Path> {
     Arc::from(Path::new(&format!("{ROOT}{name}")))
+}
+
+fn flow_of(flow: StoryFlow) -> Flow {
+    Flow {
+        id: "12".into(),
+        variables: BTreeMap::new(),
+        core_url: "https://core.example/api".into(),
+        core_host: "core.example".into(),
+        confirm: flow.confirms.then_some(Confirm {
+            every: Duration::from_secs(30),
+            within: Duration::from_mins(10),
+            late: Late::Hold,
+            partial_is_success: false,
+        }),
+    }
 }
 
 fn route(story: &Story) -> Route {
@@ -77,6 +92,7 @@ fn route(story: &Story) -> Route {
             schema: None,
             schema_max_bytes: 8_000_000,
             encoding: Encoding::Auto,
+            wrap: None,
             body_max_bytes: Some(8_000_000),
         },
         deliver: Delivery {
@@ -91,7 +107,7 @@ fn route(story: &Story) -> Route {
             ],
             idempotency_header: Some("Idempotency-Key".into()),
             hmac: None,
-            flow: None,
+            flow: story.flow.map(flow_of),
             credential: story.has_credential.then(|| Arc::from("main")),
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_mins(1),
@@ -102,9 +118,13 @@ fn route(story: &Story) -> Route {
             html_is_success: false,
             file_faults: BTreeSet::from([400, 409, 413, 422]),
             doubtful: BTreeSet::from([502, 504, 520, 524]),
-            run_id_fields: Vec::new(),
+            run_id_fields: story.flow.map(|_| "flow_run_id".to_owned()).into_iter().collect(),
         },
-        in_doubt: if story.resends_in_doubt { InDoubt::Resend } else { InDoubt::Hold },
+        in_doubt: match (story.flow, story.resends_in_doubt) {
+            (Some(_), _) => InDoubt::Lookup,
+            (None, true) => InDoubt::Resend,
+            (None, false) => InDoubt::Hold,
+        },
         retry: Backoff {
             first: Duration::from_secs(1),
             factor: 2.0,
@@ -156,6 +176,7 @@ impl<'a> Sim<'a> {
             record: Record::default(),
             server: Server::default(),
             rule: story.rule,
+            flow: story.flow,
             syncs_folders: story.syncs_folders,
             token: 0,
             token_requests: 0,
@@ -475,7 +496,7 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
 #[test]
 fn every_story_keeps_every_promise_wherever_it_is_cut() {
     let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
-    let stories = stories::all();
+    let stories: Vec<Story> = stories::all().into_iter().chain(stories::flows()).collect();
     let broken = AtomicBool::new(false);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = stories

@@ -105,10 +105,19 @@ fn check_sent(state: &mut State) {
             entry.digest == Some(digest)
                 && entry.state == FileState::Sent
                 && (state.record.has_delivered(entry.id)
+                    || entry.confirming_since.is_some()
                     || entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent"))
         });
         if !accepted {
             state.violates("P4", &format!("{shown} is in sent/ without an acceptance on record"));
+        }
+        let by_a_person = state.record.entries.values().any(|entry| {
+            let marked = entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent");
+            entry.digest == Some(digest) && marked
+        });
+        let has_it = state.server.stored.iter().any(|stored| stored.digest == digest);
+        if !has_it && !by_a_person {
+            state.violates("P4", &format!("{shown} is in sent/, and the server never stored it"));
         }
     }
 }

@@ -298,9 +298,21 @@ pub struct Asked {
     pub stored: usize,
 }
 
+/// A run that a stored request has started.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub id: u64,
+    pub started_at: Wall,
+    /// What the Core API says once it has ended; none: it never ends.
+    pub ends_as: Option<u8>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Server {
     pub stored: Vec<Stored>,
+    pub runs: Vec<Run>,
+    /// Questions to the Core API.
+    pub questions: usize,
     pub seen: BTreeMap<Vec<u8>, usize>,
     /// Attempts that were used for a request.
     pub used: BTreeSet<(FileId, u32)>,

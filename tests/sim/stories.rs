@@ -61,6 +61,30 @@ pub enum Home {
     Nowhere,
 }
 
+/// A story's route starts a flow.
+#[derive(Clone, Copy)]
+pub struct StoryFlow {
+    /// Files are sent when their runs have succeeded.
+    pub confirms: bool,
+    /// Whether an accepting answer names the run.
+    pub names_runs: bool,
+    /// How the run of a content ends: the Core API's status; none: never.
+    pub run_ends: fn(&str) -> Option<u8>,
+    /// Whether the Core API answers, by the number of questions before.
+    pub core_is_up: fn(usize) -> bool,
+}
+
+impl Default for StoryFlow {
+    fn default() -> Self {
+        Self {
+            confirms: true,
+            names_runs: true,
+            run_ends: |content| Some(if content.contains("bad") { 3 } else { 2 }),
+            core_is_up: |_| true,
+        }
+    }
+}
+
 #[expect(clippy::struct_excessive_bools, reason = "each is a trait of a story, told by name")]
 pub struct Story {
     pub name: &'static str,
@@ -77,6 +101,8 @@ pub struct Story {
     pub syncs_folders: bool,
     pub receipts: bool,
     pub has_credential: bool,
+    /// Doubts are looked up among its runs.
+    pub flow: Option<StoryFlow>,
 }
 
 impl Default for Story {
@@ -92,6 +118,7 @@ impl Default for Story {
             syncs_folders: true,
             receipts: false,
             has_credential: false,
+            flow: None,
         }
     }
 }
@@ -411,4 +438,121 @@ pub fn places_of(state: &State, content: &str) -> Vec<Place> {
         }
     }
     places
+}
+
+/// Stories of routes that start flows. A lone file's doubt is always cleared up by a look at the
+/// flow's runs: it arrives exactly once, wherever it is cut.
+#[expect(clippy::too_many_lines, reason = "a table of stories")]
+pub fn flows() -> Vec<Story> {
+    use Act::{Await, Drop, Tell};
+    use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Status};
+    use Home::{Failed, Held, Sent, SentOrHeld};
+    const FAILS: &str = r#"{"order":"bad run"}"#;
+    let flow = StoryFlow::default();
+    let accepted = StoryFlow { confirms: false, ..flow };
+    vec![
+        Story {
+            name: "a run that succeeds",
+            script: vec![(0, Drop("a.json", A))],
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            flow: Some(flow),
+            ..Story::default()
+        },
+        Story {
+            name: "a run that fails, where folders cannot be synced",
+            script: vec![(0, Drop("a.json", FAILS))],
+            homes: vec![(FAILS, Failed)],
+            stored: vec![(FAILS, 1, 1)],
+            syncs_folders: false,
+            flow: Some(flow),
+            ..Story::default()
+        },
+        Story {
+            name: "an accepted file whose answer is lost is found among the runs",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| once_then_accept(asked, AcceptAndLose),
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            flow: Some(accepted),
+            ..Story::default()
+        },
+        Story {
+            name: "a run found by a look is asked for as well",
+            script: vec![(0, Drop("a.json", FAILS))],
+            rule: |asked| once_then_accept(asked, AcceptAndHide),
+            homes: vec![(FAILS, Failed)],
+            stored: vec![(FAILS, 1, 1)],
+            flow: Some(flow),
+            ..Story::default()
+        },
+        Story {
+            name: "a doubt about a file that was not accepted ends in a second attempt",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| once_then_accept(asked, Status(504)),
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            flow: Some(accepted),
+            ..Story::default()
+        },
+        Story {
+            name: "two doubts at one time are not told apart",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B))],
+            rule: |asked| once_then_accept(asked, AcceptAndLose),
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            flow: Some(accepted),
+            ..Story::default()
+        },
+        Story {
+            name: "the same name again while the first one's run goes on",
+            script: vec![(0, Drop("a.json", A)), (10, Drop("a.json", B))],
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 1, 1), (B, 1, 1)],
+            flow: Some(flow),
+            ..Story::default()
+        },
+        Story {
+            name: "an answer without a run",
+            script: vec![(0, Drop("a.json", A))],
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            flow: Some(StoryFlow { names_runs: false, ..flow }),
+            ..Story::default()
+        },
+        Story {
+            name: "a run that never ends, and a person",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Await(A, FileState::Held)),
+                (0, Tell(A, release)),
+                (2_000, Await(A, FileState::Held)),
+                (2_000, Tell(A, mark_sent)),
+            ],
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            flow: Some(StoryFlow { run_ends: |_| None, ..flow }),
+            ..Story::default()
+        },
+        Story {
+            name: "the core is away for a while",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| once_then_accept(asked, AcceptAndLose),
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 1)],
+            rest: 3_600,
+            flow: Some(StoryFlow { core_is_up: |before| before % 2 == 1, ..flow }),
+            ..Story::default()
+        },
+        Story {
+            name: "a run that never ends",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |_| Accept,
+            homes: vec![(A, Held)],
+            stored: vec![(A, 1, 1)],
+            rest: 1_800,
+            flow: Some(StoryFlow { run_ends: |_| None, ..flow }),
+            ..Story::default()
+        },
+    ]
 }

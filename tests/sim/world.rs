@@ -26,7 +26,10 @@ use patchdrop::world::ledger::{Count, Ledger, LedgerError, Query};
 use patchdrop::world::token::Tokens;
 use tokio::sync::{Notify, mpsc};
 
-use crate::state::{Asked, Behaviour, Disk as DiskState, Record, Rule, Server, Stored, digest};
+use crate::state::{
+    Asked, Behaviour, Disk as DiskState, Record, Rule, Run, Server, Stored, digest,
+};
+use crate::stories::StoryFlow;
 
 /// Everything that outlives a simulated process.
 pub struct State {
@@ -34,6 +37,7 @@ pub struct State {
     pub record: Record,
     pub server: Server,
     pub rule: Rule,
+    pub flow: Option<StoryFlow>,
     pub syncs_folders: bool,
     pub token: u64,
     pub token_requests: usize,
@@ -434,6 +438,13 @@ impl Ledger for Fake {
 
 impl Endpoint for Fake {
     async fn send(&self, request: Request) -> Reply {
+        if request.method == "GET" {
+            self.gate(|| "question arrives".into()).await;
+            let now = self.wall();
+            let told = self.lock().tell(request.url.reveal(), now);
+            self.gate(|| "told".into()).await;
+            return told;
+        }
         self.gate(|| "request arrives".into()).await;
         let headers: BTreeMap<String, String> = request
             .headers
@@ -457,18 +468,23 @@ impl Endpoint for Fake {
         let name = headers.get("X-Name").cloned().unwrap_or_default();
         self.lock().server.in_flight.remove(&OsString::from(name));
         self.gate(|| "answer comes".into()).await;
-        reply(arrived)
+        let (behaviour, run) = arrived;
+        reply(behaviour, run)
     }
 }
 
-fn reply(behaviour: Behaviour) -> Reply {
+fn reply(behaviour: Behaviour, run: Option<u64>) -> Reply {
     let cut = |progress| {
         let cause = Cause::new(Code::of("cut"), "the connection was cut");
         Reply::NoAnswer { progress, cause }
     };
     let status = |status| Reply::Answer(Answer { status, ..Answer::default() });
     match behaviour {
-        Behaviour::Accept => status(200),
+        Behaviour::Accept => Reply::Answer(Answer {
+            status: 200,
+            body: run.map(|run| format!(r#"{{"flow_run_id": {run}}}"#)).unwrap_or_default().into(),
+            ..Answer::default()
+        }),
         Behaviour::AcceptAndLose => cut(Progress::Whole),
         Behaviour::AcceptAndHide => status(504),
         Behaviour::Status(code) => status(code),
@@ -479,7 +495,11 @@ fn reply(behaviour: Behaviour) -> Reply {
 impl Fake {
     /// The server sees a request: what it does, and what must be true at this moment (P2, P3, P6,
     /// P8, P13).
-    fn arrive(&self, headers: &BTreeMap<String, String>, content: &[u8]) -> Behaviour {
+    fn arrive(
+        &self,
+        headers: &BTreeMap<String, String>,
+        content: &[u8],
+    ) -> (Behaviour, Option<u64>) {
         let at = self.wall();
         let mut state = self.lock();
         let state = &mut *state;
@@ -497,8 +517,9 @@ impl Fake {
             stored: state.server.stored.len(),
         };
         let behaviour = (state.rule)(&asked);
+        let mut named = None;
         if behaviour == Behaviour::Away {
-            return behaviour;
+            return (behaviour, named);
         }
         *before += 1;
         state.server.requests += 1;
@@ -509,12 +530,54 @@ impl Fake {
         );
         if let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)).filter(|_| stores) {
             state.server.stored.push(Stored { id, digest: digest(content) });
+            if let Some(flow) = state.flow {
+                let ends_as = (flow.run_ends)(&asked.content);
+                let id = 700 + state.server.runs.len() as u64;
+                let started_at = at.plus(Duration::from_secs(20));
+                state.server.runs.push(Run { id, started_at, ends_as });
+                named = flow.names_runs.then_some(id);
+            }
         }
-        behaviour
+        (behaviour, named)
     }
 }
 
 impl State {
+    /// The Core API: one run, or all that started in a span. A run has ended 40 s after its start.
+    fn tell(&mut self, url: &str, now: Wall) -> Reply {
+        let flow = self.flow.expect("only flows have runs");
+        let before = self.server.questions;
+        self.server.questions += 1;
+        if !(flow.core_is_up)(before) {
+            let cause = Cause::new(Code::of("cut"), "the core is away");
+            return Reply::NoAnswer { progress: Progress::Nothing, cause };
+        }
+        let shown = |run: &Run| {
+            let is_over = run.started_at.plus(Duration::from_secs(40)) <= now;
+            let status = run.ends_as.filter(|_| is_over).unwrap_or(1);
+            format!(r#"{{"id":{},"status":{status},"started_at":{}}}"#, run.id, run.started_at.0)
+        };
+        let begun = self.server.runs.iter().filter(|run| run.started_at <= now);
+        let data = match url.split_once("/flow-runs/") {
+            Some((_, log)) if log.contains("/flow-run-logs") => {
+                r#"[{"log_level":"error","log_message":"no such customer"}]"#.to_owned()
+            }
+            Some((_, id)) => begun.filter(|run| run.id.to_string() == id).map(shown).collect(),
+            None => {
+                let bound = |name: &str| {
+                    let (_, rest) = url.split_once(&format!("%5B{name}%5D=")).expect("a bound");
+                    Wall(rest.split('&').next().and_then(|text| text.parse().ok()).expect("ms"))
+                };
+                let span = bound("started_after")..=bound("started_before");
+                let runs = begun.filter(|run| span.contains(&run.started_at)).map(shown);
+                format!("[{}]", runs.collect::<Vec<_>>().join(","))
+            }
+        };
+        let status = if data.is_empty() { 404 } else { 200 };
+        let body = format!(r#"{{"data":{data}}}"#).into();
+        Reply::Answer(Answer { status, body, ..Answer::default() })
+    }
+
     fn check_arrival(&mut self, headers: &BTreeMap<String, String>, content: &[u8]) {
         let Some(id) = headers.get("X-Id").and_then(|id| FileId::parse(id)) else {
             self.violates("P2", "a request without id");
@@ -531,7 +594,8 @@ impl State {
         if !self.server.used.insert((id, entry.attempt)) {
             self.violates("P2", &format!("attempt {} of {id} was used twice", entry.attempt));
         }
-        if self.record.has_delivered(id) || entry.state == FileState::Sent {
+        let is_accepted = entry.confirming_since.is_some() || entry.state == FileState::Sent;
+        if self.record.has_delivered(id) || is_accepted {
             self.violates("P3", &format!("{id} was sent after a recorded acceptance"));
         }
         if entry.key != key {
@@ -564,6 +628,8 @@ impl State {
                 && other.route == entry.route
                 && other.id < id
                 && !other.settled
+                // It is accepted: it has left.
+                && other.confirming_since.is_none()
         });
         if older_waits {
             self.violates("P13", &format!("{id} overtook an older file of its name"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use patchdrop::journey::validate::{Checked, Checker, Findings, body_reader};
 use patchdrop::model::route::{CheckRules, Encoding, Format, RouteName};
+use patchdrop::model::step::Wrap;
 
 /// Counts what is allocated, and the most that ever was since the last look.
 struct Counting;
@@ -85,7 +86,7 @@ fn measure(rules: &CheckRules, file: &Generated) -> (Findings, usize) {
     PEAK.store(before, Ordering::Relaxed);
     let findings = checker.validate(&route, &mut file.rewound(), file.size(), 64 * 1024);
     if let Checked::Sound { envelope, .. } = &findings.result {
-        let mut body = body_reader(file.rewound(), envelope.conversion);
+        let mut body = body_reader(file.rewound(), envelope.conversion, envelope.wrap);
         let mut buffer = [0; 4096];
         let mut bytes = 0;
         loop {
@@ -99,26 +100,30 @@ fn measure(rules: &CheckRules, file: &Generated) -> (Findings, usize) {
     (findings, PEAK.load(Ordering::Relaxed) - before)
 }
 
+fn rules(format: Format) -> CheckRules {
+    CheckRules {
+        format,
+        max_depth: 10_000,
+        strict: false,
+        schema: None,
+        schema_max_bytes: 8_000_000,
+        encoding: Encoding::Auto,
+        wrap: None,
+        body_max_bytes: None,
+    }
+}
+
 /// `times` is so chosen that a file has 2 MB or more.
 fn check(
     what: &str,
-    encoding: Encoding,
+    rules: &CheckRules,
     (start, part, end): (&'static [u8], &'static [u8], &'static [u8]),
     code: Option<&str>,
     peak_max: usize,
 ) {
     let times = 2_000_000 / part.len();
     let file = Generated { start, part, times, end, at: 0, stage: 0 };
-    let rules = CheckRules {
-        format: Format::Json,
-        max_depth: 10_000,
-        strict: false,
-        schema: None,
-        schema_max_bytes: 8_000_000,
-        encoding,
-        body_max_bytes: None,
-    };
-    let (findings, peak) = measure(&rules, &file);
+    let (findings, peak) = measure(rules, &file);
     let found = match &findings.result {
         Checked::Sound { .. } => None,
         Checked::Truncated(fault) | Checked::Faulty(fault) => Some(fault.cause.code.to_string()),
@@ -132,7 +137,7 @@ fn check(
 #[test]
 fn memory_does_not_grow_with_a_file() {
     const SMALL: usize = 512 * 1024;
-    let auto = |what, parts, code| check(what, Encoding::Auto, parts, code, SMALL);
+    let auto = |what, parts, code| check(what, &rules(Format::Json), parts, code, SMALL);
     let row: &[u8] = b"{\"number\": 12345, \"name\": \"a rather long name, and another\"},\n";
     auto("many rows", (b"[", row, b"0]"), None);
     auto("one string", (b"\"", b"abcdefgh", b"\""), None);
@@ -147,9 +152,56 @@ fn memory_does_not_grow_with_a_file() {
     auto("the same key", (b"{", b"\"a\":1,", b"\"a\":1}"), None);
     auto("UTF-16", (b"\xff\xfe[\0", b"1\x000\0,\0 \0", b"1\0]\0"), None);
     let western = (&b"[\""[..], &b"\xfc\x80bcdefg"[..], &b"\"]"[..]);
-    check("windows-1252", Encoding::Windows1252, western, None, SMALL);
+    let narrow = CheckRules { encoding: Encoding::Windows1252, ..rules(Format::Json) };
+    check("windows-1252", &narrow, western, None, SMALL);
+    let wrapped = CheckRules { wrap: Some(Wrap::Payload), ..rules(Format::Json) };
+    check("rows in an envelope", &wrapped, (b"[", row, b"0]"), None, SMALL);
+    other_formats(SMALL);
+    xml(SMALL);
     // Here memory does grow, up to the bound on keys that are compared.
     many_keys();
+}
+
+fn other_formats(small: usize) {
+    for format in [Format::Text, Format::Binary] {
+        let rules = rules(format);
+        check("lines", &rules, (b"", b"a line of a text\n", b""), None, small);
+        check("one line", &rules, (b"", b"a line of", b"\n"), None, small);
+    }
+    let wrapped = CheckRules { wrap: Some(Wrap::Payload), ..rules(Format::Text) };
+    check("escapes alone", &wrapped, (b"x", b"\x01\x02\x03\x04", b"x"), None, small);
+    let wide = (&b"\xff\xfe"[..], &b"\"\0\xfc\0"[..], &b"x\0"[..]);
+    check("UTF-16 in an envelope", &wrapped, wide, None, small);
+    let reserved = (&b"x"[..], &b"\0\0\0\0\0\0\0\0"[..], &b""[..]);
+    check("NUL bytes behind a text", &rules(Format::Text), reserved, Some("truncated"), small);
+}
+
+fn xml(small: usize) {
+    let rules = rules(Format::Xml);
+    let xml = |what, parts, code| check(what, &rules, parts, code, small);
+    let row: &[u8] = b"<row number=\"1\" name='2'>a text &amp; more<!-- c --></row>\n";
+    xml("many elements", (b"<a>", row, b"</a>"), None);
+    xml("one text", (b"<a>", b"abcdefg\n", b"</a>"), None);
+    xml("references", (b"<a>", b"&lt;&#9;", b"</a>"), None);
+    xml("white space", (b"", b"  \n     ", b"<a/>"), None);
+    xml("comments", (b"", b"<!-- a comment -->", b"<a/>"), None);
+    xml("nothing", (b"", b"  \n     ", b""), Some("empty"));
+    xml("a fault at once", (b"<a>&</a>", b"<b/>abcd", b""), Some("not-xml"));
+    xml("a fault at the end", (b"<a>", row, b"</b>"), Some("not-xml"));
+    xml("NUL bytes", (b"<a>", b"\0\0\0\0\0\0\0\0", b""), Some("truncated"));
+    xml("UTF-16", (b"\xff\xfe<\0a\0>\0", b"x\0<\0b\0/\0>\0", b"<\0/\0a\0>\0"), None);
+    let western: (&[u8], &[u8], &[u8]) =
+        (b"<?xml version='1.0' encoding='windows-1252'?><a>", b"\xfc\x80<b/>", b"</a>");
+    xml("windows-1252", western, None);
+    let wrapped = CheckRules { wrap: Some(Wrap::Payload), ..rules.clone() };
+    check("elements in an envelope", &wrapped, (b"<a>", row, b"</a>"), None, small);
+    // These are held: the names of open elements, and a single token.
+    let nested = (&b""[..], &b"<nested>"[..], &b""[..]);
+    check("nesting", &rules, nested, Some("too-deep"), 3 * small);
+    let tag = (&b"<a"[..], &b" b='1234'"[..], &b"/>"[..]);
+    check("one tag", &rules, tag, Some("not-xml"), 20 * small);
+    let comment = (&b"<!--"[..], &b"a comment"[..], &b"--><a/>"[..]);
+    check("one comment", &rules, comment, None, 10 * small);
 }
 
 /// A flat object with 300,000 different keys.
@@ -176,15 +228,7 @@ impl Read for Keys {
 }
 
 fn many_keys() {
-    let rules = CheckRules {
-        format: Format::Json,
-        max_depth: 512,
-        strict: true,
-        schema: None,
-        schema_max_bytes: 0,
-        encoding: Encoding::Auto,
-        body_max_bytes: None,
-    };
+    let rules = CheckRules { strict: true, ..rules(Format::Json) };
     let checker = Checker::new(&rules).expect("no schema");
     let before = HELD.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::Duration;
 
-use patchdrop::model::exchange::{Body, Progress, Reply, Request, Stream};
+use patchdrop::model::exchange::{Body, Progress, RateHeaders, Reply, Request, Stream};
 use patchdrop::model::file::Digest;
 use patchdrop::model::network::{Network, Proxy};
 use patchdrop::model::secret::Secret;
@@ -344,6 +344,37 @@ async fn a_complete_head_is_an_answer_even_if_its_body_is_cut() {
     assert_eq!(answer.request_id.as_deref(), Some("abc"));
     assert_eq!(answer.www_authenticate, "Bearer, Basic");
     assert_eq!(answer.body, "half");
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_its_limit_comes_along_in_both_spellings() {
+    #[track_caller]
+    fn check(rate: &RateHeaders, expected: [Option<&str>; 4]) {
+        let RateHeaders { limit, remaining, reset, summary } = rate;
+        let said = [limit, remaining, reset, summary];
+        assert_eq!(said.map(|text| text.as_deref()), expected);
+    }
+    let heads = [
+        "X-RateLimit-Limit: 60\r\nX-RateLimit-Remaining: 59\r\n",
+        "ratelimit-limit: 100\r\nratelimit-remaining: 7\r\nratelimit-reset: 5\r\n",
+        "RateLimit: limit=60, remaining=3, reset=20\r\n",
+    ];
+    let expected = [
+        [Some("60"), Some("59"), None, None],
+        [Some("100"), Some("7"), Some("5"), None],
+        [None, None, None, Some("limit=60, remaining=3, reset=20")],
+    ];
+    for (head, expected) in heads.into_iter().zip(expected) {
+        let (url, _peer) = peer(move |mut stream| async move {
+            read_request(&mut stream, 2).await;
+            let text = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 0\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            stream
+        })
+        .await;
+        let answer = answer(endpoint().send(post(url, "{}")).await);
+        check(&answer.rate, expected);
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod endpoint;
 mod network;
+mod refusals;
 mod simulator;
 mod token;
 

@@ -197,12 +197,11 @@ impl Utf8Watch {
     }
 }
 
-/// Streams the body of a file again for sending: exactly the bytes that `validate` hashed as the
-/// body, as long as the file is the one it read.
-///
-/// # Errors
-/// Those of `input`, and `InvalidData` if the file can no longer be converted: then it was changed.
-pub fn body_reader<R: Read + Send>(input: R, conversion: Option<Conversion>) -> impl Read + Send {
+/// Streams a file's text: exactly the bytes that `validate` took for it.
+pub(super) fn converted_reader<R: Read + Send>(
+    input: R,
+    conversion: Option<Conversion>,
+) -> impl Read + Send {
     let mark: &[u8] = match conversion {
         None | Some(Conversion::Windows1252) => b"",
         Some(Conversion::Utf8BomDropped) => BOM_8,
@@ -211,7 +210,7 @@ pub fn body_reader<R: Read + Send>(input: R, conversion: Option<Conversion>) -> 
     };
     let decoder = conversion.and_then(decoder);
     let block = vec![0; if decoder.is_some() { 32 * 1024 } else { HEAD_BYTES }];
-    Body {
+    Converted {
         input,
         mark,
         decoder,
@@ -225,7 +224,7 @@ pub fn body_reader<R: Read + Send>(input: R, conversion: Option<Conversion>) -> 
     }
 }
 
-struct Body<R> {
+struct Converted<R> {
     input: R,
     /// The byte order mark, until the first read.
     mark: &'static [u8],
@@ -243,7 +242,7 @@ struct Body<R> {
     spared: std::ops::Range<usize>,
 }
 
-impl<R: Read> Read for Body<R> {
+impl<R: Read> Read for Converted<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
@@ -269,7 +268,7 @@ impl<R: Read> Read for Body<R> {
     }
 }
 
-impl<R: Read> Body<R> {
+impl<R: Read> Converted<R> {
     fn convert(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             if !self.spared.is_empty() {

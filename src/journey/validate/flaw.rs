@@ -1,5 +1,6 @@
 //! What can be wrong with a file, in codes and in words. No word here shows content of the file.
 
+use super::xml::XmlFlaw;
 use crate::model::outcome::{Cause, Code, Fault};
 use crate::model::route::RouteName;
 
@@ -49,14 +50,19 @@ pub(super) enum Kind {
     LoneSurrogate,
     /// The text stops in the middle, with this many arrays and objects open.
     Stops(usize),
+    /// The text stops within a character.
+    StopsInCharacter,
     /// From here on the file holds NUL bytes and nothing else.
     NulTail,
     Empty,
+    /// The file is no XML document.
+    Xml(XmlFlaw),
 }
 
 impl Kind {
     fn code(self) -> Code {
         Code::of(match self {
+            Self::Xml(flaw) => flaw.code(),
             Self::NotJson(_) => "not-json",
             Self::TrailingContent => "trailing-content",
             Self::SeveralDocuments => "several-documents",
@@ -68,13 +74,33 @@ impl Kind {
             Self::DuplicateKey => "duplicate-key",
             Self::NumberTooLarge => "number-too-large",
             Self::LoneSurrogate => "lone-surrogate",
-            Self::Stops(_) | Self::NulTail => "truncated",
+            Self::Stops(_) | Self::StopsInCharacter | Self::NulTail => "truncated",
             Self::Empty => "empty",
         })
     }
 
+    /// Whether such a file may still be being written.
+    pub(super) fn is_unfinished(self) -> bool {
+        match self {
+            Self::Stops(_) | Self::StopsInCharacter | Self::NulTail | Self::Empty => true,
+            Self::Xml(flaw) => flaw.is_unfinished(),
+            Self::NotJson(_)
+            | Self::TrailingContent
+            | Self::SeveralDocuments
+            | Self::InvalidUtf8(..)
+            | Self::InvalidUtf16
+            | Self::UnassignedByte(_)
+            | Self::ControlCharacter(_)
+            | Self::TooDeep(..)
+            | Self::DuplicateKey
+            | Self::NumberTooLarge
+            | Self::LoneSurrogate => false,
+        }
+    }
+
     fn plain(self, place: &str, route: &RouteName) -> String {
         match self {
+            Self::Xml(flaw) => flaw.plain(place),
             Self::NotJson(what) => format!("{what} at {place}"),
             Self::TrailingContent => {
                 format!("the document is followed by other content at {place}")
@@ -118,6 +144,7 @@ impl Kind {
             Self::Stops(open) => format!(
                 "the document stops in the middle at {place}, {open} arrays and objects are open"
             ),
+            Self::StopsInCharacter => format!("the file stops within a character at {place}"),
             Self::NulTail => format!(
                 "the file holds nothing but NUL bytes from {place} on: its writer has reserved \
                  space and not filled it"
@@ -132,6 +159,7 @@ impl Kind {
 
     fn remedy(self, route: &RouteName) -> String {
         match self {
+            Self::Xml(flaw) => flaw.remedy(route),
             Self::InvalidUtf8(_, Some(_)) => format!(
                 "Set encoding = 'windows-1252' for route {route}, or have the file written in \
                  UTF-8, and drop it again."
@@ -157,7 +185,7 @@ impl Kind {
                 "Mend the program that writes the file; only without strict and schema does route \
                  {route} send such files."
             ),
-            Self::Stops(_) | Self::NulTail | Self::Empty => {
+            Self::Stops(_) | Self::StopsInCharacter | Self::NulTail | Self::Empty => {
                 "Check that the program that writes the file comes to its end, and drop it again."
                     .to_owned()
             }

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod formats;
+mod xml;
+
 const SECRET: &str = "Wolkenkuckucksheim";
 
 fn rules() -> CheckRules {
@@ -18,6 +21,7 @@ fn rules() -> CheckRules {
         schema: None,
         schema_max_bytes: 8_000_000,
         encoding: Encoding::Auto,
+        wrap: None,
         body_max_bytes: None,
     }
 }
@@ -126,11 +130,12 @@ fn check_sound(
         assert_eq!(kept.as_deref(), Some(body));
         assert_eq!(envelope.digest, Digest(Sha256::digest(body).into()));
         assert_eq!((envelope.bytes, envelope.conversion), (body.len() as u64, conversion));
+        assert_eq!(envelope.wrap, rules.wrap);
         remarks = envelope.remarks;
     }
     for lengths in [&[1][..], &[3, 1], &[100_000]] {
         let mut again = Vec::new();
-        let mut reader = body_reader(Trickle::new(file, lengths), conversion);
+        let mut reader = body_reader(Trickle::new(file, lengths), conversion, rules.wrap);
         let mut buffer = [0; 100];
         for length in [1, 2, 3, 5, 100].into_iter().cycle() {
             let read = reader.read(&mut buffer[..length]).unwrap();
@@ -838,7 +843,8 @@ proptest! {
         let findings = pass(&rules(), &file, block_bytes);
         let Checked::Sound { envelope, body } = findings.result else { panic!("{findings:?}") };
         prop_assert_eq!(body.as_deref(), Some(text.as_bytes()));
-        let mut reader = body_reader(Trickle::new(&file, &lengths), envelope.conversion);
+        let trickle = Trickle::new(&file, &lengths);
+        let mut reader = body_reader(trickle, envelope.conversion, envelope.wrap);
         let mut again = Vec::new();
         let mut buffer = vec![0; buffer_bytes];
         loop {

@@ -33,6 +33,10 @@ impl Spot {
         Self { line: 1, column: 1, offset, conversion }
     }
 
+    pub(super) fn line(self) -> u64 {
+        self.line
+    }
+
     /// The place behind `text`, which begins here.
     fn after(self, text: &[u8]) -> Self {
         let breaks = count(text, |byte| byte == b'\n');
@@ -105,13 +109,68 @@ impl Flaw {
     }
 }
 
-/// The reader of a text, piece by piece.
-pub(super) struct Text {
-    parser: Parser,
+/// What every reader of a file is asked for, whatever the file's format.
+pub(super) trait Scan {
+    /// Takes the next piece. The answer is how much of it was taken: a character may be cut at
+    /// its end (at most three bytes), and is to be given again. With `last` the text must be whole.
+    fn take(&mut self, piece: &[u8], last: bool) -> Result<usize, Flaw>;
+
+    /// A converter found that what follows the last piece (already taken) cannot be converted.
+    fn unconvertible(&self, kind: Kind) -> Flaw;
+
+    /// A converter found that the file ends within a character.
+    fn stops(&mut self) -> Flaw;
+
+    /// What a receiver may change, for the record. Without content of the file.
+    fn remarks(&self) -> Vec<String>;
+}
+
+/// Where a reader is, and what went before.
+pub(super) struct Trail {
     /// Where the next piece begins.
-    here: Spot,
+    pub(super) here: Spot,
     /// The end of what went before it.
     tail: Vec<u8>,
+}
+
+impl Trail {
+    pub(super) fn new(start: Spot) -> Self {
+        Self { here: start, tail: Vec::new() }
+    }
+
+    /// Becomes the same as another.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.here = other.here;
+        self.tail.clear();
+        self.tail.extend_from_slice(&other.tail);
+    }
+
+    /// `text` has been read.
+    pub(super) fn advance(&mut self, text: &[u8]) {
+        self.here = self.here.after(text);
+        let fresh = &text[text.len().saturating_sub(TAIL_BYTES)..];
+        let surplus = (self.tail.len() + fresh.len()).saturating_sub(TAIL_BYTES);
+        self.tail.drain(..surplus);
+        self.tail.extend_from_slice(fresh);
+    }
+
+    /// A flaw in the next piece. Its place is that of the index.
+    pub(super) fn flaw(&self, defect: Defect, piece: &[u8]) -> Flaw {
+        let index = match defect.at {
+            At::Index(index) => index.min(piece.len()),
+            At::Token | At::Escape => 0,
+        };
+        let (before, after) = piece.split_at(index);
+        let excerpt = (defect.kind != Kind::Empty).then(|| excerpt(&self.tail, before, after));
+        let nul_follows = after.first() == Some(&0) && after.iter().all(|byte| *byte == 0);
+        Flaw { kind: defect.kind, spot: self.here.after(before), excerpt, nul_follows }
+    }
+}
+
+/// The reader of a JSON text, piece by piece.
+pub(super) struct Text {
+    parser: Parser,
+    trail: Trail,
     /// Where a string or number, and an escape, began that go on in the next piece.
     token: Spot,
     escape: Spot,
@@ -122,17 +181,54 @@ impl Text {
     pub(super) fn new(limits: Limits, start: Spot) -> Self {
         Self {
             parser: Parser::new(limits),
-            here: start,
-            tail: Vec::new(),
+            trail: Trail::new(start),
             token: start,
             escape: start,
             firsts: [None; 3],
         }
     }
 
-    /// Takes the next piece. The answer is how much of it was taken: a character may be cut at
-    /// its end (at most three bytes), and is to be given again. With `last` the text must be whole.
-    pub(super) fn take(&mut self, piece: &[u8], last: bool) -> Result<usize, Flaw> {
+    fn not_utf8(&self, piece: &[u8], at: usize) -> Defect {
+        let byte = piece.get(at).copied().unwrap_or_default();
+        let letter = in_windows_1252(byte).filter(|_| self.parser.is_in_string());
+        Defect::new(at, Kind::InvalidUtf8(byte, letter))
+    }
+
+    fn advance(&mut self, text: &[u8]) {
+        if self.parser.is_in_token() {
+            self.token = self.spot(self.parser.token(), text);
+        }
+        if self.parser.is_in_escape() {
+            self.escape = self.spot(self.parser.escape_began(), text);
+        }
+        self.trail.advance(text);
+    }
+
+    fn spot(&self, at: At, piece: &[u8]) -> Spot {
+        match at {
+            At::Index(index) => self.trail.here.after(&piece[..index.min(piece.len())]),
+            At::Token => self.token,
+            At::Escape => self.escape,
+        }
+    }
+
+    fn flaw(&self, defect: Defect, piece: &[u8]) -> Flaw {
+        Flaw { spot: self.spot(defect.at, piece), ..self.trail.flaw(defect, piece) }
+    }
+
+    fn note_firsts(&mut self, text: &[u8]) {
+        let Parser { duplicates, numbers, surrogates, .. } = &self.parser;
+        let firsts = [duplicates, numbers, surrogates].map(|tally| tally.first);
+        for (index, at) in firsts.into_iter().enumerate() {
+            if let (None, Some(at)) = (self.firsts[index], at) {
+                self.firsts[index] = Some(self.spot(at, text));
+            }
+        }
+    }
+}
+
+impl Scan for Text {
+    fn take(&mut self, piece: &[u8], last: bool) -> Result<usize, Flaw> {
         let (valid, wrong) = match std::str::from_utf8(piece) {
             Ok(_) => (piece.len(), None),
             Err(error) => {
@@ -156,13 +252,11 @@ impl Text {
         Ok(valid)
     }
 
-    /// A converter found that what follows `piece` (already taken) cannot be converted.
-    pub(super) fn unconvertible(&self, kind: Kind) -> Flaw {
+    fn unconvertible(&self, kind: Kind) -> Flaw {
         self.flaw(Defect::new(0, kind), b"")
     }
 
-    /// A converter found that the file ends within a character.
-    pub(super) fn stops(&mut self) -> Flaw {
+    fn stops(&mut self) -> Flaw {
         let open = match self.parser.finish(0) {
             Err(Defect { kind: Kind::Stops(open), .. }) => open,
             Err(_) | Ok(()) => 0,
@@ -170,62 +264,7 @@ impl Text {
         self.unconvertible(Kind::Stops(open))
     }
 
-    fn not_utf8(&self, piece: &[u8], at: usize) -> Defect {
-        let byte = piece.get(at).copied().unwrap_or_default();
-        let letter = [byte];
-        let (letter, _) = encoding_rs::WINDOWS_1252.decode_without_bom_handling(&letter);
-        let letter = letter.chars().next();
-        let is_shown =
-            |letter: &char| !letter.is_control() && !matches!(letter, '\u{a0}' | '\u{ad}');
-        let letter = letter.filter(|letter| self.parser.is_in_string() && is_shown(letter));
-        Defect::new(at, Kind::InvalidUtf8(byte, letter))
-    }
-
-    fn advance(&mut self, text: &[u8]) {
-        if self.parser.is_in_token() {
-            self.token = self.spot(self.parser.token(), text);
-        }
-        if self.parser.is_in_escape() {
-            self.escape = self.spot(self.parser.escape_began(), text);
-        }
-        self.here = self.here.after(text);
-        let fresh = &text[text.len().saturating_sub(TAIL_BYTES)..];
-        let surplus = (self.tail.len() + fresh.len()).saturating_sub(TAIL_BYTES);
-        self.tail.drain(..surplus);
-        self.tail.extend_from_slice(fresh);
-    }
-
-    fn spot(&self, at: At, piece: &[u8]) -> Spot {
-        match at {
-            At::Index(index) => self.here.after(&piece[..index.min(piece.len())]),
-            At::Token => self.token,
-            At::Escape => self.escape,
-        }
-    }
-
-    fn flaw(&self, defect: Defect, piece: &[u8]) -> Flaw {
-        let index = match defect.at {
-            At::Index(index) => index.min(piece.len()),
-            At::Token | At::Escape => 0,
-        };
-        let (before, after) = piece.split_at(index);
-        let excerpt = (defect.kind != Kind::Empty).then(|| excerpt(&self.tail, before, after));
-        let nul_follows = after.first() == Some(&0) && after.iter().all(|byte| *byte == 0);
-        Flaw { kind: defect.kind, spot: self.spot(defect.at, piece), excerpt, nul_follows }
-    }
-
-    fn note_firsts(&mut self, text: &[u8]) {
-        let Parser { duplicates, numbers, surrogates, .. } = &self.parser;
-        let firsts = [duplicates, numbers, surrogates].map(|tally| tally.first);
-        for (index, at) in firsts.into_iter().enumerate() {
-            if let (None, Some(at)) = (self.firsts[index], at) {
-                self.firsts[index] = Some(self.spot(at, text));
-            }
-        }
-    }
-
-    /// What a receiver may change, for the record. Without content of the file.
-    pub(super) fn remarks(&self) -> Vec<String> {
+    fn remarks(&self) -> Vec<String> {
         let Parser { duplicates, numbers, surrogates, .. } = &self.parser;
         let tallies = [
             (
@@ -252,6 +291,14 @@ impl Text {
         }
         remarks
     }
+}
+
+/// The letter that windows-1252 makes of a byte, if it is one that can be shown.
+pub(super) fn in_windows_1252(byte: u8) -> Option<char> {
+    let letter = [byte];
+    let (letter, _) = encoding_rs::WINDOWS_1252.decode_without_bom_handling(&letter);
+    let is_shown = |letter: &char| !letter.is_control() && !matches!(letter, '\u{a0}' | '\u{ad}');
+    letter.chars().next().filter(is_shown)
 }
 
 /// What stands round a fault, the place marked; one line, at most 80 characters.

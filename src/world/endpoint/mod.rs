@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use self::body::{Handover, TROUBLE_CHANGED, TROUBLE_READ, Tracked};
 pub use self::client::{EndpointError, EndpointOptions, HttpEndpoint, Trust};
 use self::words::Words;
-use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Stream};
+use crate::model::exchange::{Answer, Body, Progress, RateHeaders, Reply, Request, Stream};
 use crate::model::outcome::{Cause, Code};
 use crate::model::time::Wall;
 
@@ -204,6 +204,12 @@ fn head(status: u16, headers: &HeaderMap) -> Answer {
         content_type: text("content-type").unwrap_or_default().to_ascii_lowercase(),
         retry_after: text("retry-after"),
         date: text("date"),
+        rate: RateHeaders {
+            limit: text("x-ratelimit-limit").or_else(|| text("ratelimit-limit")),
+            remaining: text("x-ratelimit-remaining").or_else(|| text("ratelimit-remaining")),
+            reset: text("x-ratelimit-reset").or_else(|| text("ratelimit-reset")),
+            summary: text("ratelimit"),
+        },
         www_authenticate: www_authenticate.chars().take(4 * HEADER_MAX).collect(),
         request_id: REQUEST_IDS.iter().find_map(|name| text(name)).filter(|id| !id.is_empty()),
         body: Bytes::new(),

@@ -1,5 +1,6 @@
 //! Steps into tables: the one place that says what a step does to a file's entry.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -611,7 +612,7 @@ struct Outcome<'a> {
 struct Body {
     digest: Option<[u8; 32]>,
     bytes: Option<i64>,
-    conversion: Option<&'static str>,
+    conversion: Option<Cow<'static, str>>,
     remarks: Option<String>,
 }
 
@@ -623,7 +624,7 @@ impl Body {
         Self {
             digest: Some(envelope.digest.0),
             bytes: Some(envelope.bytes.cast_signed()),
-            conversion: envelope.conversion.map(crate::model::step::Conversion::name),
+            conversion: envelope.changes(),
             remarks,
         }
     }

@@ -15,7 +15,7 @@ use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::RouteName;
 use crate::model::step::{
-    Attempt, AttemptEnd, Conversion, Entry, Envelope, History, Remark, RouteRecord, State, Verdict,
+    Attempt, AttemptEnd, Entry, Envelope, History, Remark, RouteRecord, State, Verdict,
 };
 use crate::model::time::Wall;
 
@@ -397,7 +397,7 @@ impl Shelf {
 fn envelope(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Option<Envelope>> {
     let digest: Option<[u8; 32]> = columns.get()?;
     let bytes: Option<i64> = columns.get()?;
-    let conversion = columns.known(Conversion::parse)?;
+    let (conversion, wrap) = columns.known(Envelope::parse_changes)?.unwrap_or_default();
     let remarks: Option<String> = columns.get()?;
     let remarks = match remarks {
         Some(list) => serde_json::from_str(&list).map_err(FromSqlError::other)?,
@@ -407,6 +407,7 @@ fn envelope(columns: &mut Columns<'_, '_>) -> rusqlite::Result<Option<Envelope>>
         digest: Digest(digest),
         bytes: bytes.cast_unsigned(),
         conversion,
+        wrap,
         remarks,
     }))
 }
