@@ -9,7 +9,9 @@ use super::Globals;
 use super::change;
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind, write_notice};
+use super::findings;
 use super::load::{self, Secrets};
+use super::online::{self, Outlook};
 use super::preview;
 use super::screen::{Align, Screen, Table, counted, shown_bytes};
 use crate::config::Config;
@@ -20,10 +22,15 @@ use crate::model::step::Envelope;
 
 /// Check the config and show what it means, or check one file by a route's rules
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It touches nothing.\n\n\
+#[command(
+    after_help = "It touches nothing. With --online it asks each credential for a token, which is not \
+    kept, and\nreaches each server, without a request to any path that a route sends to; it then ends with 69\nif \
+    something is not there, with 78 if a credential or a URL is refused.\n\n\
     Examples:\n  \
     patchdrop --config ./config.toml check\n  \
-    patchdrop check order-17.json --route orders")]
+    patchdrop check --online\n  \
+    patchdrop check order-17.json --route orders"
+)]
 pub(super) struct Arguments {
     /// A file to check
     #[arg(requires = "route")]
@@ -34,12 +41,15 @@ pub(super) struct Arguments {
     /// Relative paths in the config are relative to this folder [default: the config's]
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
+    /// Try the credentials and reach the servers too, without sending anything
+    #[arg(long, conflicts_with = "file")]
+    online: bool,
     /// Print the routes as JSON
     #[arg(long, conflicts_with = "file")]
     json: bool,
 }
 
-pub(super) fn run(
+pub(super) async fn run(
     globals: &Globals,
     arguments: &Arguments,
     screen: &mut Screen<'_>,
@@ -51,13 +61,31 @@ pub(super) fn run(
         let found = validate(&route, file)?;
         return render_file(&route, &file.display().to_string(), &found, screen);
     }
-    if arguments.json {
-        let routes = load::routes(&config);
-        screen.json(&routes.iter().map(|route| as_json(route)).collect::<Vec<_>>())?;
-    } else {
-        render(&config, screen)?;
+    let routes = load::routes(&config);
+    let routes: Vec<_> = routes.iter().map(|route| as_json(route)).collect();
+    let ends = if config.broken.is_empty() { Exit::Done } else { Exit::SomeFailed };
+    if !arguments.online {
+        if arguments.json {
+            screen.json(&routes)?;
+        } else {
+            render(&config, screen)?;
+        }
+        return Ok(ends);
     }
-    Ok(if config.broken.is_empty() { Exit::Done } else { Exit::SomeFailed })
+    if !arguments.json {
+        render(&config, screen)?;
+        writeln!(screen.out)?;
+        screen.out.flush()?;
+    }
+    let Outlook { credentials, servers, runs, .. } = online::look(&config, &screen.style).await?;
+    let sections = [credentials, servers, runs];
+    if arguments.json {
+        let online = findings::as_json(&sections);
+        screen.json(&serde_json::json!({ "routes": routes, "online": online }))?;
+    } else {
+        findings::render(&sections, screen)?;
+    }
+    Ok(ends.max(findings::exit(&sections)))
 }
 
 /// Validates one file by a route's rules: what would be sent, or why not.

@@ -8,13 +8,16 @@ mod change;
 mod check;
 mod completions;
 mod demo;
+mod doctor;
 mod dry_run;
 mod explain;
 mod failure;
+mod findings;
 mod init;
 mod list;
 mod load;
 mod mark;
+mod online;
 mod pause;
 mod preview;
 mod records;
@@ -92,6 +95,7 @@ struct Globals {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Init(init::Arguments),
     Demo(demo::Arguments),
     Send(send::Arguments),
@@ -176,7 +180,8 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
     let exit = runtime.block_on(async {
         match &arguments.command {
             Command::Run(arguments) => run::run(globals, arguments, screen).await,
-            Command::Check(arguments) => check::run(globals, arguments, screen),
+            Command::Check(arguments) => check::run(globals, arguments, screen).await,
+            Command::Doctor(arguments) => doctor::run(globals, arguments, screen).await,
             Command::Init(arguments) => init::run(arguments, screen),
             Command::Demo(arguments) => demo::run(arguments, screen).await,
             Command::Send(arguments) => send::run(globals, arguments, screen).await,

@@ -162,7 +162,7 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     for finding in &findings {
         note_mark(finding, &mut notes);
     }
-    let endpoint = endpoint()?;
+    let endpoint = endpoint(config)?;
     let tokens = TokenDesk::new(
         config.credentials.clone(),
         &config.state_dir,
@@ -175,10 +175,10 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
 }
 
 /// The door to the network.
-pub(super) fn endpoint() -> Result<HttpEndpoint, Failure> {
+pub(super) fn endpoint(config: &Config) -> Result<HttpEndpoint, Failure> {
     let user_agent = concat!("patchdrop/", env!("CARGO_PKG_VERSION")).to_owned();
-    HttpEndpoint::new(EndpointOptions { user_agent, ..EndpointOptions::default() })
-        .map_err(Failure::machine)
+    let network = config.network.clone();
+    HttpEndpoint::new(EndpointOptions { network, user_agent }).map_err(Failure::machine)
 }
 
 /// Lets the ledger finish before the lock goes. Tasks that were dropped may hold the world a moment

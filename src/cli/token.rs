@@ -113,7 +113,7 @@ struct Kept {
 
 /// The tokens of every credential, as the service keeps them.
 fn token_desk(config: &Config) -> Result<TokenDesk<SystemClock, HttpEndpoint>, Failure> {
-    let endpoint = service::endpoint()?;
+    let endpoint = service::endpoint(config)?;
     let clock = Arc::new(SystemClock::new());
     Ok(TokenDesk::new(config.credentials.clone(), &config.state_dir, clock, endpoint))
 }

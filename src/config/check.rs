@@ -9,6 +9,7 @@ use super::address::{self, UrlRules, VANITY_FORM, is_vanity};
 use super::discovery::Template;
 use super::flow;
 use super::folders::{self, DATE, Shape, VANITY};
+use super::network;
 use super::page::{At, Sink, bare};
 use super::raw::{Deliver, Raw, RawLog, RawRoute};
 use super::rules::{self, Rules, Setting};
@@ -59,6 +60,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         credential_names: &names,
     };
     check_top(&setting, raw);
+    let network = network::check(sink, vault, raw);
     let mut drafts: Vec<Draft> = raw
         .routes
         .iter()
@@ -85,6 +87,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         discoveries: Vec::new(),
         broken: Vec::new(),
         credentials: credentials.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
+        network,
         destinations,
         watch: raw.watch.as_ref().map_or(WatchMode::Auto, |watch| watch.value),
         poll_every: raw.poll_every.as_ref().map_or(Duration::from_secs(10), |span| span.value),
@@ -466,6 +469,10 @@ fn check_folders(
     }
     for file in setting.vault.files.borrow().iter() {
         privates.push(Private { name: "the secret's file", place: file.clone(), is_folder: false });
+    }
+    if let Some(written) = &raw.ca_file {
+        let place = written.with(network::path(setting.base, written));
+        privates.push(Private { name: "ca_file", place, is_folder: false });
     }
     for schema in drafts.iter().filter_map(|draft| draft.rules.as_ref()?.schema_file.clone()) {
         privates.push(Private { name: "the schema", place: schema, is_folder: false });

@@ -9,6 +9,7 @@ mod destination;
 mod discovery;
 mod flow;
 mod folders;
+mod network;
 mod page;
 mod raw;
 mod rules;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::exchange::CredentialName;
+use crate::model::network::Network;
 use crate::model::route::{Credential, PaceRules, Route};
 pub use crate::model::secret::Secret;
 pub use discovery::NotARoute;
@@ -144,6 +146,8 @@ pub struct Config {
     pub broken: Vec<BrokenRoute>,
     /// Credentials by name.
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
+    /// How the network is reached.
+    pub network: Network,
     /// What the routes to one host share, by host (with port where it is not the default); a host
     /// that is not here has the defaults.
     pub destinations: BTreeMap<Arc<str>, PaceRules>,

@@ -31,13 +31,16 @@ pub(super) const TOP: Keys = Keys {
         "sweep_every",
         "drain_for",
         "allow_http",
+        "proxy",
+        "no_proxy",
+        "ca_file",
         "log",
         "credential",
         "destination",
         "defaults",
         "route",
     ],
-    planned: &["proxy", "no_proxy", "ca_file", "ledger", "web", "heartbeat_url"],
+    planned: &["ledger", "web", "heartbeat_url"],
 };
 
 /// Keys of `[log]`.
@@ -168,6 +171,9 @@ pub(super) struct Raw {
     pub(super) sweep_every: Option<At<Duration>>,
     pub(super) drain_for: Option<At<Duration>>,
     pub(super) allow_http: Option<At<bool>>,
+    pub(super) proxy: Option<At<Written>>,
+    pub(super) no_proxy: Texts,
+    pub(super) ca_file: Option<At<String>>,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
     pub(super) destinations: Vec<(At<String>, RawDestination)>,
@@ -446,6 +452,9 @@ impl Raw {
             sweep_every: top.span("sweep_every", Duration::from_millis(10)..=DAY),
             drain_for: top.span("drain_for", ZERO..=DAY),
             allow_http: top.flag("allow_http"),
+            proxy: top.text_or_secret("proxy"),
+            no_proxy: top.texts("no_proxy"),
+            ca_file: top.path("ca_file"),
             log: RawLog::read(top.section("log", &LOG)),
             credentials: credentials
                 .into_iter()

@@ -55,6 +55,14 @@ impl Vault<'_> {
         }
     }
 
+    /// An environment variable that need not be there.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        match self.environment {
+            Environment::Given(variables) => variables.get(name).cloned(),
+            Environment::Process => std::env::var(name).ok(),
+        }
+    }
+
     fn environment_variable(
         &self,
         written: &At<Written>,

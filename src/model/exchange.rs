@@ -13,7 +13,7 @@ use super::secret::Secret;
 /// One request, complete but for the connection.
 #[derive(Debug)]
 pub struct Request {
-    /// `POST` or `PUT`.
+    /// `POST` or `PUT`; `GET` or `HEAD` for what only asks.
     pub method: &'static str,
     /// The URL.
     pub url: Secret,

@@ -5,6 +5,7 @@ pub mod blot;
 pub mod command;
 pub mod exchange;
 pub mod file;
+pub mod network;
 pub mod outcome;
 pub mod route;
 pub mod secret;

@@ -14,15 +14,15 @@ use crate::{Ended, program};
 const GUARD: Duration = Duration::from_mins(1);
 
 /// One root with its config, and the server that it sends to.
-struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
-    simulator: Simulator,
+    pub(crate) simulator: Simulator,
     runtime: tokio::runtime::Runtime,
-    secret: String,
+    pub(crate) secret: String,
 }
 
 /// A service that runs; it is stopped in any case.
-struct Service(Child);
+pub(crate) struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -32,9 +32,12 @@ impl Drop for Service {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(SimulatorOptions::default())
+    }
+
+    pub(crate) fn with(options: SimulatorOptions) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let options = SimulatorOptions::default();
         let secret = options.client_secret.reveal().to_owned();
         let (company, client_id) = (options.company.clone(), options.client_id.clone());
         let simulator = runtime.block_on(Simulator::start(options)).unwrap();
@@ -52,7 +55,7 @@ impl Site {
         Self { folder, simulator, runtime, secret }
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.folder.path().join(below)
     }
 
@@ -60,14 +63,14 @@ impl Site {
         self.path("drop/orders").join(below)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command.arg("--config").arg(self.path("config.toml")).args(arguments);
         command.env("LIVE_SECRET", &self.secret);
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let output = self.command(arguments).output().expect("the program starts");
         Ended {
             out: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -77,19 +80,19 @@ impl Site {
     }
 
     /// Runs a command that must end with this code.
-    fn ends(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn ends(&self, code: i32, arguments: &[&str]) -> String {
         let Ended { out, err, code: ended } = self.run(arguments);
         assert_eq!(ended, code, "{arguments:?}\n{out}\n{err}");
         out
     }
 
-    fn json(&self, code: i32, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, code: i32, arguments: &[&str]) -> Value {
         let out = self.ends(code, &[arguments, &["--json"]].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{out}"))
     }
 
     /// Starts the service and waits until it answers for its route.
-    fn start(&self) -> Service {
+    pub(crate) fn start(&self) -> Service {
         let child = self
             .command(&["run"])
             .stdout(Stdio::null())
@@ -105,7 +108,7 @@ impl Site {
         service
     }
 
-    fn stop(&self, mut service: Service) {
+    pub(crate) fn stop(&self, mut service: Service) {
         let pid = i32::try_from(service.0.id()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -117,7 +120,7 @@ impl Site {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
             assert!(begun.elapsed() < GUARD, "never: {what}\n{}", self.log());
@@ -132,13 +135,13 @@ impl Site {
         std::fs::rename(part, self.orders(name)).unwrap();
     }
 
-    fn rules(&self, act: Option<Act>) {
+    pub(crate) fn rules(&self, act: Option<Act>) {
         let rule = |act| Rule { when: Match::default(), act, ..Rule::default() };
         self.simulator.set_rules(act.map(rule).into_iter().collect());
     }
 
     /// Drops a file and waits until it lies in that folder and the ledger says so.
-    fn drop_until(&self, name: &str, content: &str, state: &str) -> Value {
+    pub(crate) fn drop_until(&self, name: &str, content: &str, state: &str) -> Value {
         self.drop_in(name, content);
         self.until(&format!("{name} is {state}"), || self.orders(state).join(name).exists());
         self.listed(name, state)

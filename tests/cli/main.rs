@@ -10,15 +10,18 @@
 
 #[cfg(unix)]
 mod live;
+#[cfg(unix)]
+mod online;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "check",
+    "doctor",
     "init",
     "demo",
     "send",
@@ -113,7 +116,7 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
     check(&["run", "--once", "--dry-run"], "cannot be used with");
     check(&["send", "a.json"], "--route <ROUTE>");
     check(&["check", "a.json"], "--route <ROUTE>");
-    check(&["list", "--state", "lost"], "there are sending, deferred, held");
+    check(&["list", "--state", "lost"], "there are sending, deferred, confirming, held");
     check(&["list", "--since", "yesterday"], "write a span (24h, 7d) or a local time");
     check(&["resend"], "<FILE|--route <ROUTE>|--code <CODE>|--since <TIME>>");
     check(&["resend", "a.json", "--route", "orders"], "cannot be used with");
@@ -130,12 +133,13 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
 
 #[test]
 fn a_config_that_is_not_there_ends_with_78_and_says_what_to_do() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["status"],
         &["list"],
         &["verify"],
         &["run"],
         &["check"],
+        &["doctor"],
         &["explain", "a.json"],
         &["pause", "orders"],
         &["token"],

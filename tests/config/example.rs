@@ -61,6 +61,8 @@ fn every_line_marked_default_says_the_default() {
 fn every_setting_that_is_switched_off_can_be_switched_on() {
     let scratch = tempfile::tempdir().unwrap();
     std::fs::write(scratch.path().join("order.schema.json"), r#"{"type": "object"}"#).unwrap();
+    let authority = rcgen::generate_simple_self_signed(["ours.example".to_owned()]).unwrap();
+    std::fs::write(scratch.path().join("authority.pem"), authority.cert.pem()).unwrap();
     let text: String = EXAMPLE
         .lines()
         .map(|line| if is_setting(line) { switched_on(line) } else { line })

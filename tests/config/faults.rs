@@ -47,7 +47,7 @@ fn unknown_keys_are_told_from_planned_ones() {
     said += &check(
         "
 auto_route = true
-proxy = 'none'
+heartbeat_url = 'x'
 banana = 1
 [log]
 levle = 'info'

@@ -5,6 +5,7 @@ mod deliveries;
 mod example;
 mod faults;
 mod meaning;
+mod network;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ fn options(base: &Path) -> LoadOptions {
         ),
         ("STOCK_HOOK_KEY", "shared-hook-word"),
         ("API_WORD", "staple-4711"),
+        ("PROXY", "http://me:pa%2Fss@proxy.example.com:3128"),
         ("PATCHDROP_PASSWORD", "over the hedge"),
         ("PATCHDROP_API_KEY", "0123|abcdefghijkl"),
         ("PATCHDROP_TOKEN", "header.claims.signature"),

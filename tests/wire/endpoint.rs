@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use patchdrop::model::exchange::{Body, Progress, RateHeaders, Reply, Request, Stream};
 use patchdrop::model::file::Digest;
+use patchdrop::model::network::{Network, Proxy};
 use patchdrop::model::secret::Secret;
 use patchdrop::simulator::{Act, Match, Per, Rule, Simulator, SimulatorOptions};
-use patchdrop::world::endpoint::{Endpoint, EndpointOptions, HttpEndpoint, Proxy};
+use patchdrop::world::endpoint::{Endpoint, EndpointOptions, HttpEndpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -461,8 +462,11 @@ async fn a_proxy_is_never_asked_for_loopback_and_never_shown() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let proxy = Secret::new(format!("http://user:{SECRET}@{closed}").replace('/', "%2F"));
     let proxy = Secret::new(proxy.reveal().replacen("http:%2F%2F", "http://", 1));
-    let options =
-        EndpointOptions { proxy: Proxy::Url(proxy.clone()), user_agent: "patchdrop".into() };
+    let through = |proxy: Secret| {
+        let network = Network { proxy: Proxy::Url(proxy), ..Network::default() };
+        EndpointOptions { network, user_agent: "patchdrop".into() }
+    };
+    let options = through(proxy);
     assert!(!format!("{options:?}").contains(SECRET));
     let endpoint = HttpEndpoint::new(options).unwrap();
     let simulator = Simulator::start(SimulatorOptions::default()).await.unwrap();
@@ -470,12 +474,12 @@ async fn a_proxy_is_never_asked_for_loopback_and_never_shown() {
     assert_eq!(answer(reply).status, 200);
 
     let reply = endpoint.send(post(format!("http://shop.example/in?{SECRET}"), "{}")).await;
-    let words = "connection refused by the proxy for shop.example";
-    check(&reply, Progress::Nothing, "connect-refused", words);
+    let words =
+        format!("connection refused by the proxy http://{closed} for shop.example (see the");
+    check(&reply, Progress::Nothing, "connect-refused", &words);
     assert!(!format!("{endpoint:?}").contains("s3cret"));
 
-    let wrong = Proxy::Url(Secret::new(format!("::{SECRET}")));
-    let error = HttpEndpoint::new(EndpointOptions { proxy: wrong, user_agent: "x".into() });
+    let error = HttpEndpoint::new(through(Secret::new(format!("::{SECRET}"))));
     assert!(!format!("{:?}", error.unwrap_err()).contains(SECRET));
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "these are tests")]
 
 mod endpoint;
+mod network;
 mod refusals;
 mod simulator;
 mod token;

@@ -1,0 +1,377 @@
+//! A body on its way, and how far it has come.
+
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http_body::{Frame, SizeHint};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::Limits;
+use crate::model::exchange::{Progress, Stream};
+use crate::model::file::Digest;
+
+/// What one read of a streamed body yields at most. Six blocks are alive in a stream at worst, so
+/// 256 streams at once stay below 25 MB.
+const BLOCK_BYTES: usize = 16 * 1024;
+/// Blocks read ahead of the connection.
+const BLOCKS_AHEAD: usize = 2;
+/// Blocks that hyper may hold and the socket has not taken. Hyper itself would take 400 KB.
+const BLOCKS_OUT: usize = 2;
+/// A body in memory leaves in pieces of this size, so that a stall in its middle is seen as one.
+const PIECE_BYTES: usize = 64 * 1024;
+
+const STAGE_UNTOUCHED: u8 = 0;
+const STAGE_BEGUN: u8 = 1;
+const STAGE_WHOLE: u8 = 2;
+/// Set on top of a stage: nothing more leaves.
+const REVOKED: u8 = 4;
+
+pub(super) const TROUBLE_CHANGED: u8 = 1;
+pub(super) const TROUBLE_READ: u8 = 2;
+
+/// What the body and the attempt that waits for its answer both see. The body runs in hyper's
+/// connection task; `revoke` is what makes the last look exact.
+pub(super) struct Handover {
+    stage: AtomicU8,
+    pub(super) trouble: AtomicU8,
+    started: Instant,
+    /// Milliseconds after `started` at which something last moved, in either direction.
+    moved_at: AtomicU64,
+    /// Blocks that hyper has and the socket does not.
+    out: AtomicUsize,
+    /// Wakes the body: a block was written, or it was revoked.
+    waker: AtomicWaker,
+    /// The body is whole, or has been dropped.
+    ended: Notify,
+    dropped: AtomicU8,
+}
+
+impl Handover {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            stage: AtomicU8::new(STAGE_UNTOUCHED),
+            trouble: AtomicU8::new(0),
+            started,
+            moved_at: AtomicU64::new(0),
+            out: AtomicUsize::new(0),
+            waker: AtomicWaker::new(),
+            ended: Notify::new(),
+            dropped: AtomicU8::new(0),
+        }
+    }
+
+    pub(super) fn touch(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_at.fetch_max(millis, Ordering::AcqRel);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        match self.stage.load(Ordering::Acquire) & !REVOKED {
+            STAGE_UNTOUCHED => Progress::Nothing,
+            STAGE_BEGUN => Progress::Partial,
+            _ => Progress::Whole,
+        }
+    }
+
+    /// From here on the body yields nothing more; says how far it had come.
+    pub(super) fn revoke(&self) -> Progress {
+        self.stage.fetch_or(REVOKED, Ordering::AcqRel);
+        self.waker.wake();
+        self.progress()
+    }
+
+    /// The body takes a step; `false` if it was revoked before.
+    fn advance(&self, stage: u8) -> bool {
+        let step = self.stage.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now & REVOKED == 0).then_some(now.max(stage))
+        });
+        if step.is_ok() {
+            self.touch();
+            if stage == STAGE_WHOLE {
+                self.ended.notify_one();
+            }
+        }
+        step.is_ok()
+    }
+
+    /// Waits until the body is whole or gone.
+    pub(super) async fn ended(&self) {
+        while self.progress() != Progress::Whole && self.dropped.load(Ordering::Acquire) == 0 {
+            self.ended.notified().await;
+        }
+    }
+
+    /// When to look again; `None` when it has stood still for too long.
+    pub(super) fn next_check(&self, limits: &Limits) -> Option<Instant> {
+        let now = Instant::now();
+        if self.progress() == Progress::Nothing {
+            let end = limits.started + limits.connect;
+            return (now < end).then(|| end.min(now + limits.stall));
+        }
+        let moved = Duration::from_millis(self.moved_at.load(Ordering::Acquire));
+        let end = self.started + moved + limits.stall;
+        (now < end).then_some(end)
+    }
+}
+
+/// A body that reports how far it has come.
+pub(super) struct Tracked {
+    source: Source,
+    pub(super) total: u64,
+    handover: Arc<Handover>,
+}
+
+enum Source {
+    Bytes(Bytes),
+    /// Not yet asked for: no byte is read before there is a connection. (The mutex is never locked;
+    /// reqwest wants bodies that may be shared, and readers may not be.)
+    Waiting(Mutex<Option<Stream>>),
+    Blocks(mpsc::Receiver<Block>),
+}
+
+enum Block {
+    More(Vec<u8>),
+    Last(Vec<u8>),
+    Changed,
+    Unreadable,
+}
+
+/// Ends a body's connection before its last byte.
+#[derive(Debug, thiserror::Error)]
+#[error("the body was withdrawn")]
+pub(super) struct Withdrawn;
+
+impl Tracked {
+    pub(super) fn of_bytes(bytes: Bytes, handover: &Arc<Handover>) -> Self {
+        let total = bytes.len() as u64;
+        Self { source: Source::Bytes(bytes), total, handover: Arc::clone(handover) }
+    }
+
+    pub(super) fn of_stream(stream: Stream, handover: &Arc<Handover>) -> Self {
+        let total = stream.bytes;
+        Self {
+            source: Source::Waiting(Mutex::new(Some(stream))),
+            total,
+            handover: Arc::clone(handover),
+        }
+    }
+
+    fn withdraw(&self, trouble: u8) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        self.handover.trouble.store(trouble, Ordering::Release);
+        Poll::Ready(Some(Err(Withdrawn)))
+    }
+
+    fn hand_over(
+        &self,
+        bytes: Bytes,
+        is_last: bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        let stage = if is_last { STAGE_WHOLE } else { STAGE_BEGUN };
+        if self.handover.advance(stage) {
+            Poll::Ready(Some(Ok(Frame::data(bytes))))
+        } else {
+            Poll::Ready(Some(Err(Withdrawn)))
+        }
+    }
+
+    /// A piece that says so when the socket has taken it.
+    fn counted<T: AsRef<[u8]> + Send + Sync + 'static>(&self, bytes: T) -> Bytes {
+        self.handover.out.fetch_add(1, Ordering::AcqRel);
+        Bytes::from_owner(Out { bytes, handover: Arc::clone(&self.handover) })
+    }
+}
+
+struct Out<T> {
+    bytes: T,
+    handover: Arc<Handover>,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Out<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+impl<T> Drop for Out<T> {
+    fn drop(&mut self) {
+        self.handover.out.fetch_sub(1, Ordering::AcqRel);
+        self.handover.touch();
+        self.handover.waker.wake();
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.handover.dropped.store(1, Ordering::Release);
+        self.handover.ended.notify_one();
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Withdrawn;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        let this = &mut *self;
+        this.handover.waker.register(cx.waker());
+        if !this.handover.advance(STAGE_BEGUN) {
+            return Poll::Ready(Some(Err(Withdrawn)));
+        }
+        if this.handover.out.load(Ordering::Acquire) >= BLOCKS_OUT {
+            return Poll::Pending;
+        }
+        if let Source::Waiting(stream) = &mut this.source
+            && let Some(stream) = stream.get_mut().ok().and_then(Option::take)
+        {
+            let (blocks, receiver) = mpsc::channel(BLOCKS_AHEAD);
+            tokio::task::spawn_blocking(move || feed(stream, &blocks));
+            this.source = Source::Blocks(receiver);
+        }
+        match &mut this.source {
+            Source::Bytes(rest) if rest.is_empty() => Poll::Ready(None),
+            Source::Bytes(rest) if rest.len() <= PIECE_BYTES && this.total == rest.len() as u64 => {
+                let whole = std::mem::take(rest);
+                this.hand_over(whole, true)
+            }
+            Source::Bytes(rest) => {
+                let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+                let is_last = rest.is_empty();
+                let piece = this.counted(piece);
+                this.hand_over(piece, is_last)
+            }
+            Source::Waiting(_) => Poll::Ready(None),
+            Source::Blocks(blocks) => match ready!(blocks.poll_recv(cx)) {
+                Some(Block::More(bytes)) => {
+                    let bytes = this.counted(bytes);
+                    this.hand_over(bytes, false)
+                }
+                Some(Block::Last(bytes)) => {
+                    let bytes = this.counted(bytes);
+                    this.hand_over(bytes, true)
+                }
+                Some(Block::Changed) => this.withdraw(TROUBLE_CHANGED),
+                // After the last block nothing is asked for; before it, the reading thread died.
+                None if this.handover.progress() == Progress::Whole => Poll::Ready(None),
+                Some(Block::Unreadable) | None => this.withdraw(TROUBLE_READ),
+            },
+        }
+    }
+
+    /// Hyper asks once before it writes the head. For an empty body that is the moment at which
+    /// the request leaves, since no frame will be asked for.
+    fn is_end_stream(&self) -> bool {
+        if self.total == 0 {
+            return self.handover.advance(STAGE_WHOLE);
+        }
+        self.handover.progress() == Progress::Whole
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.total)
+    }
+}
+
+/// Reads a stream to its end on a thread that may block. Each block is held back until another
+/// byte has been read after it, the last one until length and digest match.
+fn feed(stream: Stream, blocks: &mpsc::Sender<Block>) {
+    let Stream { mut reader, bytes: total, digest } = stream;
+    let mut hasher = Sha256::new();
+    let mut seen = 0_u64;
+    let mut held: Option<Vec<u8>> = None;
+    let last = loop {
+        let block = match next_block(&mut *reader) {
+            Ok(block) => block,
+            Err(error) => {
+                tracing::debug!(kind = %error.kind(), "a body could not be read to its end");
+                break Block::Unreadable;
+            }
+        };
+        seen = seen.saturating_add(block.len() as u64);
+        if seen > total {
+            break Block::Changed;
+        }
+        if block.is_empty() {
+            let matches = seen == total && Digest(hasher.finalize().into()) == digest;
+            break match held.take() {
+                Some(block) if matches => Block::Last(block),
+                _ => Block::Changed,
+            };
+        }
+        hasher.update(&block);
+        if let Some(block) = held.replace(block)
+            && blocks.blocking_send(Block::More(block)).is_err()
+        {
+            return;
+        }
+    };
+    if blocks.blocking_send(last).is_err() {
+        tracing::trace!("nobody waits for the end of a body any more");
+    }
+}
+
+/// The next block, full unless the stream ends; empty at its end.
+fn next_block(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut block = vec![0_u8; BLOCK_BYTES];
+    let mut filled = 0;
+    while filled < BLOCK_BYTES {
+        match reader.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    block.truncate(filled);
+    Ok(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[test]
+    fn a_revoked_body_yields_nothing_more() {
+        use http_body::Body as _;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let mut body = pin!(Tracked::of_bytes(Bytes::from(vec![1; 2 * PIECE_BYTES]), &handover));
+        assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(handover.revoke(), Progress::Partial);
+        assert!(matches!(body.as_mut().poll_frame(&mut cx), Poll::Ready(Some(Err(Withdrawn)))));
+        assert_eq!(handover.progress(), Progress::Partial);
+
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let empty = Tracked::of_bytes(Bytes::new(), &handover);
+        assert_eq!(handover.revoke(), Progress::Nothing);
+        assert!(!empty.is_end_stream());
+        assert_eq!(handover.progress(), Progress::Nothing);
+    }
+
+    #[test]
+    fn no_more_than_two_blocks_wait_for_the_socket() {
+        use http_body::Body as _;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let handover = Arc::new(Handover::new(Instant::now()));
+        let mut body = pin!(Tracked::of_bytes(Bytes::from(vec![1; 3 * PIECE_BYTES]), &handover));
+        let first = body.as_mut().poll_frame(&mut cx);
+        let second = body.as_mut().poll_frame(&mut cx);
+        assert!(first.is_ready() && second.is_ready());
+        assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+        drop(first);
+        assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+        assert_eq!(handover.progress(), Progress::Whole);
+    }
+}
