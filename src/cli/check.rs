@@ -113,7 +113,7 @@ pub(super) fn shown_url(delivery: &Delivery) -> String {
     let path = rest.split(['?', '#']).next().and_then(|rest| rest.split_once('/'));
     match path {
         None | Some((_, "")) => format!("{scheme}://{}/", delivery.host),
-        Some((_, path)) if delivery.kind == "inbound" => {
+        Some((_, path)) if matches!(delivery.kind, "inbound" | "flow") => {
             format!("{scheme}://{}/{path}", delivery.host)
         }
         Some(_) => format!("{scheme}://{}/…", delivery.host),
@@ -252,6 +252,13 @@ mod tests {
             "inbound",
             "https://u:pw@h.example:8443/v1/a?sig=s3cret",
             "https://h.example:8443/v1/a",
+        );
+        let flow = "https://h.example:8443/api/v1/flows/12/start";
+        check("flow", &format!("{flow}?virtual_environment_id=2"), flow);
+        check(
+            "webhook",
+            "https://h.example:8443/hook/s3cret?sig=s3cret",
+            "https://h.example:8443/…",
         );
         check("http", "https://h.example:8443/hook/s3cret?sig=s3cret", "https://h.example:8443/…");
         check("http", "http://h.example:8443/", "http://h.example:8443/");
