@@ -396,9 +396,14 @@ fn run_finding(
             "but not with a list of runs",
             "check core_url: it is the base of the Core API".to_owned(),
         ),
-        401 | 403 => (
+        401 => (
             Level::Refused,
-            "credential and rights do not allow to read runs",
+            "the credential itself is refused",
+            format!("check the key, token or password of [credential.{credential}]"),
+        ),
+        403 => (
+            Level::Refused,
+            "the credential has no right to read runs",
             format!(
                 "give [credential.{credential}] the right to read runs, or do without: \
                  confirm = \"accepted\" and in_doubt = \"hold\" or \"resend\""
