@@ -116,8 +116,10 @@ impl<W: World> Daemon<W> {
             .map(|(index, (equipped, _))| {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
-                let by_person =
-                    view.paused_by_person.map(|since| paused_by_person(&route.name, since));
+                let is_by_person =
+                    self.records.get(&route.name).is_some_and(|record| record.paused_at.is_some());
+                let why = if is_by_person { paused_by_person } else { paused_by_an_old_ledger };
+                let by_person = view.paused_by_person.map(|since| why(&route.name, since));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
@@ -173,6 +175,19 @@ pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
         code: PAUSED_BY_PERSON.to_string(),
         text: "a person paused it".into(),
         remedy: format!("`patchdrop resume {route}` lets it go on."),
+        since: Some(since),
+        next_probe_at: None,
+    }
+}
+
+/// The pause in which every route starts when the ledger is an old copy.
+fn paused_by_an_old_ledger(route: &RouteName, since: Wall) -> Pause {
+    Pause {
+        code: "ledger-behind".to_owned(),
+        text: "the ledger is an older copy: what it does not know may have been sent".into(),
+        remedy: format!(
+            "Compare sent/ with the receiver, then `patchdrop resume {route}` lets it go on."
+        ),
         since: Some(since),
         next_probe_at: None,
     }

@@ -102,3 +102,29 @@ fn an_api_that_takes_no_token_is_probed_without_wearing_out_the_token_url() {
     assert_eq!(scene.sim.seen().token_requests, 2);
     assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
 }
+
+#[test]
+fn an_old_copy_of_the_ledger_starts_paused_and_says_so_itself() {
+    let mut scene = Scene::running(Plan::default());
+    scene.drop_file("a.json", "{\"n\": 1}");
+    scene.until_in("sent", &["a.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    // A later copy has given out ids that this ledger does not know.
+    let mark = scene.path("root/.patchdrop/owner.json");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let mut later: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let end = later["reserved_end"].as_u64().unwrap();
+    later["reserved_end"] = (end + 50_000).into();
+    std::fs::write(&mark, later.to_string()).unwrap();
+    scene.start();
+    scene.drop_file("b.json", "{\"n\": 2}");
+    scene.until("it waits", |scene| scene.waiting("paused") == 1);
+    let pause = scene.route("orders").unwrap().pause.expect("it starts paused");
+    assert_eq!(pause.code, "ledger-behind");
+    assert!(pause.remedy.contains("patchdrop resume orders"), "{pause:?}");
+    assert_eq!(scene.arrivals().len(), 1);
+    assert_eq!(scene.ask(&["resume", "orders"]).code, Some(0));
+    scene.until_in("sent", &["a.json", "b.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    scene.verify();
+}
