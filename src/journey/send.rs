@@ -381,6 +381,9 @@ fn route_fault(status: u16) -> String {
 /// What the administrator can do about a route that is at fault; none: about a destination.
 #[must_use]
 pub fn remedy(cause: &Cause, route: Option<&RouteName>) -> String {
+    if let Some(remedy) = &cause.remedy {
+        return remedy.clone();
+    }
     let of_route = route.map_or_else(|| "its routes".into(), |route| format!("route {route}"));
     let resumed = route.map_or_else(|| "ROUTE".into(), ToString::to_string);
     match cause.code.0.as_ref() {
@@ -721,5 +724,9 @@ mod tests {
         };
         check(Some(&RouteName::new("orders")), "`patchdrop resume orders` tries at once");
         check(None, "`patchdrop resume ROUTE` tries at once");
+        let remedy_of_its_own = "Check client_secret of [credential.inbound].".to_owned();
+        let cause = Cause::new(Code::of("token-invalid-client"), "refused");
+        let cause = Cause { remedy: Some(remedy_of_its_own.clone()), ..cause };
+        assert_eq!(remedy(&cause, None), remedy_of_its_own);
     }
 }
