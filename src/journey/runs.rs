@@ -253,13 +253,12 @@ pub fn run_told(reply: &Reply, now: Wall) -> Told<Progress> {
         }
         Err(told) => return told.without(),
     };
-    match field_of(&answer.body, "data").as_ref().and_then(Run::of) {
-        Some(run) => Told::Answer(run.progress),
-        None => match field_of(&answer.body, "status") {
-            Some(status) => Told::Answer(Progress::of(&status)),
-            None => Told::Refused(not_understood("a run")),
-        },
-    }
+    // A `status` beside `data` says how the request went, not how the run did.
+    let status = match field_of(&answer.body, "data") {
+        Some(resource) => Run::of(&resource).map(|run| run.progress),
+        None => field_of(&answer.body, "status").map(|status| Progress::of(&status)),
+    };
+    status.map_or_else(|| Told::Refused(not_understood("a run")), Told::Answer)
 }
 
 /// One page of runs.
@@ -599,6 +598,12 @@ mod tests {
         let nested = r#"{"data": {"id": "7", "attributes": {"status": 2}}}"#;
         check(&answer(200, nested), "Succeeded");
         check(&answer(200, r#"{"status": "failure"}"#), "Failed");
+        let wrapped = r#"{"status": "success", "data": {"flow_run": {"id": 7, "status": 3}}}"#;
+        check(&answer(200, wrapped), "refused: runs-not-understood");
+        check(
+            &answer(200, r#"{"status": "success", "data": null}"#),
+            "refused: runs-not-understood",
+        );
         check(&answer(404, r#"{"message": "Not Found"}"#), "Running");
         check(&answer(401, "{}"), "token refused: http-401");
         check(&answer(403, "{}"), "refused: http-403");
