@@ -164,7 +164,7 @@ impl Run {
 fn moment(value: &Value) -> Option<Wall> {
     let digits = || value.as_str().and_then(|text| text.trim().parse().ok());
     if let Some(number) = value.as_i64().or_else(digits) {
-        let is_millis = number.abs() >= 100_000_000_000;
+        let is_millis = number.unsigned_abs() >= 100_000_000_000;
         return Some(Wall(if is_millis { number } else { number.checked_mul(1_000)? }));
     }
     let text = value.as_str()?.trim();
@@ -620,7 +620,8 @@ mod tests {
             {"id": 3, "status": 1, "started_at": 1700000000123},
             {"id": "2", "attributes": {"status": 2, "started_at": "2023-11-14 22:13:20"}},
             {"id": 1, "status": 2, "started_at": "2023-11-14T22:13:20.5Z"},
-            {"id": 0, "status": 2, "started_at": "yesterday"}
+            {"id": 0, "status": 2, "started_at": "yesterday"},
+            {"id": 4, "status": 2, "started_at": -9223372036854775808}
         ], "meta": {"current_page": 1, "last_page": 2}}"#;
         let Told::Answer(page) = runs_told(&answer(200, body), Wall(0)) else { panic!("a list") };
         let started: Vec<_> =
@@ -632,7 +633,8 @@ mod tests {
                 ("3", at(1_700_000_000_123)),
                 ("2", at(1_700_000_000_000)),
                 ("1", at(1_700_000_000_500)),
-                ("0", None)
+                ("0", None),
+                ("4", at(i64::MIN))
             ]
         );
         assert!(page.has_more);
