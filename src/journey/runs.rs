@@ -18,7 +18,7 @@ use super::send::{self, excerpt, field_of};
 use super::settle::spoken;
 use crate::model::exchange::{Answer, Body, Reply, Request, Token};
 use crate::model::outcome::{Cause, Code};
-use crate::model::route::{Confirm, Delivery, Flow, InDoubt, Late, Route};
+use crate::model::route::{Confirm, Delivery, Flow, InDoubt, Late};
 use crate::model::secret::Secret;
 use crate::model::step::{Entry, State, Verdict};
 use crate::model::time::Wall;
@@ -34,9 +34,10 @@ pub enum Errand {
     LookUp,
 }
 
-/// What is next for an entry on record that is neither decided nor in an attempt.
+/// What is next for an entry on record that is neither decided nor in an attempt, by what its route
+/// says now of attempts without an answer.
 #[must_use]
-pub fn errand(entry: &Entry, route: &Route) -> Errand {
+pub fn errand(entry: &Entry, in_doubt: InDoubt) -> Errand {
     if entry.confirming_since.is_some() {
         return Errand::Confirm;
     }
@@ -44,8 +45,9 @@ pub fn errand(entry: &Entry, route: &Route) -> Errand {
     let is_in_doubt = entry.state == State::Deferred
         && entry.last_verdict == Some(Verdict::InDoubt)
         && entry.cause.is_some();
-    let looks_up = route.in_doubt == InDoubt::Lookup && route.deliver.flow.is_some();
-    if is_in_doubt && looks_up { Errand::LookUp } else { Errand::Attempt }
+    // The config may have changed since the attempt: what nobody has looked up yet is never sent
+    // again unless the route says so now.
+    if is_in_doubt && in_doubt != InDoubt::Resend { Errand::LookUp } else { Errand::Attempt }
 }
 
 /// Runs reach the queue about every 30 s (documented); they are looked up this long after the
@@ -680,6 +682,38 @@ mod tests {
         let at = Wall(1_000);
         entry.apply(&Step::Accepted { id: FileId(7), attempt: None, run, at, due_at: at });
         entry
+    }
+
+    #[test]
+    fn an_attempt_without_an_answer_is_repeated_only_where_the_route_says_so_now() {
+        use crate::model::file::FileId;
+        use crate::model::step::{AttemptEnd, Step};
+        let mut entry = Entry { run: None, confirming_since: None, ..accepted() };
+        let deferred = |verdict| Step::AttemptEnded {
+            id: FileId(7),
+            attempt: 1,
+            end: AttemptEnd {
+                verdict,
+                code: Code::of("cut"),
+                status: None,
+                request_id: None,
+                plain: "no answer".into(),
+            },
+            at: Wall(2_000),
+            due_at: Wall(9_000),
+            waited_for: Duration::ZERO,
+        };
+        let (doubted, refused) = (deferred(Verdict::InDoubt), deferred(Verdict::Deferred));
+        entry.apply(&doubted);
+        assert_eq!(errand(&entry, InDoubt::Lookup), Errand::LookUp);
+        // It was to be looked up, and the config has changed before that.
+        assert_eq!(errand(&entry, InDoubt::Hold), Errand::LookUp);
+        assert_eq!(errand(&entry, InDoubt::Resend), Errand::Attempt);
+        entry.apply(&refused);
+        for in_doubt in [InDoubt::Lookup, InDoubt::Hold, InDoubt::Resend] {
+            assert_eq!(errand(&entry, in_doubt), Errand::Attempt);
+            assert_eq!(errand(&accepted(), in_doubt), Errand::Confirm);
+        }
     }
 
     const RULES: Confirm = Confirm {
