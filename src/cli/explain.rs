@@ -461,7 +461,13 @@ impl Story {
             State::Held => vec![
                 sidecar("why, and what the server said"),
                 command(format!("mark {id} --sent --note '…'"), "the server has it: to sent/"),
-                command(format!("release {id}"), "send it again under the same key"),
+                command(
+                    format!("release {id}"),
+                    match entry.confirming_since {
+                        Some(_) => "ask for its run again; nothing is sent",
+                        None => "send it again under the same key",
+                    },
+                ),
                 command(
                     format!("mark {id} --failed --note '…'"),
                     "it is not to be sent: to failed/",

@@ -716,6 +716,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_stands_beside_an_accepted_file_never_says_that_it_was_not_sent() {
+        use crate::journey::settle::why;
+        let check = |state, code: &'static str, lead: &str, way: &str| {
+            let entry = Entry { last_verdict: Some(Verdict::Delivered), ..accepted() };
+            let cause = Cause::new(Code::of(code), "accepted, but");
+            let text = why(&entry, state, &cause, &[], Wall(9_000));
+            assert!(text.starts_with(lead), "{text}");
+            assert!(text.contains(way) && !text.contains("as it is"), "{text}");
+        };
+        check(State::Failed, "run-failed", "a.json failed after it was sent", "patchdrop resend");
+        let lead = "a.json is held until a person decides";
+        check(State::Held, "run-unconfirmed", lead, "(sends nothing)");
+        check(State::Held, "run-unconfirmed", lead, "look at run 31");
+    }
+
     const RULES: Confirm = Confirm {
         every: Duration::from_secs(30),
         within: Duration::from_hours(1),
