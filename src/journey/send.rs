@@ -504,9 +504,13 @@ fn allowance(answer: &Answer, now: Wall) -> Allowance {
         let at = Wall(i64::try_from(millis).unwrap_or(i64::MAX));
         at.since(servers_clock(answer, now))
     };
+    let limit = said(&rate.limit, ["limit", "q"]);
+    let remaining = said(&rate.remaining, ["remaining", "r"]);
+    // Some servers mean none by a limit of 0; as a limit it would let nothing through.
+    let is_none = limit == Some(0);
     Allowance {
-        limit: said(&rate.limit, ["limit", "q"]),
-        remaining: said(&rate.remaining, ["remaining", "r"]),
+        limit: limit.filter(|_| !is_none),
+        remaining: remaining.filter(|_| !is_none),
         reset_in: said(&rate.reset, ["reset", "t"]).map(reset_in),
     }
 }
@@ -680,6 +684,8 @@ mod tests {
         check(["", "", "", "\"api\";r=3;t=20"], None, [None, Some(3), Some(20)]);
         check(["many", "-1", "soon", "x=1"], None, [None, None, None]);
         check(["", "", "", ""], None, [None, None, None]);
+        check(["0", "0", "9", ""], None, [None, None, Some(9)]);
+        check(["", "", "", "limit=0, remaining=0"], None, [None, None, None]);
     }
 
     #[test]
