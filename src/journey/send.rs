@@ -222,6 +222,21 @@ impl Judged {
         }
     }
 
+    /// The same for a route that sends no credential of its own: a 401 is about its URL, its
+    /// signature or its headers, and not about what other routes send to that host.
+    #[must_use]
+    pub fn without_credential(mut self) -> Self {
+        if self.outcome == Outcome::TokenRefused {
+            self.outcome = Outcome::RouteFault;
+            let status = self.status.unwrap_or(401);
+            self.cause.plain = format!("the server does not let this request in ({status})");
+            self.cause.remedy = Some(
+                "Check the signature in the route's `url`, its `hmac` and its `headers`, and whether it needs a `credential`; the files wait and go out by themselves.".into(),
+            );
+        }
+        self
+    }
+
     /// What it says about the pace.
     #[must_use]
     pub fn heard(&self) -> Heard {
@@ -388,10 +403,10 @@ pub fn remedy(cause: &Cause, route: Option<&RouteName>) -> String {
     let resumed = route.map_or_else(|| "ROUTE".into(), ToString::to_string);
     match cause.code.0.as_ref() {
         "http-404" => format!(
-            "Compare `company`, `vanity` and `base_url` of {of_route} with the address that the receiver shows; the files wait and go out by themselves."
+            "Compare `company`, `vanity` and `base_url` (or `flow_id`, or `url`) of {of_route} with the address that the receiver shows; the files wait and go out by themselves."
         ),
         "http-401" | "http-403" => format!(
-            "Check client id, secret and scope of the credential of {of_route}; the files wait and go out by themselves."
+            "Check the credential of {of_route}: that it is for this API and not revoked (oauth2: client id, secret and scope); the files wait and go out by themselves."
         ),
         "http-429" => {
             "Nothing: patchdrop waits as long as the server asks. `concurrency` may be lowered.".into()
@@ -719,6 +734,18 @@ mod tests {
         let excerpt = judged.cause.excerpt.clone().unwrap();
         assert!(excerpt.len() < 2_100 && excerpt.contains("\\u{7}"));
         assert!(!judged.cause.plain.contains("xx") && !judged.end().plain.contains('x'));
+    }
+
+    #[test]
+    fn without_a_credential_a_401_is_the_routes_own() {
+        let judged = |status| judge(&rules(), &Reply::Answer(answer(status, "")), Wall(0));
+        let refused = judged(401).without_credential();
+        assert_eq!(refused.outcome, Outcome::RouteFault);
+        assert!(!refused.cause.plain.contains("token"), "{}", refused.cause.plain);
+        assert!(remedy(&refused.cause, None).contains("`hmac`"));
+        for status in [200, 422, 429, 503] {
+            assert_eq!(judged(status).without_credential(), judged(status));
+        }
     }
 
     #[test]
