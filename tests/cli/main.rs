@@ -113,7 +113,7 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
     check(&["run", "--once", "--dry-run"], "cannot be used with");
     check(&["send", "a.json"], "--route <ROUTE>");
     check(&["check", "a.json"], "--route <ROUTE>");
-    check(&["list", "--state", "lost"], "there are sending, deferred, held");
+    check(&["list", "--state", "lost"], "there are sending, deferred, confirming, held");
     check(&["list", "--since", "yesterday"], "write a span (24h, 7d) or a local time");
     check(&["resend"], "<FILE|--route <ROUTE>|--code <CODE>|--since <TIME>>");
     check(&["resend", "a.json", "--route", "orders"], "cannot be used with");
