@@ -76,6 +76,9 @@ const RUN_ID_MAX: usize = 128;
 /// A wait between two questions that could not be asked grows up to this.
 const ASK_AGAIN_MAX: Duration = Duration::from_mins(10);
 
+/// And no server is believed that asks for more than this: the file's time is not its.
+const ASKED_MAX: Duration = Duration::from_hours(1);
+
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encodes one value of a query or one part of a path.
@@ -446,7 +449,7 @@ pub fn confirm(
 pub fn again(every: Duration, failures: u32, asked: Duration, dice: f64) -> Duration {
     let grown = every.saturating_mul(2_u32.saturating_pow(failures.min(16)));
     let most = grown.min(ASK_AGAIN_MAX.max(every));
-    most.mul_f64(0.75 + 0.5 * dice.clamp(0.0, 1.0)).max(asked)
+    most.mul_f64(0.75 + 0.5 * dice.clamp(0.0, 1.0)).max(asked.min(ASKED_MAX))
 }
 
 /// What a look at a flow's runs leads to.
@@ -819,6 +822,7 @@ mod tests {
         assert!(wait(0, 0.0) < every && wait(0, 1.0) > every);
         assert_eq!(again(every, 0, Duration::from_mins(2), 0.0), Duration::from_mins(2));
         assert_eq!(again(ASK_AGAIN_MAX * 2, 3, Duration::ZERO, 0.5), ASK_AGAIN_MAX * 2);
+        assert_eq!(again(every, 0, Duration::from_hours(24_000), 0.5), ASKED_MAX);
     }
 
     fn flow() -> Flow {
