@@ -106,8 +106,10 @@ fn id_of(value: &Value) -> Option<String> {
 /// What the Core API says of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It has not ended, or is not there yet.
+    /// It has not ended.
     Running,
+    /// It is not there: not yet, where it was just started.
+    NotThere,
     /// It succeeded.
     Succeeded,
     /// It succeeded in part.
@@ -254,7 +256,7 @@ pub fn run_told(reply: &Reply, now: Wall) -> Told<Progress> {
         Ok(answer) => answer,
         // A run that was just started may not be there yet.
         Err(Told::Refused(cause)) if cause.code == Code::http(404) => {
-            return Told::Answer(Progress::Running);
+            return Told::Answer(Progress::NotThere);
         }
         Err(told) => return told.without(),
     };
@@ -418,6 +420,9 @@ pub fn confirm(
         Told::Answer(Progress::Stopped) => return failed("was stopped"),
         Told::Answer(Progress::PartlySucceeded) => return failed("succeeded only in part"),
         Told::Answer(Progress::Running) => "it has not ended".to_owned(),
+        Told::Answer(Progress::NotThere) => {
+            "the Core API knows no such run (404); check core_url and run_id_field".to_owned()
+        }
         Told::Answer(Progress::Unknown(status)) => {
             format!("its status \"{status}\" is not understood")
         }
@@ -609,7 +614,7 @@ mod tests {
             &answer(200, r#"{"status": "success", "data": null}"#),
             "refused: runs-not-understood",
         );
-        check(&answer(404, r#"{"message": "Not Found"}"#), "Running");
+        check(&answer(404, r#"{"message": "Not Found"}"#), "NotThere");
         check(&answer(401, "{}"), "token refused: http-401");
         check(&answer(403, "{}"), "refused: http-403");
         check(&answer(503, "{}"), "later: http-503 None");
@@ -810,6 +815,18 @@ mod tests {
             late,
             "sent run-unconfirmed: accepted, but run 31 is not confirmed after 1 h: its status \"9\" is not understood",
         );
+    }
+
+    #[test]
+    fn a_run_that_is_never_there_is_not_said_to_go_on() {
+        let told = Told::Answer(Progress::NotThere);
+        let late = Wall(1_000).plus(Duration::from_hours(1));
+        let Confirmed::Settle { state, cause } = confirm(&accepted(), &RULES, &told, 0, late, 0.5)
+        else {
+            panic!("it waits no longer");
+        };
+        assert_eq!(state, State::Held);
+        assert!(cause.plain.contains("knows no such run (404); check core_url"), "{}", cause.plain);
     }
 
     #[test]
