@@ -21,6 +21,7 @@ use super::verify::{self, Here, Seen};
 use crate::config::Config;
 use crate::daemon;
 use crate::journey::detect::Reason;
+use crate::journey::runs::{self, Errand};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Place, shown};
 use crate::model::route::Route;
@@ -210,6 +211,8 @@ struct Story {
     seen: Seen,
     expected_at: PathBuf,
     inbox: PathBuf,
+    /// Its flow's runs are looked up before anything else.
+    is_looked_up: bool,
 }
 
 /// A story, as `--json` shows it. Names are part of the interface.
@@ -260,6 +263,8 @@ impl Story {
             seen: verify::look(entry, route),
             expected_at: verify::expected_at(entry, route),
             inbox: route.map_or(&entry.source.folder, |route| &route.folders.inbox).to_path_buf(),
+            is_looked_up: route
+                .is_some_and(|route| runs::errand(entry, route.in_doubt) == Errand::LookUp),
             history,
         })
     }
@@ -420,6 +425,10 @@ impl Story {
                 ),
                 None => "it goes out as soon as there is room".to_owned(),
             },
+            State::Deferred if self.is_looked_up => format!(
+                "the runs of its flow are looked up {}: it is sent again only if none can be its own, both times",
+                entry.due_at.map_or_else(|| "soon".to_owned(), when)
+            ),
             State::Deferred => match entry.due_at {
                 Some(at) => format!(
                     "attempt {} follows {}, unless its route or destination is paused then",
@@ -461,7 +470,13 @@ impl Story {
             State::Held => vec![
                 sidecar("why, and what the server said"),
                 command(format!("mark {id} --sent --note '…'"), "the server has it: to sent/"),
-                command(format!("release {id}"), "send it again under the same key"),
+                command(
+                    format!("release {id}"),
+                    match entry.confirming_since {
+                        Some(_) => "ask for its run again; nothing is sent",
+                        None => "send it again under the same key",
+                    },
+                ),
                 command(
                     format!("mark {id} --failed --note '…'"),
                     "it is not to be sent: to failed/",
@@ -485,6 +500,7 @@ impl Story {
             State::Sending | State::Deferred if self.paused_at.is_some() => {
                 vec![command(format!("resume {route}"), "let the route send again")]
             }
+            State::Deferred if self.is_looked_up => Vec::new(),
             State::Deferred => vec![command(format!("resume {route}"), "try again at once")],
             State::Sending | State::Confirming | State::Failed | State::Sent | State::Cancelled => {
                 Vec::new()
@@ -649,6 +665,18 @@ mod tests {
     #[test]
     fn a_deferred_file_says_when_it_is_tried_again() {
         insta::assert_snapshot!(told(State::Deferred, |_| (), |_| ()));
+    }
+
+    #[test]
+    fn a_file_whose_runs_are_looked_up_is_not_said_to_be_sent_again() {
+        use crate::model::outcome::{Cause, Code};
+        let doubt = |history: &mut History| {
+            history.entry.last_verdict = Some(Verdict::InDoubt);
+            history.entry.cause = Some(Cause::new(Code::of("cut"), "no answer"));
+        };
+        let text = told(State::Deferred, doubt, |_| ());
+        assert!(text.contains("are looked up"), "{text}");
+        assert!(!text.contains("follows") && !text.contains("try again at once"), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::model::blot::Blotter;
 use crate::model::exchange::{Reply, Request, Token};
 use crate::model::file::FileId;
 use crate::model::outcome::{Cause, Code};
-use crate::model::route::{Flow, RouteName};
+use crate::model::route::{Flow, InDoubt, RouteName};
 use crate::model::secret::Secret;
 use crate::model::step::{Attempt, Entry, State, Step};
 use crate::model::time::Wall;
@@ -101,12 +101,18 @@ impl<W: World> Desk<'_, W> {
                 return Ok(report);
             }
         }
-        let errand = runs::errand(&entry, route);
+        let errand = runs::errand(&entry, route.in_doubt);
         match (errand, &route.deliver.flow) {
             (Errand::Attempt, _) => Ok(resume(ctx, equipped, id).await),
             (Errand::Confirm, Some(flow)) => Ok(self.confirm(flow, entry).await),
-            (Errand::LookUp, Some(flow)) => self.look_up(flow, entry, siblings).await,
-            (Errand::Confirm | Errand::LookUp, None) => {
+            (Errand::LookUp, Some(flow)) if route.in_doubt == InDoubt::Lookup => {
+                self.look_up(flow, entry, siblings).await
+            }
+            (Errand::LookUp, _) => {
+                let plain = "nobody has looked whether it was accepted, and its route does not look runs up any more";
+                Ok(self.hold(entry, Cause::new(Code::of("run-not-looked-up"), plain)).await)
+            }
+            (Errand::Confirm, None) => {
                 let plain = "accepted, unconfirmed: its route starts no flow any more";
                 Ok(self.end(entry, None, State::Sent, unconfirmed(plain)).await)
             }

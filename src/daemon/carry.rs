@@ -451,6 +451,9 @@ pub(super) async fn attempt<W: World>(
         let secrets = send::secrets_in(&request);
         let reply = ctx.world.endpoint().send(request).await;
         let mut judged = send::judge(&route.judge, &reply, ctx.world.clock().now().wall);
+        if route.deliver.credential.is_none() {
+            judged = judged.without_credential();
+        }
         if judged.says_something() {
             judged = judged.blotted(&[&ctx.blotter, &Blotter::new(&secrets)]);
         }

@@ -275,7 +275,11 @@ async fn release<W: World>(
     let step = back_on_its_journey(ctx, &entry).await?;
     ctx.world.ledger().commit(vec![step.clone()]).await.map_err(|error| chain(&error))?;
     entry.apply(&step);
-    let mut text = "released: it is sent again under the same key".to_owned();
+    let what = match entry.confirming_since {
+        Some(_) => "its run is asked for again, nothing is sent",
+        None => "it is sent again under the same key",
+    };
+    let mut text = format!("released: {what}");
     if let Some(newer) = newer_sent(ctx, &entry).await {
         let newer = format!("; a newer file of this name ({newer}) has been accepted since");
         text.push_str(&newer);

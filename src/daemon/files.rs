@@ -294,7 +294,7 @@ impl<W: World> Daemon<W> {
             &entry.name,
             entry.waited_for,
             refused,
-            (wait, runs::errand(entry, &equipped.route)),
+            (wait, runs::errand(entry, equipped.route.in_doubt)),
             now.tick,
         );
     }

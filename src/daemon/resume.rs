@@ -141,7 +141,7 @@ async fn go_on<W: World>(
         return finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await;
     }
     match last {
-        LastAttempt::Ended => match runs::errand(&entry, &equipped.route) {
+        LastAttempt::Ended => match runs::errand(&entry, equipped.route.in_doubt) {
             Errand::Attempt => Report::Resumed(Box::new(Carried::of(entry))),
             errand @ (Errand::Confirm | Errand::LookUp) => {
                 let now = ctx.world.clock().now().wall;

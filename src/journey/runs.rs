@@ -18,7 +18,7 @@ use super::send::{self, excerpt, field_of};
 use super::settle::spoken;
 use crate::model::exchange::{Answer, Body, Reply, Request, Token};
 use crate::model::outcome::{Cause, Code};
-use crate::model::route::{Confirm, Delivery, Flow, InDoubt, Late, Route};
+use crate::model::route::{Confirm, Delivery, Flow, InDoubt, Late};
 use crate::model::secret::Secret;
 use crate::model::step::{Entry, State, Verdict};
 use crate::model::time::Wall;
@@ -34,9 +34,10 @@ pub enum Errand {
     LookUp,
 }
 
-/// What is next for an entry on record that is neither decided nor in an attempt.
+/// What is next for an entry on record that is neither decided nor in an attempt, by what its route
+/// says now of attempts without an answer.
 #[must_use]
-pub fn errand(entry: &Entry, route: &Route) -> Errand {
+pub fn errand(entry: &Entry, in_doubt: InDoubt) -> Errand {
     if entry.confirming_since.is_some() {
         return Errand::Confirm;
     }
@@ -44,8 +45,9 @@ pub fn errand(entry: &Entry, route: &Route) -> Errand {
     let is_in_doubt = entry.state == State::Deferred
         && entry.last_verdict == Some(Verdict::InDoubt)
         && entry.cause.is_some();
-    let looks_up = route.in_doubt == InDoubt::Lookup && route.deliver.flow.is_some();
-    if is_in_doubt && looks_up { Errand::LookUp } else { Errand::Attempt }
+    // The config may have changed since the attempt: what nobody has looked up yet is never sent
+    // again unless the route says so now.
+    if is_in_doubt && in_doubt != InDoubt::Resend { Errand::LookUp } else { Errand::Attempt }
 }
 
 /// Runs reach the queue about every 30 s (documented); they are looked up this long after the
@@ -74,6 +76,9 @@ const RUN_ID_MAX: usize = 128;
 /// A wait between two questions that could not be asked grows up to this.
 const ASK_AGAIN_MAX: Duration = Duration::from_mins(10);
 
+/// And no server is believed that asks for more than this: the file's time is not its.
+const ASKED_MAX: Duration = Duration::from_hours(1);
+
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encodes one value of a query or one part of a path.
@@ -101,8 +106,10 @@ fn id_of(value: &Value) -> Option<String> {
 /// What the Core API says of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It has not ended, or is not there yet.
+    /// It has not ended.
     Running,
+    /// It is not there: not yet, where it was just started.
+    NotThere,
     /// It succeeded.
     Succeeded,
     /// It succeeded in part.
@@ -164,7 +171,7 @@ impl Run {
 fn moment(value: &Value) -> Option<Wall> {
     let digits = || value.as_str().and_then(|text| text.trim().parse().ok());
     if let Some(number) = value.as_i64().or_else(digits) {
-        let is_millis = number.abs() >= 100_000_000_000;
+        let is_millis = number.unsigned_abs() >= 100_000_000_000;
         return Some(Wall(if is_millis { number } else { number.checked_mul(1_000)? }));
     }
     let text = value.as_str()?.trim();
@@ -249,17 +256,16 @@ pub fn run_told(reply: &Reply, now: Wall) -> Told<Progress> {
         Ok(answer) => answer,
         // A run that was just started may not be there yet.
         Err(Told::Refused(cause)) if cause.code == Code::http(404) => {
-            return Told::Answer(Progress::Running);
+            return Told::Answer(Progress::NotThere);
         }
         Err(told) => return told.without(),
     };
-    match field_of(&answer.body, "data").as_ref().and_then(Run::of) {
-        Some(run) => Told::Answer(run.progress),
-        None => match field_of(&answer.body, "status") {
-            Some(status) => Told::Answer(Progress::of(&status)),
-            None => Told::Refused(not_understood("a run")),
-        },
-    }
+    // A `status` beside `data` says how the request went, not how the run did.
+    let status = match field_of(&answer.body, "data") {
+        Some(resource) => Run::of(&resource).map(|run| run.progress),
+        None => field_of(&answer.body, "status").map(|status| Progress::of(&status)),
+    };
+    status.map_or_else(|| Told::Refused(not_understood("a run")), Told::Answer)
 }
 
 /// One page of runs.
@@ -414,6 +420,9 @@ pub fn confirm(
         Told::Answer(Progress::Stopped) => return failed("was stopped"),
         Told::Answer(Progress::PartlySucceeded) => return failed("succeeded only in part"),
         Told::Answer(Progress::Running) => "it has not ended".to_owned(),
+        Told::Answer(Progress::NotThere) => {
+            "the Core API knows no such run (404); check core_url and run_id_field".to_owned()
+        }
         Told::Answer(Progress::Unknown(status)) => {
             format!("its status \"{status}\" is not understood")
         }
@@ -445,7 +454,7 @@ pub fn confirm(
 pub fn again(every: Duration, failures: u32, asked: Duration, dice: f64) -> Duration {
     let grown = every.saturating_mul(2_u32.saturating_pow(failures.min(16)));
     let most = grown.min(ASK_AGAIN_MAX.max(every));
-    most.mul_f64(0.75 + 0.5 * dice.clamp(0.0, 1.0)).max(asked)
+    most.mul_f64(0.75 + 0.5 * dice.clamp(0.0, 1.0)).max(asked.min(ASKED_MAX))
 }
 
 /// What a look at a flow's runs leads to.
@@ -599,7 +608,13 @@ mod tests {
         let nested = r#"{"data": {"id": "7", "attributes": {"status": 2}}}"#;
         check(&answer(200, nested), "Succeeded");
         check(&answer(200, r#"{"status": "failure"}"#), "Failed");
-        check(&answer(404, r#"{"message": "Not Found"}"#), "Running");
+        let wrapped = r#"{"status": "success", "data": {"flow_run": {"id": 7, "status": 3}}}"#;
+        check(&answer(200, wrapped), "refused: runs-not-understood");
+        check(
+            &answer(200, r#"{"status": "success", "data": null}"#),
+            "refused: runs-not-understood",
+        );
+        check(&answer(404, r#"{"message": "Not Found"}"#), "NotThere");
         check(&answer(401, "{}"), "token refused: http-401");
         check(&answer(403, "{}"), "refused: http-403");
         check(&answer(503, "{}"), "later: http-503 None");
@@ -615,7 +630,8 @@ mod tests {
             {"id": 3, "status": 1, "started_at": 1700000000123},
             {"id": "2", "attributes": {"status": 2, "started_at": "2023-11-14 22:13:20"}},
             {"id": 1, "status": 2, "started_at": "2023-11-14T22:13:20.5Z"},
-            {"id": 0, "status": 2, "started_at": "yesterday"}
+            {"id": 0, "status": 2, "started_at": "yesterday"},
+            {"id": 4, "status": 2, "started_at": -9223372036854775808}
         ], "meta": {"current_page": 1, "last_page": 2}}"#;
         let Told::Answer(page) = runs_told(&answer(200, body), Wall(0)) else { panic!("a list") };
         let started: Vec<_> =
@@ -627,7 +643,8 @@ mod tests {
                 ("3", at(1_700_000_000_123)),
                 ("2", at(1_700_000_000_000)),
                 ("1", at(1_700_000_000_500)),
-                ("0", None)
+                ("0", None),
+                ("4", at(i64::MIN))
             ]
         );
         assert!(page.has_more);
@@ -673,6 +690,54 @@ mod tests {
         let at = Wall(1_000);
         entry.apply(&Step::Accepted { id: FileId(7), attempt: None, run, at, due_at: at });
         entry
+    }
+
+    #[test]
+    fn an_attempt_without_an_answer_is_repeated_only_where_the_route_says_so_now() {
+        use crate::model::file::FileId;
+        use crate::model::step::{AttemptEnd, Step};
+        let mut entry = Entry { run: None, confirming_since: None, ..accepted() };
+        let deferred = |verdict| Step::AttemptEnded {
+            id: FileId(7),
+            attempt: 1,
+            end: AttemptEnd {
+                verdict,
+                code: Code::of("cut"),
+                status: None,
+                request_id: None,
+                plain: "no answer".into(),
+            },
+            at: Wall(2_000),
+            due_at: Wall(9_000),
+            waited_for: Duration::ZERO,
+        };
+        let (doubted, refused) = (deferred(Verdict::InDoubt), deferred(Verdict::Deferred));
+        entry.apply(&doubted);
+        assert_eq!(errand(&entry, InDoubt::Lookup), Errand::LookUp);
+        // It was to be looked up, and the config has changed before that.
+        assert_eq!(errand(&entry, InDoubt::Hold), Errand::LookUp);
+        assert_eq!(errand(&entry, InDoubt::Resend), Errand::Attempt);
+        entry.apply(&refused);
+        for in_doubt in [InDoubt::Lookup, InDoubt::Hold, InDoubt::Resend] {
+            assert_eq!(errand(&entry, in_doubt), Errand::Attempt);
+            assert_eq!(errand(&accepted(), in_doubt), Errand::Confirm);
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_an_accepted_file_never_says_that_it_was_not_sent() {
+        use crate::journey::settle::why;
+        let check = |state, code: &'static str, lead: &str, way: &str| {
+            let entry = Entry { last_verdict: Some(Verdict::Delivered), ..accepted() };
+            let cause = Cause::new(Code::of(code), "accepted, but");
+            let text = why(&entry, state, &cause, &[], Wall(9_000));
+            assert!(text.starts_with(lead), "{text}");
+            assert!(text.contains(way) && !text.contains("as it is"), "{text}");
+        };
+        check(State::Failed, "run-failed", "a.json failed after it was sent", "patchdrop resend");
+        let lead = "a.json is held until a person decides";
+        check(State::Held, "run-unconfirmed", lead, "(sends nothing)");
+        check(State::Held, "run-unconfirmed", lead, "look at run 31");
     }
 
     const RULES: Confirm = Confirm {
@@ -753,6 +818,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_never_there_is_not_said_to_go_on() {
+        let told = Told::Answer(Progress::NotThere);
+        let late = Wall(1_000).plus(Duration::from_hours(1));
+        let Confirmed::Settle { state, cause } = confirm(&accepted(), &RULES, &told, 0, late, 0.5)
+        else {
+            panic!("it waits no longer");
+        };
+        assert_eq!(state, State::Held);
+        assert!(cause.plain.contains("knows no such run (404); check core_url"), "{}", cause.plain);
+    }
+
+    #[test]
     fn waits_between_questions_grow_while_they_come_to_nothing() {
         let every = Duration::from_secs(30);
         let wait = |failures, dice| again(every, failures, Duration::ZERO, dice);
@@ -762,6 +839,7 @@ mod tests {
         assert!(wait(0, 0.0) < every && wait(0, 1.0) > every);
         assert_eq!(again(every, 0, Duration::from_mins(2), 0.0), Duration::from_mins(2));
         assert_eq!(again(ASK_AGAIN_MAX * 2, 3, Duration::ZERO, 0.5), ASK_AGAIN_MAX * 2);
+        assert_eq!(again(every, 0, Duration::from_hours(24_000), 0.5), ASKED_MAX);
     }
 
     fn flow() -> Flow {

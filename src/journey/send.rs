@@ -222,6 +222,21 @@ impl Judged {
         }
     }
 
+    /// The same for a route that sends no credential of its own: a 401 is about its URL, its
+    /// signature or its headers, and not about what other routes send to that host.
+    #[must_use]
+    pub fn without_credential(mut self) -> Self {
+        if self.outcome == Outcome::TokenRefused {
+            self.outcome = Outcome::RouteFault;
+            let status = self.status.unwrap_or(401);
+            self.cause.plain = format!("the server does not let this request in ({status})");
+            self.cause.remedy = Some(
+                "Check the signature in the route's `url`, its `hmac` and its `headers`, and whether it needs a `credential`; the files wait and go out by themselves.".into(),
+            );
+        }
+        self
+    }
+
     /// What it says about the pace.
     #[must_use]
     pub fn heard(&self) -> Heard {
@@ -381,14 +396,17 @@ fn route_fault(status: u16) -> String {
 /// What the administrator can do about a route that is at fault; none: about a destination.
 #[must_use]
 pub fn remedy(cause: &Cause, route: Option<&RouteName>) -> String {
+    if let Some(remedy) = &cause.remedy {
+        return remedy.clone();
+    }
     let of_route = route.map_or_else(|| "its routes".into(), |route| format!("route {route}"));
     let resumed = route.map_or_else(|| "ROUTE".into(), ToString::to_string);
     match cause.code.0.as_ref() {
         "http-404" => format!(
-            "Compare `company`, `vanity` and `base_url` of {of_route} with the address that the receiver shows; the files wait and go out by themselves."
+            "Compare `company`, `vanity` and `base_url` (or `flow_id`, or `url`) of {of_route} with the address that the receiver shows; the files wait and go out by themselves."
         ),
         "http-401" | "http-403" => format!(
-            "Check client id, secret and scope of the credential of {of_route}; the files wait and go out by themselves."
+            "Check the credential of {of_route}: that it is for this API and not revoked (oauth2: client id, secret and scope); the files wait and go out by themselves."
         ),
         "http-429" => {
             "Nothing: patchdrop waits as long as the server asks. `concurrency` may be lowered.".into()
@@ -501,9 +519,13 @@ fn allowance(answer: &Answer, now: Wall) -> Allowance {
         let at = Wall(i64::try_from(millis).unwrap_or(i64::MAX));
         at.since(servers_clock(answer, now))
     };
+    let limit = said(&rate.limit, ["limit", "q"]);
+    let remaining = said(&rate.remaining, ["remaining", "r"]);
+    // Some servers mean none by a limit of 0; as a limit it would let nothing through.
+    let is_none = limit == Some(0);
     Allowance {
-        limit: said(&rate.limit, ["limit", "q"]),
-        remaining: said(&rate.remaining, ["remaining", "r"]),
+        limit: limit.filter(|_| !is_none),
+        remaining: remaining.filter(|_| !is_none),
         reset_in: said(&rate.reset, ["reset", "t"]).map(reset_in),
     }
 }
@@ -677,6 +699,8 @@ mod tests {
         check(["", "", "", "\"api\";r=3;t=20"], None, [None, Some(3), Some(20)]);
         check(["many", "-1", "soon", "x=1"], None, [None, None, None]);
         check(["", "", "", ""], None, [None, None, None]);
+        check(["0", "0", "9", ""], None, [None, None, Some(9)]);
+        check(["", "", "", "limit=0, remaining=0"], None, [None, None, None]);
     }
 
     #[test]
@@ -713,6 +737,18 @@ mod tests {
     }
 
     #[test]
+    fn without_a_credential_a_401_is_the_routes_own() {
+        let judged = |status| judge(&rules(), &Reply::Answer(answer(status, "")), Wall(0));
+        let refused = judged(401).without_credential();
+        assert_eq!(refused.outcome, Outcome::RouteFault);
+        assert!(!refused.cause.plain.contains("token"), "{}", refused.cause.plain);
+        assert!(remedy(&refused.cause, None).contains("`hmac`"));
+        for status in [200, 422, 429, 503] {
+            assert_eq!(judged(status).without_credential(), judged(status));
+        }
+    }
+
+    #[test]
     fn a_remedy_names_a_command_that_takes_what_it_names() {
         let check = |route: Option<&RouteName>, expected: &str| {
             let cause = Cause::new(Code::of("no-answer-timeout"), "no answer");
@@ -721,5 +757,9 @@ mod tests {
         };
         check(Some(&RouteName::new("orders")), "`patchdrop resume orders` tries at once");
         check(None, "`patchdrop resume ROUTE` tries at once");
+        let remedy_of_its_own = "Check client_secret of [credential.inbound].".to_owned();
+        let cause = Cause::new(Code::of("token-invalid-client"), "refused");
+        let cause = Cause { remedy: Some(remedy_of_its_own.clone()), ..cause };
+        assert_eq!(remedy(&cause, None), remedy_of_its_own);
     }
 }

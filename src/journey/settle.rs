@@ -292,6 +292,7 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
     let lead = match (state, entry.last_verdict) {
         (State::Held, Some(Verdict::InDoubt)) => "may or may not have been accepted",
         (State::Held, _) => "is held until a person decides",
+        (_, Some(Verdict::Delivered)) => "failed after it was sent",
         _ => "was not sent",
     };
     let mut text = format!("{name} {lead}: {}.\n\n", cause.plain);
@@ -345,6 +346,15 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
              It hasn't:     patchdrop release {id}      (sends it under the same key)\n  \
              Don't send it: patchdrop mark {id} --failed --note \"why\"\n",
             key = entry.key
+        )
+    } else if state == State::Held && entry.confirming_since.is_some() {
+        let run = entry.run.as_deref().unwrap_or("unknown");
+        format!(
+            "  It was accepted: look at run {run} in the dashboard.\n  \
+             It went well:           patchdrop mark {id} --sent --note \"who looked, where\"\n  \
+             Ask for its run again:  patchdrop release {id}      (sends nothing)\n  \
+             It is to be sent again: patchdrop mark {id} --failed --note \"why\", then\n  \
+             \u{20}                       patchdrop resend {id}\n"
         )
     } else if state == State::Held {
         format!(
