@@ -459,8 +459,13 @@ mod tests {
         check(200, "[]", Level::Ok, "can be read");
         check(200, "<html>", Level::Refused, "not with a list of runs");
         check(200, r#"{"data": 1}"#, Level::Refused, "check core_url");
-        check(401, "", Level::Refused, "[credential.flows] the right to read runs");
-        check(403, "", Level::Refused, "do without: confirm = \"accepted\"");
+        check(401, "", Level::Refused, "check the key, token or password of [credential.flows]");
+        check(
+            403,
+            "",
+            Level::Refused,
+            "[credential.flows] the right to read runs, or do without: confirm = \"accepted\"",
+        );
         check(404, "", Level::Refused, "check core_url and flow_id of route stock");
         check(302, "", Level::Refused, "answers 302");
         check(429, "", Level::Away, "busy or in trouble");

@@ -9,12 +9,12 @@ use super::carry::{Carried, Context, Equipped, Report, Stumble, decide, sending_
 use super::resume::resume;
 use crate::journey::pace::Heard;
 use crate::journey::runs::{
-    self, Confirmed, Errand, FIRST_LOOK_AFTER, Look, Looked, PAGES_MAX, Run, Told,
+    self, Confirmed, Errand, FIRST_LOOK_AFTER, Look, Looked, PAGES_MAX, Progress, Run, Told,
 };
 use crate::journey::send;
 use crate::model::blot::Blotter;
 use crate::model::exchange::{Reply, Request, Token};
-use crate::model::file::FileId;
+use crate::model::file::{FileId, shown};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{Flow, InDoubt, RouteName};
 use crate::model::secret::Secret;
@@ -31,6 +31,9 @@ use crate::world::token::Tokens;
 /// for this often before a person decides.
 const REFUSALS_MAX: u32 = 3;
 
+/// After so many answers in a row that say nothing of a run it is said.
+const STRANGE_SAID_AT: u32 = 5;
+
 /// How long a look at runs waits after one that could not be had.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,8 @@ const SAME_CLOCK: i64 = 4_000;
 pub(super) struct Known {
     /// Questions in a row that came to nothing.
     failures: u32,
+    /// Answers in a row that say nothing of the run: it is not there, or its status is strange.
+    strange: u32,
     /// Looks at the flow's runs that found none that fits.
     looks: u32,
 }
@@ -65,13 +70,29 @@ pub(super) async fn ask<W: World>(
     id: FileId,
     known: Known,
     siblings: Vec<RouteName>,
-) -> (Report, Heard) {
-    let mut desk = Desk { ctx, equipped, known, heard: Heard::default(), secrets: Vec::new() };
+) -> Answered {
+    let mut desk = Desk {
+        ctx,
+        equipped,
+        known,
+        heard: Heard::default(),
+        is_understood: false,
+        secrets: Vec::new(),
+    };
     let report = match desk.ask(id, siblings).await {
         Ok(report) => report,
         Err(stumble) => Report::Stumbled(id, stumble),
     };
-    (report, desk.heard)
+    Answered { report, heard: desk.heard, is_understood: desk.is_understood }
+}
+
+/// What a question came to.
+pub(super) struct Answered {
+    pub(super) report: Report,
+    /// What the last answer says about the server's pace.
+    pub(super) heard: Heard,
+    /// Whether it was an answer to the question.
+    pub(super) is_understood: bool,
 }
 
 /// Where one file's questions are asked.
@@ -80,6 +101,8 @@ struct Desk<'a, W: World> {
     equipped: &'a Arc<Equipped>,
     known: Known,
     heard: Heard,
+    /// The last answer was one to the question.
+    is_understood: bool,
     /// Those of the last request.
     secrets: Vec<Secret>,
 }
@@ -141,6 +164,7 @@ impl<W: World> Desk<'_, W> {
         let failed = why_not(&told);
         self.known.failures =
             if failed.is_some() { self.known.failures.saturating_add(1) } else { 0 };
+        self.note_strange(&told, &entry);
         let (now, dice) = (self.ctx.world.clock().now().wall, self.ctx.world.clock().dice());
         match runs::confirm(&entry, &rules, &told, self.known.failures, now, dice) {
             Confirmed::AskAgain(wait) => self.again(Errand::Confirm, wait, failed),
@@ -149,6 +173,24 @@ impl<W: World> Desk<'_, W> {
                 let excerpt = if has_reason { self.reason(flow, &run).await } else { None };
                 self.end(entry, None, state, cause.with_excerpt(excerpt)).await
             }
+        }
+    }
+
+    /// Says once of a file that answers about its run say nothing: it would wait for long.
+    fn note_strange(&mut self, told: &Told<Progress>, entry: &Entry) {
+        let what = if *told == Told::Answer(Progress::NotThere) {
+            "the Core API knows no such run"
+        } else if matches!(told, Told::Answer(Progress::Unknown(_))) {
+            "the status of its run is not understood"
+        } else {
+            self.known.strange = 0;
+            return;
+        };
+        self.known.strange = self.known.strange.saturating_add(1);
+        if self.known.strange == STRANGE_SAID_AT {
+            let (route, file) = (&entry.route, shown(&entry.name));
+            let run = entry.run.as_deref().unwrap_or_default();
+            tracing::warn!(%route, %file, id = %entry.id, run, "{what}; the file is accepted and waits in sending/ until confirm_for ends: check core_url and run_id_field");
         }
     }
 
@@ -207,7 +249,7 @@ impl<W: World> Desk<'_, W> {
         };
         match runs::look(flow, &look) {
             Looked::LookAgain(wait) => {
-                self.known = Known { failures: 0, looks: self.known.looks + 1 };
+                self.known = Known { looks: self.known.looks + 1, ..Known::default() };
                 Ok(self.again(Errand::LookUp, wait, None))
             }
             Looked::SendAgain => self.send_again(flow, entry).await,
@@ -349,6 +391,7 @@ impl<W: World> Desk<'_, W> {
             let now = world.clock().now().wall;
             self.heard = send::heard(&reply, now);
             let told = read(&reply, now);
+            self.is_understood = matches!(told, Told::Answer(_));
             if let (Told::Answer(_), Some(credential), Some(taken)) = (&told, credential, &token) {
                 world.tokens().taken(credential, taken.generation);
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::asking::Answered;
 use super::carry::{Equipped, Report, Stumble};
-use crate::journey::pace::Heard;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
 use crate::model::route::{Route, RouteName};
@@ -66,8 +66,8 @@ pub(super) struct LookTicket {
 pub(super) enum Work {
     /// A stage of a journey.
     Report(Report),
-    /// A question about runs, and what its answer says about the server's pace.
-    Asked(Box<Report>, Heard),
+    /// A question about runs.
+    Asked(Box<Answered>),
     /// A listing.
     Swept(Result<(), FolderError>),
     /// A route is ready, or cannot be.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Daemon;
-use super::asking::{self, Asked};
+use super::asking::{self, Answered, Asked};
 use super::carry::{self, Carried, Equipped, Report, Stumble};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
@@ -45,8 +45,8 @@ impl<W: World> Daemon<W> {
                 let known = self.asked.get(&id).copied().unwrap_or_default();
                 let siblings = self.routes_of_flow(&equipped);
                 self.spawn(ticket, async move {
-                    let (report, heard) = asking::ask(&ctx, &equipped, id, known, siblings).await;
-                    Work::Asked(Box::new(report), heard)
+                    let answered = asking::ask(&ctx, &equipped, id, known, siblings).await;
+                    Work::Asked(Box::new(answered))
                 });
             }
             Start::Attempt(_) => {
@@ -111,15 +111,17 @@ impl<W: World> Daemon<W> {
     /// A later stage of a journey has ended.
     pub(super) fn carried(&mut self, id: FileId, work: Work) {
         let now = self.now();
-        let (report, heard) = match work {
-            Work::Report(report) => (Some(report), Heard::default()),
-            Work::Asked(report, heard) => (Some(*report), heard),
+        let (report, heard, is_understood) = match work {
+            Work::Report(report) => (Some(report), Heard::default(), false),
+            Work::Asked(answered) => {
+                let Answered { report, heard, is_understood } = *answered;
+                (Some(report), heard, is_understood)
+            }
             Work::Equipped(_) | Work::Swept(_) | Work::TakenUp(_) | Work::Panicked => {
-                (None, Heard::default())
+                (None, Heard::default(), false)
             }
         };
-        let was_answered = heard.status.is_some_and(|status| (200..300).contains(&status));
-        if was_answered && !matches!(report, Some(Report::Asked(_))) {
+        if is_understood && !matches!(report, Some(Report::Asked(_))) {
             let route = self.schedule.route_of(id).cloned();
             route.inspect(|route| self.asking_goes_on(route));
         }

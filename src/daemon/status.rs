@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Daemon;
 use super::intake::Intake;
@@ -16,10 +17,39 @@ use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
 
+/// A server that asks for a longer wait than this is a person's business, too.
+const LONG_WAIT: Duration = Duration::from_mins(3);
+
 impl<W: World> Daemon<W> {
     /// Everything but the counts that only the ledger has.
     pub(super) fn snapshot(&self) -> Status {
         let now = self.now();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: Some(self.started_at),
+            at: Some(now.wall),
+            routes: self
+                .intakes
+                .values()
+                .flat_map(|intake| self.route_statuses(intake, now))
+                .collect(),
+            destinations: self
+                .schedule
+                .destinations()
+                .map(|(destination, pause)| DestinationStatus {
+                    host: destination.host.to_string(),
+                    credential: destination.credential.as_ref().map(ToString::to_string),
+                    pause: pause.map(|pause| pause_of(&pause, self.a_route_to(destination), now)),
+                    pace: pace_of(&self.schedule.pace(destination, now.tick), now),
+                })
+                .collect(),
+            alerts: self.alerts(now),
+        }
+    }
+
+    /// What needs a person, in sentences.
+    fn alerts(&self, now: Now) -> Vec<String> {
         let mut alerts = self.notes.alerts.clone();
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
@@ -50,6 +80,17 @@ impl<W: World> Daemon<W> {
                 cause.plain, cause.code
             ));
         }
+        for (destination, pause) in self.schedule.destinations() {
+            let until = self.schedule.pace(destination, now.tick).until;
+            let wait = until.map_or(Duration::ZERO, |until| until.since(now.tick));
+            if pause.is_none() && wait >= LONG_WAIT {
+                alerts.push(format!(
+                    "{destination} lets nothing in until {}: it has asked for that wait. `patchdrop resume ROUTE` tries sooner; retry_after_max of [destination.\"{}\"] bounds what is believed",
+                    wall_of(until.unwrap_or(now.tick), now),
+                    destination.host
+                ));
+            }
+        }
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
@@ -59,28 +100,7 @@ impl<W: World> Daemon<W> {
                 intake.fault.as_deref(),
             ));
         }
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            started_at: Some(self.started_at),
-            at: Some(now.wall),
-            routes: self
-                .intakes
-                .values()
-                .flat_map(|intake| self.route_statuses(intake, now))
-                .collect(),
-            destinations: self
-                .schedule
-                .destinations()
-                .map(|(destination, pause)| DestinationStatus {
-                    host: destination.host.to_string(),
-                    credential: destination.credential.as_ref().map(ToString::to_string),
-                    pause: pause.map(|pause| pause_of(&pause, self.a_route_to(destination), now)),
-                    pace: pace_of(&self.schedule.pace(destination, now.tick), now),
-                })
-                .collect(),
-            alerts,
-        }
+        alerts
     }
 
     /// A route that sends there: what helps one of them helps all.

@@ -73,6 +73,12 @@ pub const PAGES_MAX: usize = 10;
 /// Longest id of a run.
 const RUN_ID_MAX: usize = 128;
 
+/// So many questions in a row must have come to nothing before their failing makes a file late.
+const FAILURES_BEFORE_LATE: u32 = 3;
+
+/// A status that is longer than this is no status, and not shown.
+const STATUS_SHOWN_MAX: usize = 16;
+
 /// A wait between two questions that could not be asked grows up to this.
 const ASK_AGAIN_MAX: Duration = Duration::from_mins(10);
 
@@ -135,8 +141,9 @@ impl Progress {
             "4" | "stopped" | "cancelled" | "canceled" => Self::Stopped,
             "5" | "partial success" | "partially successful" | "partial" => Self::PartlySucceeded,
             _ => {
-                let shown = |letter: &char| letter.is_ascii_alphanumeric() || *letter == ' ';
-                Self::Unknown(text.chars().filter(shown).take(40).collect())
+                let is_shown = text.len() <= STATUS_SHOWN_MAX
+                    && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b' ');
+                Self::Unknown(if is_shown { text } else { "…".to_owned() })
             }
         }
     }
@@ -432,7 +439,9 @@ pub fn confirm(
     };
     let since = entry.confirming_since.unwrap_or(now);
     let left = rules.within.saturating_sub(now.since(since));
-    if left.is_zero() {
+    // After a long stop the first question may fail because the network is not there yet.
+    let is_told = matches!(told, Told::Answer(_)) || failures >= FAILURES_BEFORE_LATE;
+    if left.is_zero() && is_told {
         let state = match rules.late {
             Late::Hold => State::Held,
             Late::Sent => State::Sent,
@@ -445,7 +454,8 @@ pub fn confirm(
         Told::Later { retry_after, .. } => retry_after.unwrap_or_default(),
         Told::Answer(_) | Told::TokenRefused(_) | Told::Refused(_) => Duration::ZERO,
     };
-    Confirmed::AskAgain(again(rules.every, failures, asked, dice).min(left))
+    let wait = again(rules.every, failures, asked, dice);
+    Confirmed::AskAgain(if left.is_zero() { wait } else { wait.min(left) })
 }
 
 /// A wait that grows with each question in a row that came to nothing; jittered, so that many files
@@ -750,10 +760,12 @@ mod tests {
     #[test]
     fn a_run_decides_where_its_file_goes_and_a_wait_has_an_end() {
         let rules = RULES;
+        let with_three_failures = Told::TokenRefused(Cause::new(Code::of("http-401"), "refused"));
         let early = Wall(2_000);
         let late = Wall(1_000).plus(Duration::from_hours(1));
         let check = |rules: &Confirm, told: Told<Progress>, now: Wall, expected: &str| {
-            let text = match confirm(&accepted(), rules, &told, 0, now, 0.5) {
+            let failures = if told == with_three_failures { 3 } else { 0 };
+            let text = match confirm(&accepted(), rules, &told, failures, now, 0.5) {
                 Confirmed::AskAgain(wait) => format!("again after {wait:?}"),
                 Confirmed::Settle { state, cause } => {
                     format!("{} {}: {}", state.name(), cause.code, cause.plain)
@@ -803,11 +815,12 @@ mod tests {
             late,
             "held run-unconfirmed: accepted, but run 31 is not confirmed after 1 h: it has not ended",
         );
+        check(&rules, away, late, "again after 30s");
         check(
             &rules,
-            away,
+            with_three_failures.clone(),
             late,
-            "held run-unconfirmed: accepted, but run 31 is not confirmed after 1 h: it could not be asked for: the network is down",
+            "held run-unconfirmed: accepted, but run 31 is not confirmed after 1 h: it could not be asked for: refused",
         );
         check(
             &lenient,

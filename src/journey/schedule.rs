@@ -184,9 +184,9 @@ pub struct LaneView {
     pub paused_by_person: Option<Wall>,
     /// Claimed and on their way.
     pub active: usize,
-    /// Waiting in `sending/` for another attempt.
+    /// Waiting in `sending/` for another attempt, or for a look at runs before it.
     pub parked: usize,
-    /// Waiting in `sending/` for what the Core API says of runs.
+    /// Accepted, and waiting in `sending/` for their runs.
     pub asking: usize,
     /// When the next of them is due.
     pub next_due_at: Option<Tick>,
@@ -772,12 +772,16 @@ impl Schedule {
     #[must_use]
     pub fn view(&self, route: &RouteName) -> LaneView {
         let Some(lane) = self.lanes.get(route) else { return LaneView::default() };
+        let is_looked_up = |(_, id): &&(Tick, FileId)| {
+            self.files.get(id).is_some_and(|track| track.errand == Errand::LookUp)
+        };
+        let looked_up = lane.asking.iter().filter(is_looked_up).count();
         LaneView {
             pause: lane.pause.as_ref().map(Pause::view),
             paused_by_person: lane.paused_by_person,
             active: lane.active,
-            parked: lane.parked.len(),
-            asking: lane.asking.len() + lane.asks,
+            parked: lane.parked.len() + looked_up,
+            asking: lane.asking.len() - looked_up + lane.asks,
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
         }

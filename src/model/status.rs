@@ -45,7 +45,7 @@ pub struct RouteStatus {
     pub sending: u64,
     /// Files waiting for their next attempt.
     pub deferred: u64,
-    /// Files accepted, or in doubt, whose runs are being asked for.
+    /// Files accepted whose runs are being asked for.
     #[serde(default)]
     pub confirming: u64,
     /// When the next deferred file is due.

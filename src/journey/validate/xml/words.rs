@@ -52,8 +52,8 @@ impl XmlFlaw {
                  file begins"
             ),
             Self::EnvelopeEncoding(name) => format!(
-                "the document is in {name} from {place} on, and an envelope carries it as a text in \
-                 UTF-8"
+                "the document is in {name} (so its byte order mark or its declaration is read) from \
+                 {place} on, and an envelope carries it as a text in UTF-8"
             ),
             Self::TooDeep(max) => format!("elements nest more than {max} deep at {place}"),
             Self::TokenTooLarge => format!(
