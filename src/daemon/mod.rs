@@ -407,6 +407,8 @@ impl<W: World> Daemon<W> {
         if !matches!(ticket, Ticket::Sweep(_)) {
             self.busy += 1;
         }
+        // A stage is some kilobytes: in a box it is moved once and not with each wrapping.
+        let task = Box::pin(task);
         self.tasks.spawn(async move {
             let work = AssertUnwindSafe(task).catch_unwind().await.unwrap_or(Work::Panicked);
             (ticket, work)
