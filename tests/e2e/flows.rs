@@ -94,6 +94,8 @@ deliver = 'flow'
 flow_id = 12
 credential = 'core'
 flow_variables = { file = '{name}', digest = '{sha256}' }
+confirm = 'run'
+confirm_every = '200ms'
 [route.manual]
 deliver = 'flow'
 flow_id = 13
@@ -299,6 +301,8 @@ fn no_secret_is_in_anything_that_is_written() {
         &["token"],
         &["token", "--json"],
         &["check"],
+        &["check", "--online"],
+        &["doctor"],
         &["verify"],
     ] {
         let ended = scene.ask(command);
