@@ -100,6 +100,8 @@ pub(super) enum Report {
     Parked(Duration, Errand),
     /// A question about runs was answered, or not; it is asked again after this wait.
     Asked(Asked),
+    /// It is where it belongs, which is on record; what is left is to make that durable.
+    Moved(Box<Entry>),
     /// Its journey has ended.
     Ended(Box<Entry>),
     /// Disk or ledger did not let it go on; it stays as it is on record.
@@ -219,7 +221,8 @@ async fn take_over<W: World>(
     if resent.is_none()
         && let Some(entry) = moved_back_by_a_power_cut(ctx, route, &place, seen).await
     {
-        return settle_again(ctx, equipped, entry, place, examined.identity).await;
+        let settled = settle_again(ctx, equipped, entry, place, examined.identity);
+        return Box::pin(settled).await;
     }
     let previous = match resent {
         Some(entry) => Some(entry.clone()),
@@ -275,7 +278,7 @@ async fn take_over<W: World>(
     match reservation {
         Some(reservation) => {
             let cause = carried.entry.cause.clone();
-            finish(ctx, route, carried, cause, reservation).await
+            Box::pin(finish(ctx, route, carried, cause, reservation)).await
         }
         None => Report::Claimed(Box::new(carried)),
     }
@@ -311,8 +314,8 @@ pub(super) async fn move_in<W: World>(
             let gone = FolderError::Gone { path };
             return Err(stumbled(made.err().unwrap_or(gone).into()));
         }
-        Err(MoveError::Gone { .. }) => return Err(cancel(ctx, entry, VANISHED).await),
-        Err(MoveError::Swapped { .. }) => return Err(put_back(ctx, route, entry).await),
+        Err(MoveError::Gone { .. }) => return Err(Box::pin(cancel(ctx, entry, VANISHED)).await),
+        Err(MoveError::Swapped { .. }) => return Err(Box::pin(put_back(ctx, route, entry)).await),
         Err(error) => return Err(stumbled(error.into())),
     }
     make_durable(ctx, &sending.folder, &entry.source.folder)
@@ -436,7 +439,7 @@ pub(super) async fn attempt<W: World>(
         };
         let body = match body_of(ctx, route, &carried).await {
             Ok(Some(body)) => body,
-            Ok(None) => return missing(ctx, carried.entry).await,
+            Ok(None) => return Box::pin(missing(ctx, carried.entry)).await,
             Err(error) => return Report::Stumbled(id, error.into()),
         };
         let signature = match signature_of(ctx, route, &carried).await {
@@ -755,8 +758,8 @@ async fn free_target<W: World>(
     }
 }
 
-/// Steps 7 and 8: the sidecar, then the move, then both folders durable; "settled" goes along with
-/// a later commit.
+/// Step 7: the sidecar, then the move. (Step 8, both folders durable and "settled" on record, is
+/// done for many files at once: see `sealing`.)
 pub(super) async fn finish<W: World>(
     ctx: &Context<W>,
     route: &Route,
@@ -785,7 +788,7 @@ pub(super) async fn finish<W: World>(
                 if let Err(error) = folder_is_there(ctx, &sending.folder).await {
                     return Report::Stumbled(id, error.into());
                 }
-                return removed(ctx, carried.entry).await;
+                return Box::pin(removed(ctx, carried.entry)).await;
             }
             Err(MoveError::Folder(FolderError::Gone { path })) if path == *target.folder => {
                 if let Err(error) = make_again(ctx, route, &target.folder).await {
@@ -807,7 +810,7 @@ pub(super) async fn finish<W: World>(
             Err(error) => return Report::Stumbled(id, error.into()),
         }
     }
-    seal(ctx, route, carried.entry, &reservation.place).await
+    follow(ctx, route, carried.entry, &reservation.place).await
 }
 
 /// Makes a folder of ours again that somebody has removed, if the drop folder itself is there: a
@@ -824,11 +827,11 @@ pub(super) async fn make_again<W: World>(
     Ok(())
 }
 
-/// The marker follows, the folders become durable, and the entry is settled.
-pub(super) async fn seal<W: World>(
+/// The marker follows its file.
+pub(super) async fn follow<W: World>(
     ctx: &Context<W>,
     route: &Route,
-    mut entry: Entry,
+    entry: Entry,
     target: &Place,
 ) -> Report {
     let disk = ctx.world.disk();
@@ -842,13 +845,7 @@ pub(super) async fn seal<W: World>(
             }
         }
     }
-    if let Err(error) = make_durable(ctx, &target.folder, &route.folders.sending).await {
-        return Report::Stumbled(entry.id, error.into());
-    }
-    let step = Step::Settled { id: entry.id };
-    entry.apply(&step);
-    ctx.world.ledger().append(vec![step]);
-    Report::Ended(Box::new(entry))
+    Report::Moved(Box::new(entry))
 }
 
 /// Writes what stands beside a file at its target, before it moves there.

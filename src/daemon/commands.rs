@@ -26,6 +26,10 @@ use crate::world::ledger::{Ledger, Query};
 
 type Equipment = BTreeMap<RouteName, Arc<Equipped>>;
 
+/// A file that is on its last move is waited for so long before a command refuses it.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+const SETTLES_LOOK: Duration = Duration::from_millis(25);
+
 /// Files taken by one page of a list.
 const PAGE: usize = 500;
 
@@ -220,8 +224,12 @@ async fn settled_entry<W: World>(
         found.ok_or_else(|| "no such file is on record".to_owned())
     };
     let mut entry = on_record().await?;
-    if !entry.settled && states.contains(&entry.state) {
+    for _ in 0..SETTLES_WITHIN.as_millis() / SETTLES_LOOK.as_millis() {
+        if entry.settled || !states.contains(&entry.state) {
+            break;
+        }
         // That it has arrived may be said already, and only wait for company.
+        ctx.world.clock().sleep(SETTLES_LOOK).await;
         ledger.commit(Vec::new()).await.map_err(|error| chain(&error))?;
         entry = on_record().await?;
     }
@@ -414,6 +422,10 @@ async fn marked<W: World>(
     ctx.world.ledger().commit(steps).await.map_err(|error| chain(&error))?;
     drop(reservation);
     let report = resume::resume(ctx, &route, entry.id).await;
-    let entry = if let Report::Ended(ended) = &report { (**ended).clone() } else { entry };
+    let entry = if let Report::Moved(entry) | Report::Ended(entry) = &report {
+        (**entry).clone()
+    } else {
+        entry
+    };
     Ok((entry, report))
 }

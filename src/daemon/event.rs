@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::asking::Answered;
 use super::carry::{Equipped, Report, Stumble};
+use super::sealing::Sealed;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
 use crate::model::route::{Route, RouteName};
@@ -45,6 +46,8 @@ pub(super) enum Ticket {
     Sweep(Arc<Path>),
     /// A route's folders and record.
     Equip(RouteName),
+    /// Moves of a route's files, to be made durable.
+    Seal(RouteName),
     /// A command's work.
     Command,
 }
@@ -68,6 +71,8 @@ pub(super) enum Work {
     Report(Report),
     /// A question about runs.
     Asked(Box<Answered>),
+    /// Moves that have become durable, or have not.
+    Sealed(Sealed),
     /// A listing.
     Swept(Result<(), FolderError>),
     /// A route is ready, or cannot be.

@@ -86,6 +86,11 @@ impl<W: World> Daemon<W> {
                 self.stumbled(id, &stumble, now);
                 return;
             }
+            Report::Moved(entry) => {
+                self.schedule.look_ended(&route, &sighting.name);
+                self.moved(*entry);
+                return;
+            }
             Report::Ended(entry) => {
                 self.schedule.look_ended(&route, &sighting.name);
                 self.ended(&entry);
@@ -117,9 +122,11 @@ impl<W: World> Daemon<W> {
                 let Answered { report, heard, is_understood } = *answered;
                 (Some(report), heard, is_understood)
             }
-            Work::Equipped(_) | Work::Swept(_) | Work::TakenUp(_) | Work::Panicked => {
-                (None, Heard::default(), false)
-            }
+            Work::Equipped(_)
+            | Work::Sealed(_)
+            | Work::Swept(_)
+            | Work::TakenUp(_)
+            | Work::Panicked => (None, Heard::default(), false),
         };
         if is_understood && !matches!(report, Some(Report::Asked(_))) {
             let route = self.schedule.route_of(id).cloned();
@@ -155,6 +162,10 @@ impl<W: World> Daemon<W> {
             Report::Asked(asked) => {
                 self.schedule.park(id, asked.wait, asked.errand, now.tick);
                 self.has_asked(id, asked);
+            }
+            Report::Moved(entry) => {
+                self.schedule.settling(id);
+                self.moved(*entry);
             }
             Report::Ended(entry) => {
                 self.schedule.ended(id);
@@ -270,7 +281,12 @@ impl<W: World> Daemon<W> {
             }
             State::Sending | State::Deferred | State::Confirming => {}
         }
-        let inbox = self.equipped.get(route).map(|equipped| &equipped.route.folders.inbox);
+        self.name_is_free(entry);
+    }
+
+    /// Whoever waits in the folder for this name is looked at.
+    pub(super) fn name_is_free(&mut self, entry: &Entry) {
+        let inbox = self.equipped.get(&entry.route).map(|equipped| &equipped.route.folders.inbox);
         if let Some(intake) = inbox.and_then(|inbox| self.intakes.get_mut(inbox))
             && (intake.has_same_name() || entry.state == State::Cancelled)
         {

@@ -14,6 +14,7 @@ mod folders;
 mod ids;
 mod intake;
 mod resume;
+mod sealing;
 mod status;
 mod targets;
 
@@ -35,6 +36,7 @@ use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
 use ids::Ids;
 use intake::Intake;
+use sealing::Sealing;
 pub use status::{no_route_alert, parent_alerts, paused_by_person};
 use targets::Targets;
 
@@ -144,6 +146,8 @@ pub struct Daemon<W: World> {
     delivered_at: BTreeMap<RouteName, Wall>,
     /// Claimed files that wait for a slot.
     ready: BTreeMap<FileId, Box<Carried>>,
+    /// Files that were moved to their end and are not settled, by route.
+    sealing: BTreeMap<RouteName, Sealing>,
     /// Unsettled entries whose route is not there (yet).
     unsettled: BTreeMap<RouteName, Vec<Entry>>,
 
@@ -208,6 +212,7 @@ impl<W: World> Daemon<W> {
             asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
+            sealing: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),
             not_routes: BTreeMap::new(),
@@ -310,6 +315,7 @@ impl<W: World> Daemon<W> {
             (Ticket::File(id), work) => self.carried(id, work),
             (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
             (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
+            (Ticket::Seal(route), Work::Sealed(sealed)) => self.sealed(&route, sealed),
             (Ticket::Command, work) => {
                 self.command_under_way = false;
                 if let Work::TakenUp(all) = work {
@@ -319,6 +325,9 @@ impl<W: World> Daemon<W> {
                 }
             }
             (ticket, _) => {
+                if let Ticket::Seal(route) = &ticket {
+                    self.seal_ended(route);
+                }
                 tracing::error!(?ticket, "a task ended in a way it should not; please report this");
             }
         }
@@ -326,8 +335,9 @@ impl<W: World> Daemon<W> {
 
     /// Starts everything that can be started now.
     fn pump(&mut self) {
+        let now = self.now();
+        self.seal_due(now.tick);
         if self.stop_by.is_none() {
-            let now = self.now();
             self.equip_due(now.tick);
             self.sweep_due(now.tick);
             self.feed(now);
@@ -341,7 +351,7 @@ impl<W: World> Daemon<W> {
     fn is_over(&self) -> bool {
         let now = self.now().tick;
         if let Some(by) = self.stop_by {
-            return self.busy == 0 || by <= now;
+            return self.busy == 0 && self.is_all_sealed() || by <= now;
         }
         match self.mode {
             Mode::Service | Mode::OneCommand => false,
@@ -362,6 +372,7 @@ impl<W: World> Daemon<W> {
 
     fn is_drained(&self) -> bool {
         self.busy == 0
+            && self.is_all_sealed()
             && self.schedule.is_idle()
             && self.unequipped.values().all(|route| route.said.is_some())
             && self.intakes.values().all(|intake| !intake.has_more_to_come())
@@ -373,6 +384,7 @@ impl<W: World> Daemon<W> {
         let mut wake = now.plus(LONGEST_SLEEP);
         let mut earlier = |tick: Option<Tick>| wake = wake.min(tick.unwrap_or(wake));
         earlier(self.stop_by);
+        earlier(self.next_seal_at());
         if let Mode::Once { patience } = self.mode {
             earlier(Some(self.progress_at.plus(patience)));
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::carry::{
     Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, examine, finish,
-    folder_is_there, forget_beside, home, make_durable, missing, move_in, not_sent, put_back,
-    removed, seal, sending_place, write_beside,
+    folder_is_there, follow, forget_beside, home, make_durable, missing, move_in, not_sent,
+    put_back, removed, sending_place, write_beside,
 };
 use crate::journey::pace::Allowance;
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
@@ -71,7 +71,7 @@ async fn resume_entry<W: World>(
                 // The sidecar was written first, but a power cut may have kept the move alone.
                 let cause = entry.cause.clone();
                 write_beside(ctx, route, &entry, cause.as_ref(), &target).await?;
-                seal(ctx, route, entry, &target).await
+                follow(ctx, route, entry, &target).await
             }
             None => Report::Left(None),
         },
