@@ -15,8 +15,8 @@ use crate::config::{self, Config, LoadOptions};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{
-    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
-    Route, RouteName, Select,
+    Backoff, CheckRules, Delivery, Duplicates, Encoding, Folders, Format, InDoubt, JudgeRules,
+    ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
 use crate::model::step::{
@@ -146,6 +146,7 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
         },
         concurrency: 4,
         receipts: false,
+        duplicates: Duplicates::Send,
     }
 }
 

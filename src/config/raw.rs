@@ -12,7 +12,7 @@ use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
 use crate::model::route::{
-    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
+    CredentialsIn, Duplicates, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
 };
 
 /// Keys of the file itself.
@@ -134,8 +134,9 @@ pub(super) const ROUTE: Keys = Keys {
         "failed",
         "held",
         "receipts",
+        "duplicates",
     ],
-    planned: &["priority", "order", "on_failed", "duplicates", "keep_sent", "keep_failed"],
+    planned: &["priority", "order", "on_failed", "keep_sent", "keep_failed"],
 };
 
 /// Keys of `success_when`.
@@ -315,6 +316,7 @@ pub(super) struct RawRoute {
     pub(super) failed: Option<At<String>>,
     pub(super) held: Option<At<String>>,
     pub(super) receipts: Option<At<bool>>,
+    pub(super) duplicates: Option<At<Duplicates>>,
 }
 
 /// What only a flow has, in `[defaults]` or `[route.NAME]`.
@@ -559,16 +561,7 @@ impl RawRoute {
             include: section.texts("include"),
             exclude: section.texts("exclude"),
             temp_names: section.texts("temp_names"),
-            format: section.choice(
-                "format",
-                &[
-                    ("json", Format::Json),
-                    ("xml", Format::Xml),
-                    ("text", Format::Text),
-                    ("binary", Format::Binary),
-                ],
-                &["csv", "ndjson"],
-            ),
+            format: section.choice("format", &FORMATS, &["csv", "ndjson"]),
             max_depth: section.whole("max_depth", 1..=10_000),
             strict: section.flag("strict"),
             schema: section.path("schema"),
@@ -617,6 +610,7 @@ impl RawRoute {
             failed: section.path("failed"),
             held: section.path("held"),
             receipts: section.flag("receipts"),
+            duplicates: section.choice("duplicates", &DUPLICATES, &[]),
         };
         success_when.finish();
         retry.finish();
@@ -643,10 +637,21 @@ impl RawRoute {
             content_type max_body connect_timeout timeout concurrency success success_field
             success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
             retry_max give_up_after idempotency_header sent failed held receipts
+            duplicates
         }
         merged
     }
 }
+
+const FORMATS: [(&str, Format); 4] = [
+    ("json", Format::Json),
+    ("xml", Format::Xml),
+    ("text", Format::Text),
+    ("binary", Format::Binary),
+];
+
+const DUPLICATES: [(&str, Duplicates); 3] =
+    [("send", Duplicates::Send), ("skip", Duplicates::Skip), ("hold", Duplicates::Hold)];
 
 const IN_DOUBTS: [(&str, InDoubt); 3] =
     [("hold", InDoubt::Hold), ("resend", InDoubt::Resend), ("lookup", InDoubt::Lookup)];

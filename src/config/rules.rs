@@ -18,8 +18,8 @@ use super::span::{show_size, show_span};
 use super::vault::{self, Vault};
 use super::{Notice, flow, folders, suggest};
 use crate::model::route::{
-    Backoff, CheckRules, Credential, Delivery, Encoding, Folders, Format, Hmac, HmacEncoding,
-    InDoubt, JudgeRules, ReadyRules, Route, RouteName, Select,
+    Backoff, CheckRules, Credential, Delivery, Duplicates, Encoding, Folders, Format, Hmac,
+    HmacEncoding, InDoubt, JudgeRules, ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
 use crate::model::step::Wrap;
@@ -69,6 +69,7 @@ pub(crate) struct Rules {
     retry: Backoff,
     concurrency: usize,
     receipts: bool,
+    duplicates: Duplicates,
     /// For `inbound` its URL ends where the vanity is to follow.
     delivery: Delivery,
     pub(super) is_inbound: bool,
@@ -103,6 +104,7 @@ impl Rules {
             in_doubt: self.in_doubt,
             retry: self.retry,
             concurrency: self.concurrency,
+            duplicates: self.duplicates,
             receipts: self.receipts,
         }
     }
@@ -181,6 +183,7 @@ pub(super) fn check(
         retry,
         concurrency: value(raw.concurrency.as_ref(), 4),
         receipts: value(raw.receipts.as_ref(), false),
+        duplicates: value(raw.duplicates.as_ref(), Duplicates::Send),
         delivery,
         is_inbound: deliver == Deliver::Inbound,
         targets,

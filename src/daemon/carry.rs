@@ -15,6 +15,7 @@ use super::asking::Asked;
 use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
+use super::twins::{Turn, TurnTaken, Turns, turn, twin_for};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
@@ -50,6 +51,7 @@ pub(super) struct Context<W: World> {
     pub(super) world: Arc<W>,
     pub(super) ids: Ids,
     pub(super) targets: Targets,
+    pub(super) turns: Turns,
     pub(super) budget: Arc<Semaphore>,
     /// Knows the secrets of the config.
     pub(super) blotter: Blotter,
@@ -71,13 +73,15 @@ pub(super) struct Equipped {
 pub(super) struct Carried {
     pub(super) entry: Entry,
     body: Option<Bytes>,
+    /// No other file of the same bytes is sent meanwhile, where the route looks for duplicates.
+    pub(super) turn: Option<TurnTaken>,
     /// Its share of the byte budget.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Carried {
     pub(super) fn of(entry: Entry) -> Self {
-        Self { entry, body: None, _permit: None }
+        Self { entry, body: None, turn: None, _permit: None }
     }
 }
 
@@ -257,6 +261,7 @@ async fn take_over<W: World>(
         marker,
         identity: examined.identity,
         digest: examined.findings.digest,
+        twin: twin_for(route, envelope.as_ref()),
         envelope,
         key: key_for(ctx, id, previous.as_ref()),
         previous: previous.as_ref().map(|entry| entry.id),
@@ -274,7 +279,7 @@ async fn take_over<W: World>(
     if let Some(previous) = &previous {
         forget_sidecar(ctx, previous).await;
     }
-    let carried = Carried { entry, body, _permit: permit };
+    let carried = Carried { entry, body, turn: None, _permit: permit };
     match reservation {
         Some(reservation) => {
             let cause = carried.entry.cause.clone();
@@ -422,10 +427,14 @@ pub(super) fn sending_place(route: &Route, entry: &Entry) -> Place {
 pub(super) async fn attempt<W: World>(
     ctx: &Arc<Context<W>>,
     equipped: &Equipped,
-    mut carried: Box<Carried>,
+    carried: Box<Carried>,
 ) -> Report {
     let route = &equipped.route;
     let id = carried.entry.id;
+    let mut carried = match Box::pin(turn(ctx, equipped, carried)).await {
+        Turn::Mine(carried) => carried,
+        Turn::NotMine(report) => return *report,
+    };
     if carried.entry.attempt_open_since.is_none()
         && let Err(error) = begin_attempt(ctx, &mut carried.entry, None).await
     {

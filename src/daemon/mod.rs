@@ -17,6 +17,7 @@ mod resume;
 mod sealing;
 mod status;
 mod targets;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -39,6 +40,7 @@ use intake::Intake;
 use sealing::Sealing;
 pub use status::{no_route_alert, parent_alerts, paused_by_person};
 use targets::Targets;
+use twins::Turns;
 
 use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
@@ -194,6 +196,7 @@ impl<W: World> Daemon<W> {
                 world,
                 ids: Ids::default(),
                 targets: Targets::default(),
+                turns: Turns::default(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
                 blotter: Blotter::new(&config.all_secrets()),
                 started_at: now.wall,

@@ -365,6 +365,7 @@ async fn hold_stray<W: World>(
         envelope,
         key: ctx.world.ledger().key(id),
         previous: None,
+        twin: None,
         at,
         intent: Intent::Attempt,
     };

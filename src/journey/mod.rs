@@ -6,6 +6,7 @@ pub mod detect;
 
 pub mod ready;
 
+pub mod twins;
 pub mod validate;
 
 pub mod send;

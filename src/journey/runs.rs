@@ -693,6 +693,7 @@ mod tests {
             envelope: None,
             key: "k".into(),
             previous: None,
+            twin: None,
             at: Wall(0),
             intent: Intent::Attempt,
         });

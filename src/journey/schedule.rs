@@ -469,6 +469,7 @@ impl Schedule {
 
     /// Moves a file out of its attempt, or out of anything else, into its last stage.
     pub fn settling(&mut self, id: FileId) {
+        self.leave_attempt(id);
         if let Some(track) = self.files.get_mut(&id) {
             track.phase = Phase::Settling;
         }

@@ -57,8 +57,21 @@ pub struct Route {
     pub retry: Backoff,
     /// Attempts in flight at once, 1 to 1,024; the POST alone counts.
     pub concurrency: usize,
+    /// What happens to a file whose bytes were accepted before at the same URL.
+    pub duplicates: Duplicates,
     /// Whether `NAME.receipt.json` is written beside each sent file.
     pub receipts: bool,
+}
+
+/// What happens to a file whose bytes were accepted before at the same URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// It is sent like any other.
+    Send,
+    /// It is not sent, and goes to `sent/`, with the one that was on record.
+    Skip,
+    /// It is not sent, and a person decides.
+    Hold,
 }
 
 /// The folders of a route, all absolute. The last three may hold `{date}`: the local date of the

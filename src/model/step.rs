@@ -163,6 +163,9 @@ pub struct Claim {
     pub key: String,
     /// The file that this one follows (resend, moved back by hand).
     pub previous: Option<FileId>,
+    /// What it has in common with files of the same bytes for the same URL, on routes that look
+    /// for them.
+    pub twin: Option<Digest>,
     /// When.
     pub at: Wall,
     /// What comes next.
@@ -465,6 +468,15 @@ pub struct Entry {
     pub due_at: Option<Wall>,
     /// Time waited so far, paused time not counted.
     pub waited_for: Duration,
+}
+
+/// A file with what its twins must know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// The file.
+    pub entry: Entry,
+    /// One of its attempts ended in doubt, whatever came after it.
+    pub was_in_doubt: bool,
 }
 
 impl Entry {

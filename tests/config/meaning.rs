@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
 use patchdrop::model::route::{
-    CredentialsIn, Encoding, Format, InDoubt, PaceRules, Rate, Route, TokenMethod,
+    CredentialsIn, Duplicates, Encoding, Format, InDoubt, PaceRules, Rate, Route, TokenMethod,
 };
 
 use super::{CREDENTIAL, oauth2, options, right};
@@ -68,6 +68,7 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(route.judge.file_faults, [400, 409, 413, 422].into());
     assert_eq!(route.judge.doubtful, [502, 504, 520, 524].into());
     assert_eq!(route.in_doubt, InDoubt::Hold);
+    assert_eq!(route.duplicates, Duplicates::Send);
     assert_eq!(route.retry.first, Duration::from_secs(1));
     assert!((route.retry.factor - 2.0).abs() < f64::EPSILON);
     assert_eq!(route.retry.max, Duration::from_mins(5));

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
+mod duplicates;
 mod flows;
 mod folders;
 mod kills;

@@ -16,8 +16,8 @@ use patchdrop::journey::settle::Next;
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::{Blame, Cause, Code, Outcome};
 use patchdrop::model::route::{
-    Backoff, CheckRules, Delivery, Destination, Encoding, Folders, Format, InDoubt, JudgeRules,
-    ReadyRules, Route, RouteName, Select,
+    Backoff, CheckRules, Delivery, Destination, Duplicates, Encoding, Folders, Format, InDoubt,
+    JudgeRules, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::step::State;
@@ -91,6 +91,7 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
         },
         concurrency,
         receipts: false,
+        duplicates: Duplicates::Send,
     }
 }
 

@@ -22,8 +22,8 @@ use patchdrop::config::{self, Config, LoadOptions};
 use patchdrop::daemon::{Daemon, Mode, Notes, Sources, Stop};
 use patchdrop::model::command::{Command, CommandAnswer};
 use patchdrop::model::route::{
-    Backoff, CheckRules, Confirm, Delivery, Encoding, Flow, Folders, Format, InDoubt, JudgeRules,
-    Late, ReadyRules, Route, RouteName, Select,
+    Backoff, CheckRules, Confirm, Delivery, Duplicates, Encoding, Flow, Folders, Format, InDoubt,
+    JudgeRules, Late, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::time::Wall;
@@ -133,6 +133,7 @@ fn route(story: &Story) -> Route {
         },
         concurrency: 2,
         receipts: story.receipts,
+        duplicates: if story.skips_duplicates { Duplicates::Skip } else { Duplicates::Send },
     }
 }
 

@@ -106,7 +106,9 @@ fn check_sent(state: &mut State) {
                 && entry.state == FileState::Sent
                 && (state.record.has_delivered(entry.id)
                     || entry.confirming_since.is_some()
-                    || entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent"))
+                    || entry.cause.as_ref().is_some_and(|cause| {
+                        matches!(&*cause.code.0, "marked-sent" | "duplicate-of")
+                    }))
         });
         if !accepted {
             state.violates("P4", &format!("{shown} is in sent/ without an acceptance on record"));
@@ -115,7 +117,9 @@ fn check_sent(state: &mut State) {
             let marked = entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent");
             entry.digest == Some(digest) && marked
         });
-        let has_it = state.server.stored.iter().any(|stored| stored.digest == digest);
+        let bare = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&content);
+        let body = crate::state::digest(bare);
+        let has_it = state.server.stored.iter().any(|stored| stored.digest == body);
         if !has_it && !by_a_person {
             state.violates("P4", &format!("{shown} is in sent/, and the server never stored it"));
         }

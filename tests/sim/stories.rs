@@ -100,6 +100,7 @@ pub struct Story {
     pub resends_in_doubt: bool,
     pub syncs_folders: bool,
     pub receipts: bool,
+    pub skips_duplicates: bool,
     pub has_credential: bool,
     /// Doubts are looked up among its runs.
     pub flow: Option<StoryFlow>,
@@ -117,6 +118,7 @@ impl Default for Story {
             resends_in_doubt: false,
             syncs_folders: true,
             receipts: false,
+            skips_duplicates: false,
             has_credential: false,
             flow: None,
         }
@@ -148,6 +150,8 @@ fn mark_failed(id: String) -> Command {
 }
 
 const A: &str = r#"{"order":"A"}"#;
+/// The same order, from a program that writes a byte order mark: another file, the same body.
+const A_WITH_BOM: &str = "\u{feff}{\"order\":\"A\"}";
 const B: &str = r#"{"order":"B"}"#;
 const C: &str = r#"{"order":"C"}"#;
 const D: &str = r#"{"order":"D"}"#;
@@ -235,6 +239,33 @@ pub fn all() -> Vec<Story> {
             homes: vec![(A, Sent)],
             stored: vec![(A, 1, 9)],
             resends_in_doubt: true,
+            ..Story::default()
+        },
+        Story {
+            name: "the same order twice, duplicates skipped",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("a again.json", A_WITH_BOM)),
+                (9, Drop("b.json", B)),
+            ],
+            homes: vec![(A, Sent), (A_WITH_BOM, Sent), (B, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9)],
+            resends_in_doubt: true,
+            skips_duplicates: true,
+            ..Story::default()
+        },
+        Story {
+            name: "the same order twice, the first answer lost",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("a again.json", A_WITH_BOM)),
+                (9, Drop("b.json", B)),
+            ],
+            rule: |asked| once_then_accept(asked, AcceptAndHide),
+            homes: vec![(A, Sent), (A_WITH_BOM, Sent), (B, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9)],
+            resends_in_doubt: true,
+            skips_duplicates: true,
             ..Story::default()
         },
         Story {
