@@ -183,6 +183,21 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// What an attempt came to of which the server has said nothing.
+    #[must_use]
+    pub fn unanswered(outcome: Outcome, cause: Cause) -> Self {
+        Self {
+            outcome,
+            cause,
+            status: None,
+            request_id: None,
+            retry_after: None,
+            allowance: Allowance::default(),
+            may_hide_a_refused_token: false,
+            run: None,
+        }
+    }
+
     /// Whether anything of the server's own words is in it.
     #[must_use]
     pub fn says_something(&self) -> bool {
@@ -285,33 +300,22 @@ fn is_trouble(status: u16) -> bool {
 pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
     match reply {
         Reply::Answer(answer) => judge_answer(rules, answer, now),
-        Reply::NoAnswer { progress, cause } => Judged {
-            outcome: match progress {
+        Reply::NoAnswer { progress, cause } => {
+            let outcome = match progress {
                 Progress::Nothing => Outcome::Deferred(Blame::Destination),
                 Progress::Partial => Outcome::Deferred(Blame::Attempt),
                 Progress::Whole => Outcome::InDoubt,
-            },
-            cause: cause.clone(),
-            status: None,
-            request_id: None,
-            retry_after: None,
-            allowance: Allowance::default(),
-            may_hide_a_refused_token: *progress == Progress::Partial,
-            run: None,
-        },
-        Reply::Changed => Judged {
-            outcome: Outcome::Changed,
-            cause: Cause::new(
-                Code::of("changed-after-claim"),
-                "the file's content changed after it was claimed; the connection was dropped before the last block",
-            ),
-            status: None,
-            request_id: None,
-            retry_after: None,
-            allowance: Allowance::default(),
-            may_hide_a_refused_token: false,
-            run: None,
-        },
+            };
+            Judged {
+                may_hide_a_refused_token: *progress == Progress::Partial,
+                ..Judged::unanswered(outcome, cause.clone())
+            }
+        }
+        Reply::Changed => {
+            let plain = "the file's content changed after it was claimed; the connection was dropped before the last block";
+            let cause = Cause::new(Code::of("changed-after-claim"), plain);
+            Judged::unanswered(Outcome::Changed, cause)
+        }
     }
 }
 
