@@ -253,7 +253,7 @@ async fn visit(endpoint: &HttpEndpoint, place: Place) -> (Finding, Visit) {
     visit.certificate_ends = glance.certificate_ends;
     let finding = match glance.reply {
         Reply::Answer(answer) => {
-            visit.clocks = date(&answer).map(|theirs| (theirs, ended.wall));
+            visit.clocks = answer.server_now().map(|theirs| (theirs, ended.wall));
             let by = visit
                 .proxy
                 .as_ref()
@@ -280,12 +280,6 @@ fn get(method: &'static str, url: &str, headers: Vec<(String, Secret)>) -> Reque
         connect_timeout: CONNECT_TIMEOUT,
         timeout: TIMEOUT,
     }
-}
-
-/// The server's clock.
-fn date(answer: &Answer) -> Option<Wall> {
-    let zoned = jiff::fmt::rfc2822::parse(answer.date.as_deref()?).ok()?;
-    Some(Wall(zoned.timestamp().as_millisecond()))
 }
 
 fn level_of(cause: &Cause) -> Level {

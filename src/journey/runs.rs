@@ -303,8 +303,7 @@ pub fn runs_told(reply: &Reply, now: Wall) -> Told<RunsPage> {
         (Some(current), Some(last)) => current < last,
         _ => runs.len() >= PAGE_RUNS,
     };
-    let server_now = answer.date.as_deref().and_then(send::http_date);
-    Told::Answer(RunsPage { runs, has_more, server_now })
+    Told::Answer(RunsPage { runs, has_more, server_now: answer.server_now() })
 }
 
 /// The last lines of a run's log that are errors, for the sidecar (they are content).
@@ -373,7 +372,7 @@ fn usable(reply: &Reply, now: Wall) -> Result<&Answer, Told<()>> {
         }
         408 | 425 | 429 | 500.. => Err(Told::Later {
             cause: cause(format!("the Core API cannot answer now ({status})")),
-            retry_after: send::retry_after(answer, now),
+            retry_after: answer.asked_wait(now),
         }),
         403 => Err(Told::Refused(cause(
             "the Core API does not let this credential ask for runs (403)".to_owned(),

@@ -273,7 +273,8 @@ pub fn heard(reply: &Reply, now: Wall) -> Heard {
     match reply {
         Reply::Answer(answer) => Heard {
             status: Some(answer.status),
-            retry_after: retry_after(answer, now),
+            // What of it is believed is the destination's matter.
+            retry_after: answer.asked_wait(now),
             allowance: allowance(answer, now),
             is_trouble: is_trouble(answer.status),
         },
@@ -359,7 +360,7 @@ fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
         outcome,
         status: Some(status),
         request_id: answer.request_id.clone(),
-        retry_after: retry_after(answer, now),
+        retry_after: answer.asked_wait(now),
         allowance: allowance(answer, now),
         may_hide_a_refused_token: false,
         run,
@@ -494,20 +495,6 @@ pub(super) fn excerpt(answer: &Answer) -> Option<String> {
     Some(text)
 }
 
-/// `Retry-After`, seconds or a date. What of it is believed is the destination's matter.
-pub(super) fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
-    let text = answer.retry_after.as_deref()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = http_date(text)?;
-    Some(until.since(servers_clock(answer, now)))
-}
-
-fn servers_clock(answer: &Answer, now: Wall) -> Wall {
-    answer.date.as_deref().and_then(http_date).unwrap_or(now)
-}
-
 /// What the answer's headers say about the server's rate limit.
 fn allowance(answer: &Answer, now: Wall) -> Allowance {
     let rate = &answer.rate;
@@ -521,7 +508,7 @@ fn allowance(answer: &Answer, now: Wall) -> Allowance {
         }
         let millis = if reset < EPOCH_MILLIS_FROM { reset.saturating_mul(1000) } else { reset };
         let at = Wall(i64::try_from(millis).unwrap_or(i64::MAX));
-        at.since(servers_clock(answer, now))
+        at.since(answer.server_now().unwrap_or(now))
     };
     let limit = said(&rate.limit, ["limit", "q"]);
     let remaining = said(&rate.remaining, ["remaining", "r"]);
@@ -547,11 +534,6 @@ fn member(summary: &str, name: &str) -> Option<u64> {
         let (key, value) = part.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| leading_number(value))?
     })
-}
-
-pub(super) fn http_date(text: &str) -> Option<Wall> {
-    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Wall(zoned.timestamp().as_millisecond()))
 }
 
 /// A file's name for messages.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::file::Digest;
 use super::outcome::Cause;
 use super::secret::Secret;
+use super::time::Wall;
 
 /// One request, complete but for the connection.
 #[derive(Debug)]
@@ -103,6 +104,25 @@ pub struct Answer {
     pub request_id: Option<String>,
     /// The first 64 KiB of the body.
     pub body: Bytes,
+}
+
+impl Answer {
+    /// The server's clock, where it says it; in whole seconds.
+    #[must_use]
+    pub fn server_now(&self) -> Option<Wall> {
+        Wall::of_http_date(self.date.as_deref()?)
+    }
+
+    /// How long `Retry-After` asks for, in seconds or until a date. `now` stands in for the clock
+    /// of a server that does not say it.
+    #[must_use]
+    pub fn asked_wait(&self, now: Wall) -> Option<Duration> {
+        let text = self.retry_after.as_deref()?.trim();
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        Some(Wall::of_http_date(text)?.since(self.server_now().unwrap_or(now)))
+    }
 }
 
 /// What a server says about its rate limit, each as it came.
