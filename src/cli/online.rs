@@ -20,9 +20,8 @@ use super::load;
 use super::screen::{Style, shown_span};
 use super::service;
 use crate::config::Config;
-use crate::journey::runs;
 use crate::model::exchange::{
-    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
+    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal, percent_encoded,
 };
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{Credential, Flow, InDoubt, Route};
@@ -346,7 +345,7 @@ async fn look_at_runs(
                 let url = format!(
                     "{}/flow-runs?filter%5Bflow_id%5D={}&per_page=1",
                     flow.core_url,
-                    runs::encoded(&flow.id)
+                    percent_encoded(&flow.id)
                 );
                 let header =
                     |token: &Token| ("Authorization".to_owned(), token.authorization.clone());

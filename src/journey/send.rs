@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::pace::{Allowance, Heard};
 use super::runs;
 use crate::model::blot::Blotter;
-use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
+use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token, percent_encoded};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
 use crate::model::route::{Delivery, Hmac, HmacEncoding, JudgeRules, RouteName};
@@ -76,7 +76,7 @@ fn url(delivery: &Delivery, entry: &Entry) -> Secret {
     let json = serde_json::Value::Object(filled).to_string();
     let url = delivery.url.reveal();
     let joint = if url.contains('?') { '&' } else { '?' };
-    Secret::new(format!("{url}{joint}flow_variables={}", runs::encoded(&json)))
+    Secret::new(format!("{url}{joint}flow_variables={}", percent_encoded(&json)))
 }
 
 fn body_digest(entry: &Entry) -> String {

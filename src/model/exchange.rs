@@ -5,11 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::file::Digest;
 use super::outcome::Cause;
 use super::secret::Secret;
 use super::time::Wall;
+
+/// What RFC 3986 (2.3) calls unreserved stays as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes one value of a query or a form, or one part of a path.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
 
 /// One request, complete but for the connection.
 #[derive(Debug)]
@@ -160,3 +170,15 @@ pub struct TokenRefusal {
 
 /// Shared name of a credential.
 pub type CredentialName = Arc<str>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_unreserved_stays_as_it_is() {
+        assert_eq!(percent_encoded("a/b?c=1&d"), "a%2Fb%3Fc%3D1%26d");
+        assert_eq!(percent_encoded("01ab-c_.~"), "01ab-c_.~");
+        assert_eq!(percent_encoded("ä +"), "%C3%A4%20%2B");
+    }
+}
