@@ -390,13 +390,16 @@ mod tests {
         Sighting { name: name.into(), kind, identity, changed_at: Wall(0) }
     }
 
+    /// Where a name goes in a folder with one route, whose own folders are `sending` and `sent`.
+    fn check_with(selector: &Selector, name: &str, kind: Kind, expected: Sorted) {
+        let ours = |name: &OsString| name == "sending" || name == "sent";
+        assert_eq!(sort(&sighting(name, kind), &[selector], ours), expected, "{name}");
+    }
+
     #[test]
     fn each_name_is_a_candidate_or_left_for_a_reason() {
         let json = selector(&["*.json"], &["draft*"], Some("{name}.done"));
-        let check = |name: &str, kind: Kind, expected: Sorted| {
-            let ours = |name: &OsString| name == "sending" || name == "sent";
-            assert_eq!(sort(&sighting(name, kind), &[&json], ours), expected, "{name}");
-        };
+        let check = |name: &str, kind, expected| check_with(&json, name, kind, expected);
         check("a.json", Kind::File, Sorted::Candidate(0));
         check("A.JSON", Kind::File, Sorted::Candidate(0));
         check("a.xml", Kind::File, Sorted::Left(Reason::Ignored));
@@ -416,23 +419,21 @@ mod tests {
     #[test]
     fn what_is_no_drop_stays_even_where_every_name_is_included() {
         let all = selector(&["*"], &[], Some("{name}.done"));
-        let check = |name: &str, kind: Kind, expected: Sorted| {
-            let ours = |name: &OsString| name == "sending" || name == "sent";
-            assert_eq!(sort(&sighting(name, kind), &[&all], ours), expected, "{name}");
-        };
-        check("scan.pdf", Kind::File, Sorted::Candidate(0));
-        check("README", Kind::File, Sorted::Candidate(0));
-        check("a.why.txt.pdf", Kind::File, Sorted::Candidate(0));
-        check("scan.pdf.why.txt", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan~2.pdf.WHY.TXT", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan.pdf.receipt.json", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan.pdf.part", Kind::File, Sorted::Left(Reason::Temporary));
-        check(".scan.pdf", Kind::File, Sorted::Left(Reason::Temporary));
-        check("scan.pdf.done", Kind::File, Sorted::Left(Reason::Marker));
-        check(".patchdrop-new", Kind::File, Sorted::Ours);
-        check("sending", Kind::Folder, Sorted::Ours);
-        check("sent", Kind::Folder, Sorted::Ours);
-        check("other", Kind::Folder, Sorted::Left(Reason::Subfolder));
+        let file = |name: &str, expected| check_with(&all, name, Kind::File, expected);
+        let folder = |name: &str, expected| check_with(&all, name, Kind::Folder, expected);
+        file("scan.pdf", Sorted::Candidate(0));
+        file("README", Sorted::Candidate(0));
+        file("a.why.txt.pdf", Sorted::Candidate(0));
+        file("scan.pdf.why.txt", Sorted::Left(Reason::Sidecar));
+        file("scan~2.pdf.WHY.TXT", Sorted::Left(Reason::Sidecar));
+        file("scan.pdf.receipt.json", Sorted::Left(Reason::Sidecar));
+        file("scan.pdf.part", Sorted::Left(Reason::Temporary));
+        file(".scan.pdf", Sorted::Left(Reason::Temporary));
+        file("scan.pdf.done", Sorted::Left(Reason::Marker));
+        file(".patchdrop-new", Sorted::Ours);
+        folder("sending", Sorted::Ours);
+        folder("sent", Sorted::Ours);
+        folder("other", Sorted::Left(Reason::Subfolder));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
-use patchdrop::journey::pace::Allowance;
 use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Limits, Refused, Schedule, Start};
 use patchdrop::journey::send::Judged;
@@ -96,16 +95,7 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
 }
 
 pub(crate) fn judged(outcome: Outcome) -> Judged {
-    Judged {
-        outcome,
-        cause: Cause::new(Code::of("for-the-test"), "the test says so"),
-        status: None,
-        request_id: None,
-        retry_after: None,
-        allowance: Allowance::default(),
-        may_hide_a_refused_token: false,
-        run: None,
-    }
+    Judged::unanswered(outcome, Cause::new(Code::of("for-the-test"), "the test says so"))
 }
 
 /// The schedule with the test's clock.
