@@ -91,6 +91,15 @@ impl<W: World> Daemon<W> {
                 ));
             }
         }
+        for (destination, _) in self.schedule.destinations() {
+            if self.schedule.is_wary_of(destination, now.tick) {
+                let route =
+                    self.a_route_to(destination).map_or("ROUTE".into(), ToString::to_string);
+                alerts.push(format!(
+                    "{destination} has left files in doubt one after the other: it gets one file at a time, and the more it leaves in doubt the longer patchdrop waits, up to 4 hours. Look at the files in held/ and at how long it takes to answer (`timeout`); `patchdrop resume {route}` tries at once"
+                ));
+            }
+        }
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {

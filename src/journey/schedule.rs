@@ -4,6 +4,7 @@
 //! entries. The loop tells it what happened and asks what to start.
 
 mod asking;
+mod doubts;
 mod pacing;
 mod pauses;
 
@@ -12,7 +13,8 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pauses::blocked_until;
+use doubts::Doubts;
+use pauses::{Probe, Trouble, blocked_until};
 
 use super::detect::Reason;
 use super::pace::{Lesson, Pacer, Turn};
@@ -83,13 +85,16 @@ enum Gate {
 #[derive(Clone, Debug)]
 struct Pause {
     cause: Cause,
+    /// Whether the trouble may be that of single files: then every other probe is a new one's.
+    may_be_the_files: bool,
     since: Wall,
+    begun_at: Tick,
     probes: u32,
     next_probe_at: Tick,
     /// The file that probes, while it does.
     prober: Option<Key>,
-    /// The one that probed last: the next is another, where there is one.
-    last_prober: Option<Key>,
+    /// The last probe was a parked file's: the next one is a new one's.
+    wants_new: bool,
 }
 
 /// A destination: its pace, its pause and what speaks against it.
@@ -98,6 +103,8 @@ struct Circuit {
     pause: Option<Pause>,
     not_before: Tick,
     strikes: BTreeSet<FileId>,
+    doubts: Doubts,
+    in_flight: usize,
     pacer: Pacer,
     /// The route that had the last turn: the next one is served first.
     served: Option<RouteName>,
@@ -162,6 +169,8 @@ struct Track {
     errand: Errand,
     is_retry: bool,
     refused_at: Option<Tick>,
+    /// When it last probed in vain, or began a pause.
+    probed_at: Option<Tick>,
     waited_for: Duration,
     /// Disk or ledger trouble in a row; for the wait before the next try.
     stumbles: u32,
@@ -305,7 +314,7 @@ impl Schedule {
         }
         let Some(lane) = self.lanes.get(route) else { return Err(Reason::NoRoute) };
         match self.gate(lane, now) {
-            Gate::Probe if self.has_only_last_prober(lane) => Ok(()),
+            Gate::Probe if self.probe_of(lane, now) == Some(Probe::New) => Ok(()),
             Gate::Closed | Gate::Probe => Err(Reason::Paused),
             Gate::Open if self.has_room(lane) => Ok(()),
             Gate::Open => Err(Reason::Ready),
@@ -326,14 +335,9 @@ impl Schedule {
     pub fn wants_files(&self, route: &RouteName, now: Tick) -> bool {
         self.lanes.get(route).is_some_and(|lane| match self.gate(lane, now) {
             Gate::Open => self.has_room(lane),
-            Gate::Probe => self.has_only_last_prober(lane),
+            Gate::Probe => self.probe_of(lane, now) == Some(Probe::New),
             Gate::Closed => false,
         })
-    }
-
-    /// Whether no parked file could probe but the one that did last.
-    fn has_only_last_prober(&self, lane: &Lane) -> bool {
-        self.next_prober(lane).is_none()
     }
 
     /// A look at a candidate has begun: its name is taken until the look comes to nothing or the
@@ -373,6 +377,7 @@ impl Schedule {
             errand: Errand::Attempt,
             is_retry: false,
             refused_at: None,
+            probed_at: None,
             waited_for: Duration::ZERO,
             stumbles: 0,
         };
@@ -409,6 +414,7 @@ impl Schedule {
                 Refused::BeforeDelivery => Some(Tick(0)),
                 Refused::SinceDelivery => Some(Tick(2)),
             },
+            probed_at: None,
             waited_for,
             stumbles: 0,
         };
@@ -458,6 +464,7 @@ impl Schedule {
         lane.in_flight = lane.in_flight.saturating_sub(1);
         lane.retries_in_flight = lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
         if let Some(circuit) = self.circuits.get_mut(&lane.destination) {
+            circuit.in_flight = circuit.in_flight.saturating_sub(1);
             circuit.pacer.vanished(turn, turn.at);
         }
     }
@@ -577,11 +584,18 @@ impl Schedule {
         let destination = lane.destination.clone();
         let mut changes = Vec::new();
         let lesson = if let Phase::Sending(turn) = phase {
+            self.heeded(&destination, judged, next, now.tick);
             self.hear(&destination, turn, &judged.heard(), now, &mut changes)
         } else {
             Lesson::default()
         };
         let is_paced = lesson.waits.is_some();
+        let may_be_the_files = !matches!(
+            judged.outcome,
+            Outcome::TokenRefused | Outcome::Deferred(Blame::Destination)
+        );
+        let cause = &judged.cause;
+        let trouble = Trouble { id, key: &key, was_retry, cause, may_be_the_files, now, dice };
         let files_own =
             matches!(next, Next::Settle { cause, .. } if cause.code.0 == "refused-again");
         match judged.outcome {
@@ -596,7 +610,7 @@ impl Schedule {
             Outcome::RouteFault => {
                 self.resume_destination(&destination, &mut changes);
                 if !files_own {
-                    self.pause_route(&key, &judged.cause, now, dice, &mut changes);
+                    self.pause_route(&trouble, &mut changes);
                 }
             }
             // The server is there and says what it wants: that is no fault, and nothing probes.
@@ -604,13 +618,13 @@ impl Schedule {
                 self.resume_destination(&destination, &mut changes);
             }
             Outcome::TokenRefused | Outcome::Deferred(Blame::Destination) => {
-                self.pause_destination(&destination, &key, judged, now, dice, &mut changes);
+                self.pause_destination(&destination, &trouble, &mut changes);
             }
             // Refused for too many at once: those that were sent together share one strike.
             Outcome::Deferred(Blame::Attempt)
                 if lesson.is_known_trouble && judged.status.is_some() => {}
             Outcome::Deferred(Blame::Attempt) | Outcome::InDoubt => {
-                self.strike(id, &destination, &key, judged, now, dice, &mut changes);
+                self.strike(&destination, &trouble, &mut changes);
             }
             Outcome::Changed => {}
         }
@@ -805,6 +819,13 @@ impl Schedule {
     }
 }
 
+impl Circuit {
+    /// Whether pace and trust let one more attempt begin.
+    fn may_start(&self, now: Tick) -> bool {
+        self.pacer.may_start(now).is_ok() && (self.in_flight == 0 || !self.doubts.is_wary(now))
+    }
+}
+
 impl Lane {
     /// Half of the places at most are for files taken up again, so that new ones are not starved
     /// by a heap of old ones; and that half is theirs, so that they are not starved either.
@@ -863,6 +884,7 @@ fn begin(
 ) {
     let Some(track) = files.get_mut(&id) else { return };
     track.phase = Phase::Sending(circuit.pacer.began(now));
+    circuit.in_flight += 1;
     lane.in_flight += 1;
     lane.retries_in_flight += usize::from(track.is_retry);
 }

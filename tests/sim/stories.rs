@@ -388,6 +388,23 @@ pub fn all() -> Vec<Story> {
             ..Story::default()
         },
         Story {
+            name: "two files are refused like a wrong route, and good ones come later",
+            script: vec![
+                (0, Drop("b.json", B)),
+                (0, Drop("c.json", C)),
+                (200, Drop("a.json", A)),
+                (900, Drop("d.json", D)),
+            ],
+            rest: 1_500,
+            rule: |asked| {
+                let is_bad = asked.content.contains('B') || asked.content.contains('C');
+                if is_bad { Status(404) } else { Accept }
+            },
+            homes: vec![(A, SentOrHeld), (B, FailedOrHeld), (C, FailedOrHeld), (D, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 0), (D, 0, 1)],
+            ..Story::default()
+        },
+        Story {
             name: "taken away while deferred",
             script: vec![
                 (0, Drop("a.json", A)),

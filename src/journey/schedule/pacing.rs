@@ -59,7 +59,7 @@ impl Schedule {
     pub(super) fn attempt_one(&mut self, route: &RouteName, now: Tick) -> Option<FileId> {
         let lane = self.lanes.get_mut(route)?;
         let circuit = self.circuits.get_mut(&lane.destination)?;
-        if !lane.has_slot() || circuit.pacer.may_start(now).is_err() {
+        if !lane.has_slot() || !circuit.may_start(now) {
             return None;
         }
         let retry_slots = (lane.concurrency / 2).max(1);

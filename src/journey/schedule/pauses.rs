@@ -6,10 +6,11 @@ use super::{
     Change, Gate, Key, Lane, NEW_PROBER_WITHIN, Pause, PauseView, Phase, STRIKES_MAX, Schedule,
     Start, Track, WINDOW_START, begin, is_first_of_its_name, take_up,
 };
+use crate::journey::runs::Errand;
 use crate::journey::send::Judged;
-use crate::journey::settle::ceiling;
+use crate::journey::settle::{Next, ceiling};
 use crate::model::file::FileId;
-use crate::model::outcome::Cause;
+use crate::model::outcome::{Cause, Outcome};
 use crate::model::route::{Backoff, Destination, RouteName};
 use crate::model::time::{Now, Tick};
 
@@ -61,32 +62,42 @@ impl Schedule {
         gate
     }
 
-    /// The parked file that probes next: another than the last time.
-    pub(super) fn next_prober(&self, lane: &Lane) -> Option<(Tick, FileId)> {
-        let last = self.last_probers(lane);
-        lane.parked.iter().copied().find(|(_, id)| {
-            let key = self.files.get(id).map(|track| (track.route.clone(), track.name.clone()));
-            is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
-                && key.is_some_and(|key| !last.contains(&&key))
-        })
-    }
-
-    pub(super) fn last_probers<'a>(&'a self, lane: &'a Lane) -> Vec<&'a Key> {
+    fn pauses_of<'a>(&'a self, lane: &'a Lane) -> impl Iterator<Item = &'a Pause> + Clone {
         let circuit = self.circuits.get(&lane.destination);
         [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
             .into_iter()
             .flatten()
-            .filter_map(|pause| pause.last_prober.as_ref())
-            .collect()
     }
 
-    /// Whether the file that probed last must do it again: new ones had time to turn up.
-    pub(super) fn same_may_probe(&self, lane: &Lane, now: Tick) -> bool {
-        let circuit = self.circuits.get(&lane.destination);
-        [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
-            .into_iter()
-            .flatten()
-            .all(|pause| pause.next_probe_at.plus(NEW_PROBER_WITHIN) <= now)
+    /// Who probes next, while nobody does. A parked file that has not probed in this pause goes
+    /// before one that has, and of those the one that did so longest ago. Where the trouble may be
+    /// that of single files, every other probe is a new file's, if one turns up in time: however
+    /// many bad ones are parked, a good one in the drop folder has its turn.
+    pub(super) fn probe_of(&self, lane: &Lane, now: Tick) -> Option<Probe> {
+        let pauses = self.pauses_of(lane);
+        let has_room = lane.parked.len() + lane.asking.len() < self.limits.parked_max;
+        let new = has_room.then_some(Probe::New);
+        let probed_at = |id: &FileId| {
+            let at = self.files.get(id).and_then(|track| track.probed_at);
+            at.filter(|at| pauses.clone().any(|pause| pause.begun_at <= *at))
+        };
+        let lawful = || {
+            lane.parked
+                .iter()
+                .copied()
+                .filter(|(_, id)| is_first_of_its_name(&self.names, &self.looks, &self.files, *id))
+        };
+        let Some((due, id)) = lawful().min_by_key(|(_, id)| probed_at(id)) else { return new };
+        let has_probed = probed_at(&id).is_some();
+        let wants_new = if pauses.clone().any(|pause| pause.may_be_the_files) {
+            has_probed || pauses.clone().any(|pause| pause.wants_new)
+        } else {
+            has_probed && lawful().nth(1).is_none()
+        };
+        // New ones have a moment to turn up.
+        let is_late =
+            pauses.clone().all(|pause| pause.next_probe_at.plus(NEW_PROBER_WITHIN) <= now);
+        new.filter(|_| wants_new && !is_late).or(Some(Probe::Parked(due, id)))
     }
 
     pub(super) fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
@@ -95,24 +106,17 @@ impl Schedule {
             // Attempts from before the pause fill the slots: their answers will tell.
             return;
         }
-        let same = |lane: &Lane| {
-            lane.parked
-                .iter()
-                .find(|(_, id)| is_first_of_its_name(&self.names, &self.looks, &self.files, *id))
-                .copied()
-                .filter(|_| self.same_may_probe(lane, now))
-        };
-        let parked = self.next_prober(lane).or_else(|| same(lane));
+        let probe = self.probe_of(lane, now);
         let Some(lane) = self.lanes.get_mut(route) else { return };
         let Some(circuit) = self.circuits.get_mut(&lane.destination) else { return };
-        if !lane.has_slot() || circuit.pacer.may_start(now).is_err() {
+        if !lane.has_slot() || !circuit.may_start(now) {
             return;
         }
         let (id, start) =
             if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
                 begin(&mut self.files, lane, circuit, id, now);
                 (id, Start::Attempt(id))
-            } else if let Some((due, id)) = parked {
+            } else if let Some(Probe::Parked(due, id)) = probe {
                 lane.parked.remove(&(due, id));
                 self.active += 1;
                 take_up(&mut self.files, lane, id, now);
@@ -148,7 +152,7 @@ impl Schedule {
             let Some(track) = self.files.get_mut(&id) else { continue };
             let is_prober = |(route, name): &Key| *route == track.route && *name == track.name;
             if may_probe && probers.iter().any(is_prober) {
-                if lane.has_slot() && circuit.pacer.may_start(now).is_ok() {
+                if lane.has_slot() && circuit.may_start(now) {
                     begin(&mut self.files, lane, circuit, id, now);
                     starts.push(Start::Attempt(id));
                 } else {
@@ -193,58 +197,89 @@ impl Schedule {
         }
     }
 
-    pub(super) fn pause_route(
-        &mut self,
-        key: &Key,
-        cause: &Cause,
-        now: Now,
-        dice: f64,
-        changes: &mut Vec<Change>,
-    ) {
-        let Some(lane) = self.lanes.get_mut(&key.0) else { return };
-        let retry = lane.retry;
+    pub(super) fn pause_route(&mut self, trouble: &Trouble<'_>, changes: &mut Vec<Change>) {
+        let route = &trouble.key.0;
+        let Some(lane) = self.lanes.get_mut(route) else { return };
         lane.window = lane.concurrency + WINDOW_START;
-        if extend(&mut lane.pause, key, cause, &retry, now, dice) {
-            changes.push(Change::RoutePaused(key.0.clone(), cause.clone()));
+        let retry = lane.retry;
+        let began = extend(&mut lane.pause, trouble, &retry, Duration::ZERO);
+        if began {
+            changes.push(Change::RoutePaused(route.clone(), trouble.cause.clone()));
         }
+        self.note_probed(trouble, began);
     }
 
     pub(super) fn pause_destination(
         &mut self,
         destination: &Destination,
-        key: &Key,
-        judged: &Judged,
-        now: Now,
-        dice: f64,
+        trouble: &Trouble<'_>,
         changes: &mut Vec<Change>,
     ) {
-        let Some(retry) = self.lanes.get(&key.0).map(|lane| lane.retry) else { return };
+        let Some(retry) = self.lanes.get(&trouble.key.0).map(|lane| lane.retry) else { return };
         for lane in self.lanes.values_mut().filter(|lane| lane.destination == *destination) {
             lane.window = lane.concurrency + WINDOW_START;
         }
         let Some(circuit) = self.circuits.get_mut(destination) else { return };
         circuit.strikes.clear();
-        if extend(&mut circuit.pause, key, &judged.cause, &retry, now, dice) {
-            let cause = judged.cause.clone();
+        let wait = circuit.doubts.wait(trouble.now.tick);
+        let began = extend(&mut circuit.pause, trouble, &retry, wait);
+        if began {
+            let cause = trouble.cause.clone();
             changes.push(Change::DestinationPaused(destination.clone(), cause));
+        }
+        self.note_probed(trouble, began);
+    }
+
+    /// What an answer says about how far its destination can be trusted to give one in time; its
+    /// slot is free.
+    pub(super) fn heeded(
+        &mut self,
+        destination: &Destination,
+        judged: &Judged,
+        next: &Next,
+        now: Tick,
+    ) {
+        let Some(circuit) = self.circuits.get_mut(destination) else { return };
+        circuit.in_flight = circuit.in_flight.saturating_sub(1);
+        let goes_again = matches!(next, Next::Park { errand: Errand::Attempt, .. });
+        match judged.outcome {
+            Outcome::InDoubt if !goes_again => circuit.doubts.doubted(now),
+            Outcome::Delivered | Outcome::Rejected | Outcome::RouteFault => {
+                circuit.doubts.answered();
+            }
+            Outcome::InDoubt | Outcome::TokenRefused | Outcome::Deferred(_) | Outcome::Changed => {}
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, and each is a different fact")]
+    /// Whether a destination has left so many files in doubt that one goes at a time now.
+    #[must_use]
+    pub fn is_wary_of(&self, destination: &Destination, now: Tick) -> bool {
+        self.circuits.get(destination).is_some_and(|circuit| circuit.doubts.is_wary(now))
+    }
+
     pub(super) fn strike(
         &mut self,
-        id: FileId,
         destination: &Destination,
-        key: &Key,
-        judged: &Judged,
-        now: Now,
-        dice: f64,
+        trouble: &Trouble<'_>,
         changes: &mut Vec<Change>,
     ) {
         let Some(circuit) = self.circuits.get_mut(destination) else { return };
-        circuit.strikes.insert(id);
-        if circuit.pause.is_some() || circuit.strikes.len() >= STRIKES_MAX {
-            self.pause_destination(destination, key, judged, now, dice, changes);
+        circuit.strikes.insert(trouble.id);
+        let is_enough = circuit.strikes.len() >= STRIKES_MAX;
+        if circuit.pause.is_some() || is_enough || circuit.doubts.is_wary(trouble.now.tick) {
+            self.pause_destination(destination, trouble, changes);
+        }
+    }
+
+    /// The file that began a pause, or has probed in it, stands behind the others.
+    fn note_probed(&mut self, trouble: &Trouble<'_>, began: bool) {
+        let Some(lane) = self.lanes.get(&trouble.key.0) else { return };
+        let probed =
+            || self.pauses_of(lane).any(|pause| pause.prober.as_ref() == Some(trouble.key));
+        if (began || probed())
+            && let Some(track) = self.files.get_mut(&trouble.id)
+        {
+            track.probed_at = Some(trouble.now.tick);
         }
     }
 
@@ -291,34 +326,60 @@ impl Pause {
     }
 }
 
-/// Begins a pause (true) or, if it holds already and its probe failed, waits longer.
+/// Who probes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// This parked file, which is due then.
+    Parked(Tick, FileId),
+    /// One that is not claimed yet.
+    New,
+}
+
+/// An answer that speaks against a route or a destination.
+pub(super) struct Trouble<'a> {
+    pub(super) id: FileId,
+    pub(super) key: &'a Key,
+    /// Whether the file was parked before.
+    pub(super) was_retry: bool,
+    pub(super) cause: &'a Cause,
+    /// Whether it may be that of the file alone.
+    pub(super) may_be_the_files: bool,
+    pub(super) now: Now,
+    pub(super) dice: f64,
+}
+
+/// Begins a pause (true) or, if it holds already and its probe failed, waits longer; at least for
+/// some part of `least`.
 fn extend(
     pause: &mut Option<Pause>,
-    key: &Key,
-    cause: &Cause,
+    trouble: &Trouble<'_>,
     retry: &Backoff,
-    now: Now,
-    dice: f64,
+    least: Duration,
 ) -> bool {
+    let Trouble { cause, may_be_the_files, now, .. } = *trouble;
     // Half of the wait is jittered: a pause always holds for a while, and two services that lost
     // the same server do not come back in step.
-    let wait = |probes: u32| ceiling(retry, probes).mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
+    let jitter = 0.5 + trouble.dice.clamp(0.0, 1.0) / 2.0;
+    let wait = |probes: u32| ceiling(retry, probes).max(least).mul_f64(jitter);
     if let Some(known) = pause {
-        if known.prober.as_ref() == Some(key) {
-            known.last_prober = Some(key.clone());
+        if known.prober.as_ref() == Some(trouble.key) {
+            known.wants_new = trouble.was_retry;
             known.probes = known.probes.saturating_add(1);
             known.next_probe_at = now.tick.plus(wait(known.probes));
             known.cause = cause.clone();
+            known.may_be_the_files = may_be_the_files;
         }
         return false;
     }
     *pause = Some(Pause {
         cause: cause.clone(),
+        may_be_the_files,
         since: now.wall,
+        begun_at: now.tick,
         probes: 1,
         next_probe_at: now.tick.plus(wait(1)),
         prober: None,
-        last_prober: Some(key.clone()),
+        wants_new: false,
     });
     true
 }
