@@ -15,8 +15,8 @@ use crate::config::{self, Config, LoadOptions};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{
-    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
-    Route, RouteName, Select,
+    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, Priority,
+    ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
 use crate::model::step::{
@@ -145,6 +145,8 @@ pub(super) fn route(root: &Path, name: &str) -> Route {
             give_up_after: Duration::from_hours(120),
         },
         concurrency: 4,
+        order: None,
+        priority: Priority::Normal,
         receipts: false,
     }
 }

@@ -6,6 +6,8 @@ pub mod detect;
 
 pub mod ready;
 
+pub mod order;
+
 pub mod validate;
 
 pub mod send;

@@ -17,13 +17,16 @@ use doubts::Doubts;
 use pauses::{Probe, Trouble, blocked_until};
 
 use super::detect::Reason;
+use super::order::NaturalName;
 use super::pace::{Lesson, Pacer, Turn};
 use super::runs::Errand;
 use super::send::Judged;
 use super::settle::Next;
 use crate::model::file::FileId;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
-use crate::model::route::{Backoff, Destination, PaceRules, Rate, Route, RouteName};
+use crate::model::route::{
+    Backoff, Destination, OrderBy, PaceRules, Priority, Rate, Route, RouteName,
+};
 use crate::model::time::{Now, Tick, Wall};
 
 /// How much may be under way at once.
@@ -125,6 +128,16 @@ struct Lane {
     fresh: VecDeque<FileId>,
     retries: VecDeque<FileId>,
     parked: BTreeSet<(Tick, FileId)>,
+    /// Where its files leave in an order: what says so.
+    order: Option<OrderBy>,
+    /// All its files under way but those being looked at, the one ahead first; empty without an
+    /// order.
+    line: BTreeSet<(Option<NaturalName>, FileId)>,
+    /// A held file comes first: nothing is claimed before a person has decided about it.
+    is_held_up: bool,
+    priority: Priority,
+    /// Its turns: see `pacing`.
+    credit: i64,
     /// Parked until their runs are asked for: no pause holds them back, and no slot is theirs.
     asking: BTreeSet<(Tick, FileId)>,
     asks: usize,
@@ -274,19 +287,25 @@ impl Schedule {
     pub fn add_route(&mut self, route: &Route, paused_by_person: Option<Wall>, now: Now) {
         let destination = route.deliver.destination();
         let is_new = !self.lanes.contains_key(&route.name);
+        let concurrency = if route.order.is_some() { 1 } else { route.concurrency.max(1) };
         let pacer = &mut self.circuit(&destination).pacer;
         if is_new {
-            pacer.add_slots(route.concurrency.max(1));
+            pacer.add_slots(concurrency);
         }
         self.lanes.entry(route.name.clone()).or_insert_with(|| Lane {
             destination,
-            concurrency: route.concurrency.max(1),
+            concurrency,
             retry: route.retry,
             pause: None,
             paused_by_person,
             fresh: VecDeque::new(),
             retries: VecDeque::new(),
             parked: BTreeSet::new(),
+            order: route.order.map(|order| order.by),
+            line: BTreeSet::new(),
+            is_held_up: false,
+            priority: route.priority,
+            credit: 0,
             asking: BTreeSet::new(),
             asks: 0,
             core: route.deliver.core(),
@@ -295,7 +314,7 @@ impl Schedule {
             active_retries: 0,
             in_flight: 0,
             retries_in_flight: 0,
-            window: route.concurrency.max(1) + WINDOW_START,
+            window: concurrency + WINDOW_START,
             delivered_at: None,
             last_sent_at: None,
             blocked_for: Duration::ZERO,
@@ -316,9 +335,15 @@ impl Schedule {
         match self.gate(lane, now) {
             Gate::Probe if self.probe_of(lane, now) == Some(Probe::New) => Ok(()),
             Gate::Closed | Gate::Probe => Err(Reason::Paused),
+            Gate::Open if lane.order.is_some() && !lane.is_free() => Err(Reason::InLine),
             Gate::Open if self.has_room(lane) => Ok(()),
+            Gate::Open if self.has_too_many_parked(lane) => Err(Reason::TooManyDeferred),
             Gate::Open => Err(Reason::Ready),
         }
+    }
+
+    fn has_too_many_parked(&self, lane: &Lane) -> bool {
+        lane.parked.len() + lane.asking.len() >= self.limits.parked_max
     }
 
     fn has_room(&self, lane: &Lane) -> bool {
@@ -326,7 +351,8 @@ impl Schedule {
         let fresh = lane.active.saturating_sub(lane.active_retries);
         lane.active < lane.window
             && fresh + kept_for_retries < lane.window
-            && lane.parked.len() + lane.asking.len() < self.limits.parked_max
+            && !self.has_too_many_parked(lane)
+            && (lane.order.is_none() || lane.is_free())
             && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
     }
 
@@ -386,6 +412,7 @@ impl Schedule {
         self.looks.remove(&key);
         self.names.entry(key).or_default().insert(id);
         if let Some(lane) = self.lanes.get_mut(route) {
+            lane.line_up(id, name);
             lane.fresh.push_back(id);
         }
     }
@@ -421,6 +448,7 @@ impl Schedule {
         if self.files.insert(id, track).is_none() {
             self.active += 1;
             if let Some(lane) = self.lanes.get_mut(route) {
+                lane.line_up(id, name);
                 lane.active += 1;
                 lane.active_retries += 1;
             }
@@ -434,6 +462,19 @@ impl Schedule {
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.delivered_at.get_or_insert(Tick(1));
         }
+    }
+
+    /// A route that keeps an order has a held file that comes first, or has none any more.
+    pub fn hold_up(&mut self, route: &RouteName, is_held_up: bool) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.is_held_up = is_held_up && lane.order.is_some();
+        }
+    }
+
+    /// Whether a held file keeps the others of its route waiting.
+    #[must_use]
+    pub fn is_held_up(&self, route: &RouteName) -> bool {
+        self.lanes.get(route).is_some_and(|lane| lane.is_held_up)
     }
 
     /// A parked file was taken up again and waits for a slot.
@@ -478,6 +519,7 @@ impl Schedule {
         self.free_name(id, &key);
         self.free_probe(&key);
         if let Some(lane) = self.lanes.get_mut(&track.route) {
+            lane.line.remove(&lane.in_line(id, &key.1));
             match track.phase {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
@@ -788,7 +830,9 @@ impl Schedule {
                 .parked
                 .iter()
                 .take_while(|(due, _)| *due <= now)
-                .find(|(_, id)| is_first_of_its_name(names, looks, files, *id))
+                .find(|(_, id)| {
+                    lane.is_its_turn(*id) && is_first_of_its_name(names, looks, files, *id)
+                })
                 .copied()
             else {
                 break;
@@ -827,6 +871,29 @@ impl Circuit {
 }
 
 impl Lane {
+    /// Whether none of its files is under way, and none keeps the others waiting.
+    fn is_free(&self) -> bool {
+        self.line.is_empty() && self.active == 0 && !self.is_held_up
+    }
+
+    /// Whether a parked file may go as far as its route's order goes: it is the one ahead, and none
+    /// is on its way.
+    fn is_its_turn(&self, id: FileId) -> bool {
+        let is_ahead = self.line.first().is_some_and(|(_, first)| *first == id);
+        self.order.is_none() || is_ahead && self.active == 0 && self.asking.is_empty()
+    }
+
+    fn in_line(&self, id: FileId, name: &OsStr) -> (Option<NaturalName>, FileId) {
+        ((self.order == Some(OrderBy::Name)).then(|| NaturalName::new(name)), id)
+    }
+
+    fn line_up(&mut self, id: FileId, name: &OsStr) {
+        if self.order.is_some() {
+            let place = self.in_line(id, name);
+            self.line.insert(place);
+        }
+    }
+
     /// Half of the places at most are for files taken up again, so that new ones are not starved
     /// by a heap of old ones; and that half is theirs, so that they are not starved either.
     fn retry_places(&self) -> usize {

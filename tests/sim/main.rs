@@ -23,7 +23,7 @@ use patchdrop::daemon::{Daemon, Mode, Notes, Sources, Stop};
 use patchdrop::model::command::{Command, CommandAnswer};
 use patchdrop::model::route::{
     Backoff, CheckRules, Confirm, Delivery, Encoding, Flow, Folders, Format, InDoubt, JudgeRules,
-    Late, ReadyRules, Route, RouteName, Select,
+    Late, Priority, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::time::Wall;
@@ -132,6 +132,8 @@ fn route(story: &Story) -> Route {
             give_up_after: Duration::from_hours(120),
         },
         concurrency: 2,
+        order: story.order,
+        priority: Priority::Normal,
         receipts: story.receipts,
     }
 }
@@ -496,7 +498,8 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
 #[test]
 fn every_story_keeps_every_promise_wherever_it_is_cut() {
     let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
-    let stories: Vec<Story> = stories::all().into_iter().chain(stories::flows()).collect();
+    let stories: Vec<Story> =
+        stories::all().into_iter().chain(stories::flows()).chain(stories::in_order()).collect();
     let broken = AtomicBool::new(false);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = stories

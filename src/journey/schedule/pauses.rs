@@ -75,8 +75,15 @@ impl Schedule {
     /// many bad ones are parked, a good one in the drop folder has its turn.
     pub(super) fn probe_of(&self, lane: &Lane, now: Tick) -> Option<Probe> {
         let pauses = self.pauses_of(lane);
-        let has_room = lane.parked.len() + lane.asking.len() < self.limits.parked_max;
-        let new = has_room.then_some(Probe::New);
+        if lane.order.is_some() && !lane.is_free() {
+            // The one ahead probes again and again: nobody else may go before it.
+            let ahead = |(_, id): &&(Tick, FileId)| {
+                lane.is_its_turn(*id)
+                    && is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
+            };
+            return lane.parked.iter().find(ahead).map(|(due, id)| Probe::Parked(*due, *id));
+        }
+        let new = (!self.has_too_many_parked(lane)).then_some(Probe::New);
         let probed_at = |id: &FileId| {
             let at = self.files.get(id).and_then(|track| track.probed_at);
             at.filter(|at| pauses.clone().any(|pause| pause.begun_at <= *at))
