@@ -190,7 +190,7 @@ impl<W: World> Daemon<W> {
                 &entry.name,
                 entry.waited_for,
                 Refused::Never,
-                (AGAIN, Errand::Attempt),
+                (AGAIN, Errand::Finish),
                 now,
             );
         }

@@ -140,6 +140,8 @@ struct Lane {
     credit: i64,
     /// Parked until their runs are asked for: no pause holds them back, and no slot is theirs.
     asking: BTreeSet<(Tick, FileId)>,
+    /// Parked before their last move: no pause holds that back, since nothing is sent by it.
+    finishing: BTreeSet<(Tick, FileId)>,
     asks: usize,
     /// Where runs are asked for; none where there are none.
     core: Option<Destination>,
@@ -307,6 +309,7 @@ impl Schedule {
             priority: route.priority,
             credit: 0,
             asking: BTreeSet::new(),
+            finishing: BTreeSet::new(),
             asks: 0,
             core: route.deliver.core(),
             asks_not_before: Tick(0),
@@ -343,7 +346,7 @@ impl Schedule {
     }
 
     fn has_too_many_parked(&self, lane: &Lane) -> bool {
-        lane.parked.len() + lane.asking.len() >= self.limits.parked_max
+        lane.parked.len() + lane.asking.len() + lane.finishing.len() >= self.limits.parked_max
     }
 
     fn has_room(&self, lane: &Lane) -> bool {
@@ -493,6 +496,7 @@ impl Schedule {
     pub fn settling(&mut self, id: FileId) {
         if let Some(track) = self.files.get_mut(&id) {
             track.phase = Phase::Settling;
+            track.errand = Errand::Finish;
         }
     }
 
@@ -524,6 +528,7 @@ impl Schedule {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
                     lane.asking.remove(&(due, id));
+                    lane.finishing.remove(&(due, id));
                     return;
                 }
                 Phase::Ready => {
@@ -560,6 +565,7 @@ impl Schedule {
         match errand {
             Errand::Attempt => lane.parked.insert((due, id)),
             Errand::Confirm | Errand::LookUp => lane.asking.insert((due, id)),
+            Errand::Finish => lane.finishing.insert((due, id)),
         };
         let key = (route.clone(), track.name.clone());
         if errand == Errand::Confirm {
@@ -617,6 +623,9 @@ impl Schedule {
         let was_retry = track.is_retry;
         if judged.outcome == Outcome::RouteFault {
             track.refused_at = track.refused_at.or(Some(now.tick));
+        }
+        if matches!(next, Next::Settle { .. }) {
+            track.errand = Errand::Finish;
         }
         let phase = std::mem::replace(&mut track.phase, Phase::Settling);
         let key = (track.route.clone(), track.name.clone());
@@ -695,6 +704,7 @@ impl Schedule {
         let mut open = Vec::new();
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
             self.start_asks(route, now, &mut starts);
+            self.start_last_moves(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
                 Gate::Open => {
@@ -724,6 +734,9 @@ impl Schedule {
             }
             if !lane.asking.is_empty() {
                 earliest(lane.asks_not_before);
+            }
+            if let Some((due, _)) = lane.finishing.range((now.plus(TICK), FileId(0))..).next() {
+                earliest(*due);
             }
         }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
@@ -755,7 +768,9 @@ impl Schedule {
     /// is left waits for a pause to end or a person.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let waits = |lane: &Lane| !lane.parked.is_empty() || !lane.asking.is_empty();
+        let waits = |lane: &Lane| {
+            !(lane.parked.is_empty() && lane.asking.is_empty() && lane.finishing.is_empty())
+        };
         self.active == 0 && !self.lanes.values().any(waits)
     }
 
@@ -784,7 +799,7 @@ impl Schedule {
             pause: lane.pause.as_ref().map(Pause::view),
             paused_by_person: lane.paused_by_person,
             active: lane.active,
-            parked: lane.parked.len() + looked_up,
+            parked: lane.parked.len() + lane.finishing.len() + looked_up,
             asking: lane.asking.len() - looked_up + lane.asks,
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
@@ -814,6 +829,28 @@ impl Schedule {
     #[must_use]
     pub fn is_paused(&self, route: &RouteName, now: Tick) -> bool {
         self.lanes.get(route).is_some_and(|lane| self.gate(lane, now) != Gate::Open)
+    }
+
+    /// Files whose end is decided make their last moves, whatever is paused: nothing is sent by
+    /// that, and a file that failed does not lie in `sending/` for as long as its route waits.
+    fn start_last_moves(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        if self.suspended_until.is_some_and(|until| until > now) {
+            return;
+        }
+        let active_max = self.limits.active_max;
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        while self.active < active_max || lane.active < PLACES_ALWAYS {
+            let may = |id: &FileId| {
+                (lane.order.is_none() || lane.active == 0)
+                    && is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
+            };
+            let mut due = lane.finishing.iter().take_while(|(due, _)| *due <= now).copied();
+            let Some((due, id)) = due.find(|(_, id)| may(id)) else { return };
+            lane.finishing.remove(&(due, id));
+            self.active += 1;
+            take_up(&mut self.files, lane, id, now);
+            starts.push(Start::Resume(id));
+        }
     }
 
     fn start_open(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {

@@ -561,3 +561,30 @@ fn a_probe_takes_a_slot_like_any_other_attempt() {
     }
     assert_eq!(begun, [refused], "the one slot of route a is taken by {in_flight}");
 }
+
+#[test]
+fn a_file_whose_end_is_decided_makes_its_last_move_whatever_is_paused() {
+    let mut scene = Scene::of_one(2);
+    let orders = name_of("orders");
+    scene.schedule.pause_by_person(&orders, scene.now());
+    let waits = scene.recorded("orders", "waits", Duration::ZERO);
+    let (id, none, tick) = (FileId(1_000), Duration::ZERO, Tick(scene.tick));
+    let (name, errand) = (OsStr::new("decided"), (SECOND, Errand::Finish));
+    scene.schedule.parked_on_record(id, &orders, name, none, Refused::Never, errand, tick);
+    assert_eq!(scene.starts(), []);
+    scene.pass_to_wake();
+    assert_eq!(scene.starts(), [Start::Resume(id)]);
+    assert!(scene.schedule.knows(waits), "it waits for the person");
+
+    // One whose move did not succeed is tried again the same way.
+    let mut scene = Scene::of_one(2);
+    let id = scene.claim("orders", "a").expect("there is room");
+    assert_eq!(scene.attempts(), [id]);
+    let rejected = judged(Outcome::Rejected);
+    let next = scene.next_of(id, &rejected);
+    scene.schedule.answered(id, &rejected, &next, scene.now(), 0.0);
+    scene.schedule.stumbled(id, Tick(scene.tick));
+    scene.schedule.pause_by_person(&orders, scene.now());
+    scene.pass(SECOND);
+    assert_eq!(scene.starts(), [Start::Resume(id)]);
+}
