@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use patchdrop::simulator::SimulatorOptions;
-use patchdrop::simulator::rules::{Act, Match, Per, Rule};
+use patchdrop::simulator::{Act, Match, Per, Rule, SimulatorOptions};
 
 use super::scene::{Plan, Scene, beat, names};
 
