@@ -118,7 +118,7 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         name: route.name.to_string(),
         folder: route.folders.inbox.display().to_string(),
         host: route.deliver.host.to_string(),
-        pause: ruled.paused_at.map(|since| daemon::paused_by_person(&route.name, since)),
+        pause: ruled.paused_at.map(|since| daemon::paused_by_person(route, since)),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
         confirming: files(State::Confirming),

@@ -12,7 +12,8 @@ use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
 use crate::model::route::{
-    CredentialsIn, Duplicates, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
+    CredentialsIn, Duplicates, Encoding, Format, HmacEncoding, InDoubt, Late, OnFailed, OrderBy,
+    Priority, Rate, TokenMethod,
 };
 
 /// Keys of the file itself.
@@ -116,6 +117,9 @@ pub(super) const ROUTE: Keys = Keys {
         "connect_timeout",
         "timeout",
         "concurrency",
+        "order",
+        "on_failed",
+        "priority",
         "success",
         "success_when",
         "success_type",
@@ -136,7 +140,7 @@ pub(super) const ROUTE: Keys = Keys {
         "receipts",
         "duplicates",
     ],
-    planned: &["priority", "order", "on_failed", "keep_sent", "keep_failed"],
+    planned: &["keep_sent", "keep_failed"],
 };
 
 /// Keys of `success_when`.
@@ -300,6 +304,10 @@ pub(super) struct RawRoute {
     pub(super) connect_timeout: Option<At<Duration>>,
     pub(super) timeout: Option<At<Duration>>,
     pub(super) concurrency: Option<At<usize>>,
+    /// None within: no order.
+    pub(super) order: Option<At<Option<OrderBy>>>,
+    pub(super) on_failed: Option<At<OnFailed>>,
+    pub(super) priority: Option<At<Priority>>,
     pub(super) success: Statuses,
     pub(super) success_field: Option<At<String>>,
     pub(super) success_equals: Option<At<serde_json::Value>>,
@@ -594,6 +602,25 @@ impl RawRoute {
             connect_timeout: section.span("connect_timeout", SHORTEST..=HOUR),
             timeout: section.span("timeout", SHORTEST..=DAY),
             concurrency: section.whole("concurrency", 1..=1024),
+            order: section.choice(
+                "order",
+                &[
+                    ("none", None),
+                    ("name", Some(OrderBy::Name)),
+                    ("arrival", Some(OrderBy::Arrival)),
+                ],
+                &[],
+            ),
+            on_failed: section.choice(
+                "on_failed",
+                &[("skip", OnFailed::Skip), ("pause", OnFailed::Pause)],
+                &[],
+            ),
+            priority: section.choice(
+                "priority",
+                &[("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)],
+                &[],
+            ),
             success: section.statuses("success", 200..=399),
             success_field: success_when.text("field"),
             success_equals: success_when.scalar("equals"),
@@ -634,7 +661,7 @@ impl RawRoute {
         inherit! { merged from defaults:
             include temp_names format max_depth strict schema schema_max encoding quiet_for
             truncated_after done_marker deliver company base_url vanity url method credential
-            content_type max_body connect_timeout timeout concurrency success success_field
+            content_type max_body connect_timeout timeout concurrency order on_failed priority success success_field
             success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
             retry_max give_up_after idempotency_header sent failed held receipts
             duplicates

@@ -17,7 +17,7 @@ use super::vault::{self, Vault};
 use super::{Notice, delivery, flow, folders};
 use crate::model::route::{
     Backoff, CheckRules, Credential, Delivery, Duplicates, Encoding, Folders, Format, InDoubt,
-    JudgeRules, ReadyRules, Route, RouteName, Select,
+    JudgeRules, Ordered, Priority, ReadyRules, Route, RouteName, Select,
 };
 use crate::model::secret::Secret;
 use crate::model::step::Wrap;
@@ -61,6 +61,8 @@ pub(crate) struct Rules {
     in_doubt: InDoubt,
     retry: Backoff,
     concurrency: usize,
+    order: Option<Ordered>,
+    priority: Priority,
     receipts: bool,
     duplicates: Duplicates,
     /// For `inbound` its URL ends where the vanity is to follow.
@@ -98,6 +100,8 @@ impl Rules {
             retry: self.retry,
             concurrency: self.concurrency,
             duplicates: self.duplicates,
+            order: self.order,
+            priority: self.priority,
             receipts: self.receipts,
         }
     }
@@ -175,6 +179,8 @@ pub(super) fn check(
         in_doubt: in_doubt(sink, raw, deliver),
         retry,
         concurrency: value(raw.concurrency.as_ref(), 4),
+        order: order(sink, raw),
+        priority: value(raw.priority.as_ref(), Priority::Normal),
         receipts: value(raw.receipts.as_ref(), false),
         duplicates: value(raw.duplicates.as_ref(), Duplicates::Send),
         delivery,
@@ -419,6 +425,23 @@ fn in_doubt(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> InDoubt {
         ));
     }
     chosen
+}
+
+/// With an order somebody has to say what becomes of it when a file fails; there is no answer that
+/// is right for all.
+fn order(sink: &Sink, raw: &RawRoute) -> Option<Ordered> {
+    let written = raw.order.as_ref()?;
+    let by = written.value?;
+    match &raw.on_failed {
+        Some(on_failed) => Some(Ordered { by, on_failed: on_failed.value }),
+        None => {
+            sink.fault(written.notice(
+                "with an order `on_failed` must say what follows when a file fails",
+                "write on_failed = \"pause\": later files wait until `patchdrop resume`; or \"skip\": the next one goes",
+            ));
+            None
+        }
+    }
 }
 
 fn judge(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> JudgeRules {

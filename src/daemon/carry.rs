@@ -17,6 +17,7 @@ use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use super::twins::{Turn, TurnTaken, Turns, turn, twin_for};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::order;
 use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::runs::Errand;
@@ -269,7 +270,9 @@ async fn take_over<W: World>(
         intent,
     };
     let entry = Entry::of(&claim);
-    if let Err(error) = ctx.world.ledger().commit(vec![Step::Claimed(Box::new(claim))]).await {
+    let pause = pause_after(route, id, entry.state, now);
+    let steps = std::iter::once(Step::Claimed(Box::new(claim))).chain(pause).collect();
+    if let Err(error) = ctx.world.ledger().commit(steps).await {
         return Report::Unrecorded(error);
     }
     let sending = sending_place(route, &entry);
@@ -287,6 +290,12 @@ async fn take_over<W: World>(
         }
         None => Report::Claimed(Box::new(carried)),
     }
+}
+
+/// The pause that goes on record together with a failure, on a route that keeps an order and wants
+/// it so: nothing can be claimed between the two.
+fn pause_after(route: &Route, id: FileId, state: State, at: Wall) -> Option<Step> {
+    order::pauses(route, state).then(|| Step::RoutePaused { id, route: route.name.clone(), at })
 }
 
 /// Steps 3 and 4: the marker, then the file, into `sending/`; both folders durable.
@@ -681,7 +690,8 @@ pub(super) async fn decide<W: World>(
     let reservation = home(ctx, equipped, &carried.entry, state, at).await;
     let target = reservation.place.clone();
     let decided = Step::Decided { id, attempt, state, cause: cause.for_the_record(), target, at };
-    let steps: Vec<Step> = before.into_iter().chain([decided]).collect();
+    let pause = pause_after(&equipped.route, id, state, at);
+    let steps: Vec<Step> = before.into_iter().chain([decided]).chain(pause).collect();
     if let Err(error) = ctx.world.ledger().commit(steps.clone()).await {
         return Report::Stumbled(id, error.into());
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::Daemon;
 use super::intake::Intake;
 use crate::journey::detect::Reason;
+use crate::journey::order;
 use crate::journey::pace::PaceView;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
-use crate::model::route::{Destination, RouteName};
+use crate::model::route::{Destination, Route, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::State;
 use crate::model::time::{Now, Tick, Wall};
@@ -91,6 +92,30 @@ impl<W: World> Daemon<W> {
                 ));
             }
         }
+        for (destination, _) in self.schedule.destinations() {
+            if self.schedule.is_wary_of(destination, now.tick) {
+                let route =
+                    self.a_route_to(destination).map_or("ROUTE".into(), ToString::to_string);
+                alerts.push(format!(
+                    "{destination} has left files in doubt one after the other: it gets one file at a time, and the more it leaves in doubt the longer patchdrop waits, up to 4 hours. Look at the files in held/ and at how long it takes to answer (`timeout`); `patchdrop resume {route}` tries at once"
+                ));
+            }
+        }
+        alerts.extend(self.equipped.values().filter_map(|equipped| {
+            let view = self.schedule.view(&equipped.route.name);
+            let route = &equipped.route.name;
+            if view.parked + view.asking >= super::PARKED_MAX {
+                return Some(format!(
+                    "{} files of route {route} wait in sending/ for another attempt: nothing new is claimed before some of them have gone. `patchdrop list --route {route} --state deferred` tells why they wait",
+                    view.parked + view.asking
+                ));
+            }
+            let pause = view.pause.filter(|_| equipped.route.order.is_some())?;
+            Some(format!(
+                "route {route} keeps an order, and its first file is refused ({}): if it is that file alone, move it out of sending/ and `patchdrop resume {route}` lets the next one go",
+                pause.cause.code
+            ))
+        }));
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
@@ -139,14 +164,14 @@ impl<W: World> Daemon<W> {
                 let is_by_person =
                     self.records.get(&route.name).is_some_and(|record| record.paused_at.is_some());
                 let why = if is_by_person { paused_by_person } else { paused_by_an_old_ledger };
-                let by_person = view.paused_by_person.map(|since| why(&route.name, since));
+                let by_person = view.paused_by_person.map(|since| why(route, since));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
                     name: route.name.to_string(),
                     folder: route.folders.inbox.display().to_string(),
                     host: route.deliver.host.to_string(),
-                    pause: by_person.or(by_itself),
+                    pause: self.order_pause(&route.name).or(by_person).or(by_itself),
                     waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
                     deferred: view.parked as u64,
@@ -188,25 +213,31 @@ pub fn no_route_alert(folder: &Path, why: &str) -> String {
     format!("{} is no route, nothing in it is sent: {why}", folder.display())
 }
 
-/// The pause that a person has set.
+/// The pause that a person has set; where the route keeps an order, a failed file may have.
 #[must_use]
-pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
+pub fn paused_by_person(route: &Route, since: Wall) -> Pause {
+    let text = if order::pauses(route, State::Failed) {
+        "a person paused it, or a file failed and on_failed = \"pause\""
+    } else {
+        "a person paused it"
+    };
     Pause {
         code: PAUSED_BY_PERSON.to_string(),
-        text: "a person paused it".into(),
-        remedy: format!("`patchdrop resume {route}` lets it go on."),
+        text: text.into(),
+        remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
         since: Some(since),
         next_probe_at: None,
     }
 }
 
 /// The pause in which every route starts when the ledger is an old copy.
-fn paused_by_an_old_ledger(route: &RouteName, since: Wall) -> Pause {
+fn paused_by_an_old_ledger(route: &Route, since: Wall) -> Pause {
     Pause {
         code: "ledger-behind".to_owned(),
         text: "the ledger is an older copy: what it does not know may have been sent".into(),
         remedy: format!(
-            "Compare sent/ with the receiver, then `patchdrop resume {route}` lets it go on."
+            "Compare sent/ with the receiver, then `patchdrop resume {}` lets it go on.",
+            route.name
         ),
         since: Some(since),
         next_probe_at: None,

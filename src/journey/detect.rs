@@ -26,6 +26,10 @@ pub enum Reason {
     SameName,
     /// Route or destination is paused.
     Paused,
+    /// Its route keeps an order, and it is not its turn.
+    InLine,
+    /// As many files of its route wait for another attempt as may.
+    TooManyDeferred,
     /// Complete; the destination takes no more at present.
     Paced,
     /// Older than `first_sweep_max_age` at the route's first sweep.
@@ -55,7 +59,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Ready,
         Self::NotReady,
         Self::InUse,
@@ -63,6 +67,8 @@ impl Reason {
         Self::NoMarker,
         Self::SameName,
         Self::Paused,
+        Self::InLine,
+        Self::TooManyDeferred,
         Self::Paced,
         Self::OlderThanFirstSweep,
         Self::Ignored,
@@ -95,6 +101,8 @@ impl Reason {
             Self::NoMarker => "no-marker",
             Self::SameName => "same-name-on-its-way",
             Self::Paused => "paused",
+            Self::InLine => "in-line",
+            Self::TooManyDeferred => "too-many-deferred",
             Self::Paced => "paced",
             Self::OlderThanFirstSweep => "older-than-first-sweep",
             Self::Ignored => "ignored",
@@ -122,6 +130,8 @@ impl Reason {
             Self::NoMarker => "done-marker not there",
             Self::SameName => "an earlier file of the same name is still on its way",
             Self::Paused => "route or destination is paused",
+            Self::InLine => "its route sends in order, and its turn comes",
+            Self::TooManyDeferred => "too many files of the route wait for another attempt already",
             Self::Paced => "the destination's rate limit is reached",
             Self::OlderThanFirstSweep => "older than patchdrop's first look",
             Self::Ignored => "no `include` of the route matches, or an `exclude` does",
@@ -150,6 +160,8 @@ impl Reason {
                 | Self::NoMarker
                 | Self::SameName
                 | Self::Paused
+                | Self::InLine
+                | Self::TooManyDeferred
                 | Self::Paced
                 | Self::OlderThanFirstSweep
         )
@@ -196,6 +208,8 @@ impl Reason {
             | Self::NoMarker
             | Self::SameName
             | Self::Paused
+            | Self::InLine
+            | Self::TooManyDeferred
             | Self::Paced
             | Self::Temporary
             | Self::Marker

@@ -27,12 +27,17 @@ pub enum Errand {
     Confirm,
     /// Looking its flow's runs up: the last attempt may have been accepted.
     LookUp,
+    /// Its last move: its end is decided, and nothing is sent any more.
+    Finish,
 }
 
-/// What is next for an entry on record that is neither decided nor in an attempt, by what its route
+/// What is next for an entry on record that is in no attempt, by what its route
 /// says now of attempts without an answer.
 #[must_use]
 pub fn errand(entry: &Entry, in_doubt: InDoubt) -> Errand {
+    if entry.decided_at.is_some() {
+        return Errand::Finish;
+    }
     if entry.confirming_since.is_some() {
         return Errand::Confirm;
     }

@@ -109,6 +109,16 @@ pub enum Step {
         /// When.
         at: Wall,
     },
+    /// Its route keeps an order and pauses when a file fails: it is paused from now on, like by a
+    /// person. Committed with the step that says that the file fails.
+    RoutePaused {
+        /// The file that fails.
+        id: FileId,
+        /// Its route.
+        route: RouteName,
+        /// When; the same as the file's decision.
+        at: Wall,
+    },
     /// A person said what became of it, or something else worth telling.
     Noted {
         /// The file.
@@ -135,6 +145,7 @@ impl Step {
             | Self::Cancelled { id, .. }
             | Self::Missing { id, .. }
             | Self::Released { id, .. }
+            | Self::RoutePaused { id, .. }
             | Self::Noted { id, .. } => *id,
         }
     }
@@ -574,7 +585,7 @@ impl Entry {
                 self.waited_for = Duration::ZERO;
                 self.due_at = Some(*at);
             }
-            Step::Claimed(_) | Step::Noted { .. } => {}
+            Step::Claimed(_) | Step::RoutePaused { .. } | Step::Noted { .. } => {}
         }
     }
 
@@ -638,7 +649,8 @@ pub struct RouteRecord {
     pub first_sweep_at: Option<Wall>,
     /// Whether a person let the old files go (`release --route`).
     pub released: bool,
-    /// Since when a person has paused it.
+    /// Since when a person has paused it, or a file that failed where the order is to wait for a
+    /// person then ([`Step::RoutePaused`]).
     pub paused_at: Option<Wall>,
 }
 

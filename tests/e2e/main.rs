@@ -14,6 +14,7 @@ mod folders;
 mod kills;
 mod memory;
 mod odd_files;
+mod orders;
 mod pauses;
 mod refused;
 mod scene;

@@ -16,7 +16,7 @@ use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::{Blame, Cause, Code, Outcome};
 use patchdrop::model::route::{
     Backoff, CheckRules, Delivery, Destination, Duplicates, Encoding, Folders, Format, InDoubt,
-    JudgeRules, ReadyRules, Route, RouteName, Select,
+    JudgeRules, Priority, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::step::State;
@@ -89,6 +89,8 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             give_up_after: Duration::from_hours(120),
         },
         concurrency,
+        order: None,
+        priority: Priority::Normal,
         receipts: false,
         duplicates: Duplicates::Send,
     }

@@ -89,6 +89,7 @@ fn config(story: &Story) -> Config {
         (None, true) => InDoubt::Resend,
         (None, false) => InDoubt::Hold,
     };
+    route.order = story.order;
     route.receipts = story.receipts;
     route.duplicates = if story.skips_duplicates { Duplicates::Skip } else { Duplicates::Send };
     config.routes = vec![Arc::new(route)];
@@ -435,7 +436,8 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
 #[test]
 fn every_story_keeps_every_promise_wherever_it_is_cut() {
     let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
-    let stories: Vec<Story> = stories::all().into_iter().chain(stories::flows()).collect();
+    let stories: Vec<Story> =
+        stories::all().into_iter().chain(stories::flows()).chain(stories::in_order()).collect();
     let broken = AtomicBool::new(false);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = stories

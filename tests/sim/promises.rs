@@ -47,6 +47,7 @@ pub fn check_rest(state: &mut State, story: &Story) {
     check_sent(state);
     check_doubts(state);
     check_server(state, story);
+    check_order(state, story);
     check_strangers(state, story);
     let open: Vec<String> = state
         .record
@@ -167,6 +168,23 @@ fn check_server(state: &mut State, story: &Story) {
         if keys > 1 && !rejected {
             state.violates("P6", &format!("{content} went out under {keys} keys"));
         }
+    }
+}
+
+/// P13, and the route's order: the server stored files in the order in which the story tells them.
+fn check_order(state: &mut State, story: &Story) {
+    if story.order.is_none() {
+        return;
+    }
+    let of = |digest| {
+        story
+            .homes
+            .iter()
+            .position(|(content, _)| crate::state::digest(content.as_bytes()) == digest)
+    };
+    let order: Vec<_> = state.server.stored.iter().map(|stored| of(stored.digest)).collect();
+    if !order.is_sorted() {
+        state.violates("P13", &format!("the server stored files in the order {order:?}"));
     }
 }
 

@@ -240,6 +240,11 @@ impl Record {
                     known.end = Some(end.clone());
                 }
             }
+            Step::RoutePaused { route, at, .. } => {
+                if let Some(record) = self.routes.get_mut(&*route.0) {
+                    record.paused_at.get_or_insert(*at);
+                }
+            }
             Step::Noted { at, text, .. } => {
                 let remark = Remark { at: *at, text: text.clone() };
                 self.remarks.entry(id).or_default().push(remark);

@@ -45,7 +45,7 @@ impl Waiting {
         let ruled =
             inbox.and_then(|inbox| inbox.routes.iter().find(|it| it.route.name == route.name));
         let by_person = ruled.and_then(|ruled| ruled.paused_at);
-        let by_person = by_person.map(|since| daemon::paused_by_person(&route.name, since));
+        let by_person = by_person.map(|since| daemon::paused_by_person(&route, since));
         let status = match control::ask(&config.state_dir, &Command::Status).await {
             Ok(CommandAnswer::Status(status)) => Some(status),
             // What the service cannot say now, ledger and folder tell.

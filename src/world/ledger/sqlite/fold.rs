@@ -174,6 +174,18 @@ impl<'c> Fold<'c> {
             Step::Released { id, source, identity, at } => {
                 self.released(*id, source, identity, *at, effects)
             }
+            Step::RoutePaused { id, route, at } => {
+                self.standing(*id)?;
+                self.run(
+                    "
+                    INSERT INTO route (name, first_sweep_at, released, paused_at)
+                    VALUES (?1, NULL, 0, ?2)
+                    ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(paused_at, ?2)
+                    ",
+                    params![&*route.0, at.0],
+                )?;
+                Ok(())
+            }
             Step::Noted { id, at, text } => {
                 self.standing(*id)?;
                 self.remark(*id, *at, text)
