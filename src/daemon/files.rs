@@ -25,7 +25,7 @@ use crate::world::folder::MoveError;
 use crate::world::ledger::LedgerError;
 
 /// How long nothing is started after the ledger refused a commit.
-const SUSPEND_FOR: Duration = Duration::from_secs(5);
+pub(super) const SUSPEND_FOR: Duration = Duration::from_secs(5);
 
 impl<W: World> Daemon<W> {
     /// Starts what the schedule says; each is on record there as started.
@@ -105,6 +105,7 @@ impl<W: World> Daemon<W> {
             | Report::Answered(..)
             | Report::Doubted(..)
             | Report::Asked(..)
+            | Report::Unconcluded(_)
             | Report::Parked(..) => None,
         };
         self.schedule.look_ended(&route, &sighting.name);
@@ -139,6 +140,7 @@ impl<W: World> Daemon<W> {
         }
         let Some(report) = report else {
             tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
+            self.was_recorded(id);
             self.schedule.stumbled(id, now.tick);
             return;
         };
@@ -147,6 +149,11 @@ impl<W: World> Daemon<W> {
 
     pub(super) fn reported(&mut self, id: FileId, report: Report, now: Now) {
         self.stumbles.remove(&id);
+        let report = match report {
+            Report::Unconcluded(unconcluded) => return self.keep(*unconcluded, now),
+            report => report,
+        };
+        self.was_recorded(id);
         match report {
             Report::Claimed(carried) | Report::Resumed(carried) => {
                 self.schedule.resumed(id);
@@ -176,7 +183,7 @@ impl<W: World> Daemon<W> {
                 self.ledger_refused(&error, now);
                 self.schedule.stumbled(id, now.tick);
             }
-            Report::Left(_) => self.schedule.ended(id),
+            Report::Left(_) | Report::Unconcluded(_) => self.schedule.ended(id),
         }
     }
 
@@ -212,7 +219,7 @@ impl<W: World> Daemon<W> {
         settle::decide(entry, judged, &equipped.route, standing)
     }
 
-    fn conclude(&mut self, carried: Box<Carried>, judged: Judged, next: Next) {
+    pub(super) fn conclude(&mut self, carried: Box<Carried>, judged: Judged, next: Next) {
         let id = carried.entry.id;
         let Some(equipped) = self.equipped.get(&carried.entry.route).cloned() else { return };
         let ctx = Arc::clone(&self.ctx);
@@ -237,9 +244,14 @@ impl<W: World> Daemon<W> {
         self.schedule.stumbled(id, now.tick);
     }
 
-    /// Nothing is sent that cannot be put on record.
-    fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
+    /// Nothing is sent that cannot be put on record. (A step that the record rules out is the fault
+    /// of one file and stops no other.)
+    pub(super) fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
         let text = chain(error);
+        if let LedgerError::Impossible { id, .. } = error {
+            tracing::error!(file = %id, error = %text, "a file cannot go on by a bug; it is taken up again; please report this");
+            return;
+        }
         if self.ledger_fault.as_ref() != Some(&text) {
             tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
         }
@@ -252,9 +264,7 @@ impl<W: World> Daemon<W> {
         self.stumbles.remove(&entry.id);
         self.asked.remove(&entry.id);
         self.progress_at = self.now().tick;
-        if self.ledger_fault.take().is_some() {
-            tracing::info!("sending goes on: the ledger can be written again");
-        }
+        self.ledger_works();
         let (route, id, file) = (&entry.route, entry.id, shown(&entry.name));
         let cause = entry.cause.as_ref();
         let code = cause.map(|cause| cause.code.to_string()).unwrap_or_default();

@@ -17,6 +17,7 @@ mod resume;
 mod sealing;
 mod status;
 mod targets;
+mod unrecorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -39,6 +40,7 @@ use intake::Intake;
 use sealing::Sealing;
 pub use status::{no_route_alert, parent_alerts, paused_by_person};
 use targets::Targets;
+use unrecorded::Unrecorded;
 
 use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
@@ -47,7 +49,7 @@ use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
 use crate::model::outcome::Cause;
 use crate::model::route::RouteName;
-use crate::model::step::{Entry, RouteRecord};
+use crate::model::step::{Entry, RouteRecord, Step};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -148,6 +150,10 @@ pub struct Daemon<W: World> {
     ready: BTreeMap<FileId, Box<Carried>>,
     /// Files that were moved to their end and are not settled, by route.
     sealing: BTreeMap<RouteName, Sealing>,
+    /// Answers that the ledger did not take, and those that it is being offered again.
+    unrecorded: BTreeMap<FileId, Unrecorded>,
+    /// When they are offered again.
+    offer_at: Tick,
     /// Unsettled entries whose route is not there (yet).
     unsettled: BTreeMap<RouteName, Vec<Entry>>,
 
@@ -213,6 +219,8 @@ impl<W: World> Daemon<W> {
             delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
             sealing: BTreeMap::new(),
+            unrecorded: BTreeMap::new(),
+            offer_at: now.tick,
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),
             not_routes: BTreeMap::new(),
@@ -337,6 +345,7 @@ impl<W: World> Daemon<W> {
     fn pump(&mut self) {
         let now = self.now();
         self.seal_due(now.tick);
+        self.offer_due(now.tick);
         if self.stop_by.is_none() {
             self.equip_due(now.tick);
             self.sweep_due(now.tick);
@@ -351,7 +360,8 @@ impl<W: World> Daemon<W> {
     fn is_over(&self) -> bool {
         let now = self.now().tick;
         if let Some(by) = self.stop_by {
-            return self.busy == 0 && self.is_all_sealed() || by <= now;
+            let is_done = self.busy == 0 && self.is_all_sealed() && self.unrecorded.is_empty();
+            return is_done || by <= now;
         }
         match self.mode {
             Mode::Service | Mode::OneCommand => false,
@@ -385,6 +395,7 @@ impl<W: World> Daemon<W> {
         let mut earlier = |tick: Option<Tick>| wake = wake.min(tick.unwrap_or(wake));
         earlier(self.stop_by);
         earlier(self.next_seal_at());
+        earlier(self.next_offer_at());
         if let Mode::Once { patience } = self.mode {
             earlier(Some(self.progress_at.plus(patience)));
         }
@@ -405,13 +416,26 @@ impl<W: World> Daemon<W> {
             || self.intakes.values().any(|intake| intake.fault.is_some())
             || self.intakes.values().any(Intake::has_paused_files)
             || self.unequipped.values().any(|route| route.said.is_some());
-        for (id, carried) in std::mem::take(&mut self.ready) {
-            let waited_for = self.schedule.waited_for(id);
-            if let carry::Report::Stumbled(id, stumble) =
-                carry::shelve(&self.ctx, carried, waited_for).await
-            {
-                tracing::warn!(file = %id, error = %stumble, "could not record a file as not sent");
-            }
+        if !self.unrecorded.is_empty() {
+            let files = self.unrecorded.len();
+            tracing::error!(
+                files,
+                "stopped before the ledger took the server's answers for some files: the next start finds them in doubt"
+            );
+        }
+        let at = self.now().wall;
+        let ready = std::mem::take(&mut self.ready);
+        let unsent = ready.values().filter(|carried| carried.entry.attempt_open_since.is_some());
+        let steps: Vec<Step> = unsent
+            .map(|carried| {
+                carry::not_sent(&carried.entry, at, self.schedule.waited_for(carried.entry.id))
+            })
+            .collect();
+        let files = steps.len();
+        if files > 0
+            && let Err(error) = self.ctx.world.ledger().commit(steps).await
+        {
+            tracing::warn!(files, error = %chain(&error), "could not record files as not sent; the next start finds out that they were not");
         }
     }
 

@@ -469,6 +469,7 @@ impl Schedule {
 
     /// Moves a file out of its attempt, or out of anything else, into its last stage.
     pub fn settling(&mut self, id: FileId) {
+        self.leave_attempt(id);
         if let Some(track) = self.files.get_mut(&id) {
             track.phase = Phase::Settling;
         }
@@ -557,7 +558,12 @@ impl Schedule {
 
     /// Nothing starts before `wait` has passed: the ledger cannot be written.
     pub fn suspend(&mut self, wait: Duration, now: Tick) {
-        self.suspended_until = Some(now.plus(wait));
+        self.suspended_until = self.suspended_until.max(Some(now.plus(wait)));
+    }
+
+    /// The ledger can be written again.
+    pub fn go_on(&mut self) {
+        self.suspended_until = None;
     }
 
     /// Time that a file has waited, paused time not counted.
