@@ -160,9 +160,10 @@ pub(super) async fn claim<W: World>(
     let marker = equipped.selector.marker_of(&sighting.name);
     if let Some(marker) = &marker {
         let seen = ctx.world.disk().look(Place::new(&route.folders.inbox, marker)).await;
-        let counts = matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, &sighting));
-        evidence.marker = Some(counts);
         let now = ctx.world.clock().now();
+        let counts =
+            matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, &sighting, now.wall));
+        evidence.marker = Some(counts);
         if let Readiness::Wait(reason, wait) =
             ready::assess(&sighting, &route.ready, &evidence, now)
         {

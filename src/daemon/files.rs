@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Daemon;
 use super::asking::{self, Answered, Asked};
-use super::carry::{self, Carried, Equipped, Report, Stumble};
+use super::carry::{self, Carried, Equipped, Report};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use super::resume;
@@ -21,7 +21,6 @@ use crate::model::step::{Entry, State};
 use crate::model::time::Now;
 use crate::world::World;
 use crate::world::clock::Clock;
-use crate::world::folder::MoveError;
 use crate::world::ledger::LedgerError;
 
 /// How long nothing is started after the ledger refused a commit.
@@ -126,6 +125,7 @@ impl<W: World> Daemon<W> {
             Work::Equipped(_)
             | Work::Sealed(_)
             | Work::Swept(_)
+            | Work::Rooms(_)
             | Work::TakenUp(_)
             | Work::Panicked => (None, Heard::default(), false),
         };
@@ -154,6 +154,9 @@ impl<W: World> Daemon<W> {
             report => report,
         };
         self.was_recorded(id);
+        if !matches!(report, Report::Stumbled(..) | Report::Unrecorded(_)) {
+            self.worked(id, matches!(report, Report::Moved(_)), now.tick);
+        }
         match report {
             Report::Claimed(carried) | Report::Resumed(carried) => {
                 self.schedule.resumed(id);
@@ -228,20 +231,6 @@ impl<W: World> Daemon<W> {
             let conclude = carry::conclude(&ctx, &equipped, carried, judged, next, waited_for);
             Work::Report(conclude.await)
         });
-    }
-
-    fn stumbled(&mut self, id: FileId, stumble: &Stumble, now: Now) {
-        self.stumbles.insert(id, chain(stumble));
-        match stumble {
-            Stumble::Ledger(error) => self.ledger_refused(error, now),
-            Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) => {
-                tracing::warn!(file = %id, error = %chain(error), "a file could not go on; it stays on record and is taken up again by itself");
-            }
-            Stumble::Move(error) => {
-                tracing::warn!(file = %id, error = %chain(error), "a file could not be moved; it stays on record and is taken up again by itself");
-            }
-        }
-        self.schedule.stumbled(id, now.tick);
     }
 
     /// Nothing is sent that cannot be put on record. (A step that the record rules out is the fault
@@ -365,7 +354,7 @@ impl<W: World> Daemon<W> {
 }
 
 /// One line for each change of state.
-fn say(change: &Change) {
+pub(super) fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
             let remedy = send::remedy(cause, Some(route));

@@ -60,6 +60,8 @@ pub(super) struct Intake {
     sweeps: u64,
     counts: Counts,
     warned: BTreeSet<Reason>,
+    /// When the wall clock last jumped: change times from before say nothing about now.
+    clock_jumped_at: Option<Tick>,
 }
 
 type Counts = BTreeMap<(usize, Reason), Waiting>;
@@ -104,6 +106,12 @@ pub(super) struct SweepEnd {
 }
 
 impl Intake {
+    /// The wall clock has jumped: for a while files are quiet since they were first seen.
+    pub(super) fn clock_jumped(&mut self, now: Tick) {
+        self.clock_jumped_at = Some(now);
+        self.touch();
+    }
+
     /// A folder that has never been swept.
     pub(super) fn new(folder: Arc<Path>, is_parent: bool, now: Tick) -> Self {
         Self {
@@ -123,6 +131,7 @@ impl Intake {
             sweeps: 0,
             counts: Counts::new(),
             warned: BTreeSet::new(),
+            clock_jumped_at: None,
         }
     }
 
@@ -409,7 +418,10 @@ impl Intake {
             });
         let evidence = Evidence {
             moved_in: self.moved_in.contains_key(&sighting.name),
-            trusts_change_time: equipped.is_local,
+            trusts_change_time: equipped.is_local
+                && self.clock_jumped_at.is_none_or(|at| {
+                    now.tick.since(at) > rules.quiet_for.max(rules.truncated_after)
+                }),
             marker: None,
             remembered,
         };

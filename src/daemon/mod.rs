@@ -11,6 +11,7 @@ mod commands;
 mod event;
 mod files;
 mod folders;
+mod ground;
 mod ids;
 mod intake;
 mod resume;
@@ -35,6 +36,7 @@ use asking::Known;
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
+use ground::Rooms;
 use ids::Ids;
 use intake::Intake;
 use sealing::Sealing;
@@ -64,6 +66,13 @@ const PARKED_MAX: usize = 10_000;
 
 /// Events handled before the next look at what can be started.
 const EVENTS_A_TURN: usize = 256;
+
+/// The wall clock may drift this far from the clock that only goes on before it has jumped: a
+/// clock that is being disciplined is slewed by less in a turn of the loop.
+const JUMP_MIN: Duration = Duration::from_secs(2);
+
+/// Commands are heard this long after the start at the latest, whatever folder does not answer.
+const COMMANDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The loop wakes at least this often, so that a jump of a clock cannot put it to sleep.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -140,6 +149,9 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
+    /// When a file of a route was last said to have stumbled; one for each route.
+    stumbled_at: BTreeMap<RouteName, Tick>,
+    rooms: Rooms,
     /// How often files' runs were asked for; each is on its journey and so bounded.
     asked: BTreeMap<FileId, Known>,
     /// Routes whose runs cannot be asked for, and why.
@@ -163,7 +175,7 @@ pub struct Daemon<W: World> {
     not_routes: BTreeMap<PathBuf, String>,
 
     tasks: JoinSet<(Ticket, Work)>,
-    /// Tasks that a stop waits for: all but sweeps.
+    /// Tasks that a stop waits for.
     busy: usize,
     chunks: mpsc::Sender<Event>,
     chunks_in: mpsc::Receiver<Event>,
@@ -171,6 +183,9 @@ pub struct Daemon<W: World> {
 
     notes: Notes,
     started_at: Wall,
+    began_at: Tick,
+    /// Both clocks as they were at the last turn.
+    clocks: Now,
     progress_at: Tick,
     stop_by: Option<Tick>,
     ledger_fault: Option<String>,
@@ -214,6 +229,8 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             stumbles: BTreeMap::new(),
+            stumbled_at: BTreeMap::new(),
+            rooms: Rooms::default(),
             asked: BTreeMap::new(),
             asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
@@ -231,6 +248,8 @@ impl<W: World> Daemon<W> {
             command_under_way: false,
             notes,
             started_at: now.wall,
+            began_at: now.tick,
+            clocks: now,
             progress_at: now.tick,
             stop_by: None,
             ledger_fault: None,
@@ -315,7 +334,7 @@ impl<W: World> Daemon<W> {
     }
 
     fn done(&mut self, ticket: Ticket, work: Work) {
-        if !matches!(ticket, Ticket::Sweep(_)) {
+        if ticket.is_waited_for() {
             self.busy = self.busy.saturating_sub(1);
         }
         match (ticket, work) {
@@ -324,6 +343,7 @@ impl<W: World> Daemon<W> {
             (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
             (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
             (Ticket::Seal(route), Work::Sealed(sealed)) => self.sealed(&route, sealed),
+            (Ticket::Room(whose), Work::Rooms(rooms)) => self.room_found(whose, rooms),
             (Ticket::Command, work) => {
                 self.command_under_way = false;
                 if let Work::TakenUp(all) = work {
@@ -344,17 +364,32 @@ impl<W: World> Daemon<W> {
     /// Starts everything that can be started now.
     fn pump(&mut self) {
         let now = self.now();
+        self.compare_clocks(now);
         self.seal_due(now.tick);
         self.offer_due(now.tick);
         if self.stop_by.is_none() {
             self.equip_due(now.tick);
             self.sweep_due(now.tick);
+            self.look_after_room(now.tick);
             self.feed(now);
             for start in self.schedule.starts(now.tick) {
                 self.start(start);
             }
         }
         self.load.store(self.schedule.active(), Ordering::Relaxed);
+    }
+
+    /// Notices a wall clock that was set: files that were being written look quiet then.
+    fn compare_clocks(&mut self, now: Now) {
+        let passed = now.tick.since(self.clocks.tick);
+        let expected = self.clocks.wall.plus(passed);
+        self.clocks = now;
+        let drift = now.wall.since(expected).max(expected.since(now.wall));
+        if drift > JUMP_MIN {
+            let (from, to) = (expected, now.wall);
+            tracing::warn!(%from, %to, "the clock was set; files are judged by when they were first seen for a while");
+            self.intakes.values_mut().for_each(|intake| intake.clock_jumped(now.tick));
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -372,6 +407,10 @@ impl<W: World> Daemon<W> {
     /// Whether every route that is configured or found has been made ready, or cannot be: commands
     /// wait for that.
     fn knows_its_routes(&self) -> bool {
+        self.began_at.plus(COMMANDS_WITHIN) <= self.now().tick || self.has_asked_all_folders()
+    }
+
+    fn has_asked_all_folders(&self) -> bool {
         self.unequipped.values().all(|route| route.said.is_some())
             && self
                 .intakes
@@ -399,9 +438,13 @@ impl<W: World> Daemon<W> {
         if let Mode::Once { patience } = self.mode {
             earlier(Some(self.progress_at.plus(patience)));
         }
+        if !self.knows_its_routes() {
+            earlier(Some(self.began_at.plus(COMMANDS_WITHIN)));
+        }
         if self.stop_by.is_none() {
             earlier(self.schedule.next_wake(now));
             earlier(self.next_equip_at());
+            earlier(self.rooms.next_at());
             for intake in self.intakes.values() {
                 earlier(intake.next_wake(now));
             }
@@ -440,7 +483,7 @@ impl<W: World> Daemon<W> {
     }
 
     fn spawn(&mut self, ticket: Ticket, task: impl Future<Output = Work> + Send + 'static) {
-        if !matches!(ticket, Ticket::Sweep(_)) {
+        if ticket.is_waited_for() {
             self.busy += 1;
         }
         // A stage is some kilobytes: in a box it is moved once and not with each wrapping.

@@ -16,6 +16,8 @@ pub mod runs;
 
 pub mod resume;
 
+pub mod room;
+
 pub mod pace;
 
 pub mod schedule;

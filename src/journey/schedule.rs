@@ -4,12 +4,17 @@
 //! entries. The loop tells it what happened and asks what to start.
 
 mod asking;
+mod footing;
 mod pacing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
+
+use footing::{Footing, Shortage};
+
+pub use footing::Reach;
 
 use super::detect::Reason;
 use super::pace::{Lesson, Pacer, Turn};
@@ -131,6 +136,7 @@ struct Lane {
     last_sent_at: Option<Wall>,
     blocked_for: Duration,
     blocked_since: Option<Tick>,
+    footing: Footing,
 }
 
 /// Where a file stands.
@@ -237,6 +243,8 @@ pub struct Schedule {
     looks: BTreeSet<Key>,
     active: usize,
     suspended_until: Option<Tick>,
+    /// The volume of the record is too full to begin anything.
+    short: Option<Shortage>,
     turn: usize,
 }
 
@@ -254,6 +262,7 @@ impl Schedule {
             looks: BTreeSet::new(),
             active: 0,
             suspended_until: None,
+            short: None,
             turn: 0,
         }
     }
@@ -288,6 +297,7 @@ impl Schedule {
             last_sent_at: None,
             blocked_for: Duration::ZERO,
             blocked_since: None,
+            footing: Footing::default(),
         });
         self.note_blocked(now.tick);
     }
@@ -314,6 +324,7 @@ impl Schedule {
         let fresh = lane.active.saturating_sub(lane.active_retries);
         lane.active < lane.window
             && fresh + kept_for_retries < lane.window
+            && lane.footing.has_room(lane.active)
             && lane.parked.len() + lane.asking.len() < self.limits.parked_max
             && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
     }
@@ -497,6 +508,7 @@ impl Schedule {
         self.free_name(id, &key);
         self.free_probe(&key);
         if let Some(lane) = self.lanes.get_mut(&track.route) {
+            lane.footing.forget(id);
             match track.phase {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
@@ -531,6 +543,11 @@ impl Schedule {
         let route = track.route.clone();
         let Some(lane) = self.lanes.get_mut(&route) else { return };
         let blocked_for = blocked_until(lane, now);
+        if track.phase == Phase::Ready {
+            // It stumbled after its claim: it waits for no slot any more.
+            lane.fresh.retain(|other| *other != id);
+            lane.retries.retain(|other| *other != id);
+        }
         track.phase = Phase::Parked { due, since: now, blocked_for };
         track.errand = errand;
         let was_retry = std::mem::replace(&mut track.is_retry, true);
@@ -544,26 +561,6 @@ impl Schedule {
         }
         self.leave_active(&route, was_retry);
         self.free_probe(&key);
-    }
-
-    /// Disk or ledger did not let a file go on: it is parked, and looked at again after a wait that
-    /// grows from 1 s to a minute.
-    pub fn stumbled(&mut self, id: FileId, now: Tick) {
-        let Some(track) = self.files.get_mut(&id) else { return };
-        track.stumbles = track.stumbles.saturating_add(1);
-        let wait = Duration::from_secs(1 << track.stumbles.saturating_sub(1).min(5));
-        let errand = track.errand;
-        self.park(id, wait.min(Duration::from_mins(1)), errand, now);
-    }
-
-    /// Nothing starts before `wait` has passed: the ledger cannot be written.
-    pub fn suspend(&mut self, wait: Duration, now: Tick) {
-        self.suspended_until = self.suspended_until.max(Some(now.plus(wait)));
-    }
-
-    /// The ledger can be written again.
-    pub fn go_on(&mut self) {
-        self.suspended_until = None;
     }
 
     /// Time that a file has waited, paused time not counted.
@@ -668,6 +665,7 @@ impl Schedule {
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.paused_by_person = None;
             let circuit = self.circuits.get_mut(&lane.destination);
+            lane.footing.try_now(now.tick);
             if let Some(pause) = lane.pause.as_mut() {
                 pause.next_probe_at = now.tick;
             }
@@ -697,6 +695,7 @@ impl Schedule {
         let mut open = Vec::new();
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
             self.start_asks(route, now, &mut starts);
+            self.start_try(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
                 Gate::Open => {
@@ -729,6 +728,7 @@ impl Schedule {
             }
         }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
+            lane.footing.next_at().into_iter().for_each(&mut earliest);
             // Those that are due already wait for something else than time.
             if let Some((due, _)) = lane.parked.range((now.plus(TICK), FileId(0))..).next() {
                 earliest(*due);
@@ -770,7 +770,8 @@ impl Schedule {
     /// Whether anything is paused by patchdrop itself.
     #[must_use]
     pub fn is_any_paused(&self) -> bool {
-        self.lanes.values().any(|lane| lane.pause.is_some())
+        self.short.is_some()
+            || self.lanes.values().any(|lane| lane.pause.is_some() || lane.footing.is_blocked())
             || self.circuits.values().any(|circuit| circuit.pause.is_some())
     }
 
@@ -783,7 +784,7 @@ impl Schedule {
         };
         let looked_up = lane.asking.iter().filter(is_looked_up).count();
         LaneView {
-            pause: lane.pause.as_ref().map(Pause::view),
+            pause: self.footing_view(lane).or_else(|| lane.pause.as_ref().map(Pause::view)),
             paused_by_person: lane.paused_by_person,
             active: lane.active,
             parked: lane.parked.len() + looked_up,
@@ -819,8 +820,9 @@ impl Schedule {
     }
 
     fn gate(&self, lane: &Lane, now: Tick) -> Gate {
-        if lane.paused_by_person.is_some() || self.suspended_until.is_some_and(|until| until > now)
-        {
+        let is_suspended = self.suspended_until.is_some_and(|until| until > now);
+        let is_short = self.short.is_some() || lane.footing.is_closed();
+        if lane.paused_by_person.is_some() || is_suspended || is_short {
             return Gate::Closed;
         }
         let circuit = self.circuits.get(&lane.destination);
@@ -844,6 +846,7 @@ impl Schedule {
         let room = |lane: &Lane, active: usize| {
             lane.active_retries < lane.retry_places()
                 && lane.active < lane.window
+                && lane.footing.has_room(lane.active)
                 && (active < active_max || lane.active < PLACES_ALWAYS)
         };
         while room(lane, self.active) {
@@ -917,6 +920,7 @@ impl Schedule {
             .collect();
         let may_probe = lane.paused_by_person.is_none()
             && self.suspended_until.is_none()
+            && !(self.short.is_some() || lane.footing.is_closed())
             && circuit.not_before <= now;
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
@@ -1051,9 +1055,12 @@ impl Schedule {
 
     /// Counts time in which a route is paused, for the give-up time.
     fn note_blocked(&mut self, now: Tick) {
+        let all_short = self.short.is_some();
         for lane in self.lanes.values_mut() {
             let circuit = self.circuits.get(&lane.destination);
-            let blocked = lane.paused_by_person.is_some()
+            let blocked = all_short
+                || lane.footing.is_blocked()
+                || lane.paused_by_person.is_some()
                 || lane.pause.is_some()
                 || circuit.is_some_and(|circuit| {
                     circuit.pause.is_some() || circuit.pacer.is_refused(now)

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
+mod disk;
 mod flows;
 mod folders;
 mod kills;
@@ -16,5 +17,6 @@ mod odd_files;
 mod pauses;
 mod refused;
 mod scene;
+mod stops;
 mod volume;
 mod writing;
