@@ -149,12 +149,12 @@ impl<W: World> Daemon<W> {
 
     pub(super) fn reported(&mut self, id: FileId, report: Report, now: Now) {
         self.stumbles.remove(&id);
-        let report = match report {
-            Report::Unconcluded(unconcluded) => return self.keep(*unconcluded, now),
-            report => report,
-        };
-        self.was_recorded(id);
-        if !matches!(report, Report::Stumbled(..) | Report::Unrecorded(_)) {
+        let is_refused =
+            matches!(report, Report::Stumbled(..) | Report::Unrecorded(_) | Report::Unconcluded(_));
+        if !matches!(report, Report::Unconcluded(_)) {
+            self.was_recorded(id);
+        }
+        if !is_refused {
             self.worked(id, matches!(report, Report::Moved(_)), now.tick);
         }
         match report {
@@ -186,7 +186,8 @@ impl<W: World> Daemon<W> {
                 self.ledger_refused(&error, now);
                 self.schedule.stumbled(id, now.tick);
             }
-            Report::Left(_) | Report::Unconcluded(_) => self.schedule.ended(id),
+            Report::Unconcluded(unconcluded) => self.keep(*unconcluded, now),
+            Report::Left(_) => self.schedule.ended(id),
         }
     }
 
@@ -242,7 +243,11 @@ impl<W: World> Daemon<W> {
             return;
         }
         if self.ledger_fault.as_ref() != Some(&text) {
-            tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
+            if matches!(error, LedgerError::Damaged(_)) {
+                tracing::error!(error = %text, "sending paused: the ledger is damaged; restart patchdrop, which checks it then, and sets it aside if it cannot be read");
+            } else {
+                tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
+            }
         }
         self.ledger_fault = Some(text);
         self.schedule.suspend(SUSPEND_FOR, now.tick);

@@ -164,7 +164,9 @@ impl<W: World> Daemon<W> {
                 // folder is armed anew, and polled where that fails.
                 Hint::Lost { folder: None } => {
                     let folders: Vec<Arc<Path>> = self.intakes.keys().cloned().collect();
-                    folders.iter().for_each(|folder| self.arm_again(folder));
+                    for folder in &folders {
+                        self.arm_again(folder);
+                    }
                 }
             }
         }

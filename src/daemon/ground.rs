@@ -22,7 +22,7 @@ use crate::world::World;
 use crate::world::folder::{Disk, FolderError, MoveError};
 
 /// How often room is looked after.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// How often while there is little.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -157,12 +157,11 @@ impl<W: World> Daemon<W> {
             Stumble::Move(_) => None,
         };
         let route = self.schedule.route_of(id).cloned();
-        let change = match pauses {
-            Some(pauses) => self.schedule.folder_refused(id, pauses, now),
-            None => {
-                self.schedule.stumbled(id, now.tick);
-                None
-            }
+        let change = if let Some(pauses) = pauses {
+            self.schedule.folder_refused(id, pauses, now)
+        } else {
+            self.schedule.stumbled(id, now.tick);
+            None
         };
         change.iter().for_each(say);
         let Some(route) = route else { return };

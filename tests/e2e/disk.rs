@@ -127,17 +127,22 @@ fn a_full_disk_under_the_ledger_pauses_sending_and_costs_no_answer() {
 }
 
 #[test]
-fn a_ledger_on_a_small_disk_makes_room_by_itself() {
-    if !may_mount("disk::a_ledger_on_a_small_disk_makes_room_by_itself") {
+fn a_ledger_gives_the_room_of_its_wal_back_when_idle() {
+    if !may_mount("disk::a_ledger_gives_the_room_of_its_wal_back_when_idle") {
         return;
     }
     let mut scene = Scene::of(Plan { top: "state_dir = '{dir}/v/state'", ..Plan::default() });
     scene.sits_in("v/state");
-    let _volume = Volume::mount(scene.path("v"), "1m");
+    let volume = Volume::mount(scene.path("v"), "1m");
     scene.start();
-    drop_many(&scene, &scene.inbox(), 0..300, 10);
-    scene.until("all are sent", |scene| names(&scene.inbox().join("sent")).len() == 300);
-    assert_each_arrived_once(&scene, 300);
+    let wal = volume.0.join("state/ledger/ledger.db-wal");
+    for round in 1..=4 {
+        drop_many(&scene, &scene.inbox(), (round - 1) * 60..round * 60, 10);
+        scene.until("all are sent", |scene| names(&scene.inbox().join("sent")).len() == round * 60);
+        scene.until("the room is back", |_| fs::metadata(&wal).is_ok_and(|wal| wal.len() == 0));
+    }
+    assert_each_arrived_once(&scene, 240);
+    assert_eq!(lines(&scene, "sending paused"), 0, "{}", scene.story());
     assert_eq!(scene.stop(), Some(0));
     scene.verify();
 }
@@ -167,7 +172,7 @@ fn a_full_disk_under_sent_pauses_the_route_with_one_line_and_no_file_is_sent_mea
     assert_eq!(scene.posts(), posts, "{}", scene.story());
     assert!(posts < 40, "{posts} of 40 were sent");
     assert_eq!(lines(&scene, "route paused"), 1, "{}", scene.story());
-    assert_eq!(lines(&scene, " WARN "), 0, "{}", scene.story());
+    assert_eq!(lines(&scene, "could not go on"), 0, "{}", scene.story());
     let elsewhere = scene.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     let mut taken = 0;
@@ -224,6 +229,35 @@ fn a_volume_that_turns_read_only_pauses_its_route_after_a_handful_of_claims() {
     scene.until("all go out", |_| names(&stock.join("sent")).len() == 200);
     assert_each_arrived_once(&scene, 201);
     assert_eq!(lines(&scene, "route goes on"), 1, "{}", scene.story());
+    assert_eq!(scene.stop(), Some(0));
+    scene.verify();
+}
+
+#[test]
+fn a_full_disk_under_failed_costs_no_file_and_no_reason() {
+    if !may_mount("disk::a_full_disk_under_failed_costs_no_file_and_no_reason") {
+        return;
+    }
+    let mut scene = Scene::of(Plan { defaults: "failed = '{dir}/v/failed'", ..Plan::default() });
+    let volume = Volume::mount(scene.path("v"), "1m");
+    scene.start();
+    volume.fill();
+    for number in 0..30 {
+        scene.drop_file(format!("{number}.json"), format!("{{\"n\": {number}]"));
+    }
+    scene.until("the route pauses", |scene| {
+        let pause = scene.route("orders").and_then(|route| route.pause);
+        pause.is_some_and(|pause| pause.code == "disk-full" || pause.code == "disk-nearly-full")
+    });
+    beat(Duration::from_secs(2));
+    assert!(lines(&scene, "could not go on") <= 1, "{}", scene.story());
+    volume.empty();
+    let failed = volume.0.join("failed");
+    scene.until("all are there with their reasons", |_| names(&failed).len() == 60);
+    for name in names(&failed) {
+        assert!(fs::metadata(failed.join(&name)).unwrap().len() > 0, "{name} is empty");
+    }
+    assert_eq!(scene.posts(), 0);
     assert_eq!(scene.stop(), Some(0));
     scene.verify();
 }

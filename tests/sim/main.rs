@@ -178,6 +178,7 @@ impl<'a> Sim<'a> {
             rule: story.rule,
             flow: story.flow,
             ledger_refuses: story.ledger_refuses,
+            clock: story.clock,
             syncs_folders: story.syncs_folders,
             token: 0,
             token_requests: 0,

@@ -169,6 +169,12 @@ fn check_server(state: &mut State, story: &Story) {
 /// What must come about where nothing is cut: a known answer never becomes a doubt, and nothing is
 /// sent a second time.
 pub fn check_whole(state: &mut State, story: &Story) {
+    for content in &story.gone_if_whole {
+        let places = places_of(state, content);
+        if !places.is_empty() {
+            state.violates("P5", &format!("{content} was taken half-written: {places:?}"));
+        }
+    }
     for content in &story.sent_if_whole {
         let sent = std::path::PathBuf::from(format!("{ROOT}/sent"));
         let places = places_of(state, content);

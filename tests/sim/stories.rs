@@ -105,6 +105,10 @@ pub struct Story {
     pub flow: Option<StoryFlow>,
     /// Steps that the ledger refuses, by the seconds since the story's begin.
     pub ledger_refuses: fn(&Step, u64) -> bool,
+    /// How far the wall clock is off, ms, by the seconds since the story's begin.
+    pub clock: fn(u64) -> i64,
+    /// Contents that, if nothing is cut, are nowhere in the end.
+    pub gone_if_whole: Vec<&'static str>,
     /// Contents that, if nothing is cut, are stored exactly once and end in `sent/`.
     pub sent_if_whole: Vec<&'static str>,
 }
@@ -124,6 +128,8 @@ impl Default for Story {
             has_credential: false,
             flow: None,
             ledger_refuses: |_, _| false,
+            clock: |_| 0,
+            gone_if_whole: Vec::new(),
             sent_if_whole: Vec::new(),
         }
     }
@@ -494,6 +500,24 @@ pub fn refusals() -> Vec<Story> {
             stored: vec![(A, 0, 1)],
             has_credential: true,
             sent_if_whole: vec![A],
+            ..Story::default()
+        },
+        Story {
+            name: "the clock jumps a day ahead and back",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (5, Drop("slow.json", r#"{"order":"#)),
+                (25, Drop("slow.json", C)),
+                (130, Drop("b.json", B)),
+                (200, Drop("a.json", D)),
+            ],
+            rule: |asked| once_then_accept(asked, Status(503)),
+            clock: |at| if (10..120).contains(&at) { 86_400_000 } else { 0 },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld), (D, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1), (D, 0, 1)],
+            // It looked unchanged for a day.
+            gone_if_whole: vec![r#"{"order":"#],
+            sent_if_whole: vec![A, B, C, D],
             ..Story::default()
         },
         Story {

@@ -39,6 +39,7 @@ pub struct State {
     pub rule: Rule,
     pub flow: Option<StoryFlow>,
     pub ledger_refuses: fn(&Step, u64) -> bool,
+    pub clock: fn(u64) -> i64,
     pub syncs_folders: bool,
     pub token: u64,
     pub token_requests: usize,
@@ -70,7 +71,10 @@ impl Fake {
 
     fn wall(&self) -> Wall {
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap();
-        Wall(self.lock().wall_base + elapsed)
+        let state = self.lock();
+        let true_wall = state.wall_base + elapsed;
+        let at = u64::try_from((true_wall - state.began_at) / 1_000).unwrap_or(0);
+        Wall(true_wall + (state.clock)(at))
     }
 
     /// What is appended is on record a moment later; readers see it then.

@@ -698,13 +698,10 @@ async fn look_at_marks(
     let look = async |folder: Arc<Path>| {
         let (asked, standing) = (Arc::clone(&folder), standing.clone());
         let looking = block(move || Marks::look(&[asked], &standing));
-        match tokio::time::timeout(MARK_WITHIN, looking).await {
-            Ok(found) => found,
-            Err(_) => {
-                let error = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
-                Ok(vec![MarkFinding::Unreachable { folder, error }])
-            }
-        }
+        tokio::time::timeout(MARK_WITHIN, looking).await.unwrap_or_else(|_| {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+            Ok(vec![MarkFinding::Unreachable { folder, error }])
+        })
     };
     let found = join_all(folders.into_iter().map(look)).await;
     let found: Result<Vec<Vec<MarkFinding>>, MarkError> = found.into_iter().collect();
