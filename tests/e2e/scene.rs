@@ -81,6 +81,7 @@ pub(crate) struct Scene {
     pub(crate) dir: TempDir,
     pub(crate) sim: Simulator,
     plan: Plan,
+    state_dir: &'static str,
     service: Option<Child>,
 }
 
@@ -90,7 +91,7 @@ impl Scene {
         let options = options_of(&plan);
         let sim = runtime().block_on(Simulator::start(options)).expect("a free port");
         let dir = tempfile::tempdir().expect("a folder of its own");
-        let scene = Self { dir, sim, plan, service: None };
+        let scene = Self { dir, sim, plan, state_dir: "state", service: None };
         for folder in ["root", "root/orders", "outside"] {
             fs::create_dir(scene.path(folder)).unwrap();
         }
@@ -143,6 +144,11 @@ impl Scene {
         let text = text.replace("{sim}", &self.sim.url());
         let text = text.replace("{dir}", &self.dir.path().display().to_string());
         fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// Says where the state folder is, if the plan puts it elsewhere.
+    pub(crate) fn sits_in(&mut self, state_dir: &'static str) {
+        self.state_dir = state_dir;
     }
 
     /// Cuts the simulator off and puts one that has seen nothing, with no rules, in its place.
@@ -246,13 +252,14 @@ impl Scene {
         self.ended();
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.service.as_ref().expect("it runs").id();
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         kill_process(pid, signal).expect("our own child");
     }
 
-    fn ended(&mut self) -> Option<i32> {
+    /// Waits for the service's end; its exit code, none if a signal ended it.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         let mut child = self.service.take().expect("it runs");
         let since = Instant::now();
         loop {
@@ -275,7 +282,7 @@ impl Scene {
 
     /// How the running service stands; none if it does not answer.
     pub(crate) fn status(&self) -> Option<Status> {
-        let state_dir = self.path("state");
+        let state_dir = self.path(self.state_dir);
         match runtime().block_on(control::ask(&state_dir, &Asked::Status)) {
             Ok(CommandAnswer::Status(status)) => Some(*status),
             _ => None,

@@ -284,3 +284,18 @@ fn an_unknown_route_claims_nothing() {
     assert_eq!(scene.may_claim("orders", "a"), Err(Reason::NoRoute));
     assert!(!scene.schedule.wants_files(&name_of("orders"), Tick(scene.tick)));
 }
+
+#[test]
+fn a_claim_that_stumbles_takes_no_slot() {
+    let mut scene = Scene::of_one(1);
+    let stumbled = scene.claim("orders", "a.json").unwrap();
+    scene.schedule.stumbled(stumbled, Tick(scene.tick));
+    assert_eq!(scene.starts(), [], "it is parked");
+    let next = scene.claim("orders", "b.json").unwrap();
+    assert_eq!(scene.starts(), [Start::Attempt(next)]);
+    scene.answer(next, Outcome::Delivered);
+    scene.pass(SECOND);
+    assert_eq!(scene.starts(), [Start::Resume(stumbled)]);
+    scene.schedule.resumed(stumbled);
+    assert_eq!(scene.starts(), [Start::Attempt(stumbled)]);
+}

@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
@@ -254,9 +256,7 @@ impl SqliteLedger {
         folders: Vec<Arc<Path>>,
     ) -> Result<Vec<MarkFinding>, MarkError> {
         let standing = self.standing().await?;
-        let (findings, standing) =
-            block(move || (Marks::look(&folders, &standing), standing)).await;
-        let findings = findings?;
+        let findings = look_at_marks(folders, &standing).await?;
         let lost = Marks::lost(&findings);
         if let Some((_, ids)) = &lost {
             self.shared.widen(ids);
@@ -690,6 +690,28 @@ fn open_error(home: &Home, failure: &Failure) -> OpenError {
 }
 
 /// Runs what may block on a thread that may.
+/// A root that does not answer within this time is taken for unreachable: it must hold up neither
+/// the others nor a stop.
+const MARK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Reads the marks of all folders side by side.
+async fn look_at_marks(
+    folders: Vec<Arc<Path>>,
+    standing: &Standing,
+) -> Result<Vec<MarkFinding>, MarkError> {
+    let look = async |folder: Arc<Path>| {
+        let (asked, standing) = (Arc::clone(&folder), standing.clone());
+        let looking = block(move || Marks::look(&[asked], &standing));
+        tokio::time::timeout(MARK_WITHIN, looking).await.unwrap_or_else(|_| {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+            Ok(vec![MarkFinding::Unreachable { folder, error }])
+        })
+    };
+    let found = join_all(folders.into_iter().map(look)).await;
+    let found: Result<Vec<Vec<MarkFinding>>, MarkError> = found.into_iter().collect();
+    Ok(found?.into_iter().flatten().collect())
+}
+
 async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
