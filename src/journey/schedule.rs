@@ -530,6 +530,11 @@ impl Schedule {
         let route = track.route.clone();
         let Some(lane) = self.lanes.get_mut(&route) else { return };
         let blocked_for = blocked_until(lane, now);
+        if track.phase == Phase::Ready {
+            // Whoever waits in these gets a slot, and a parked file would never give it back.
+            lane.fresh.retain(|other| *other != id);
+            lane.retries.retain(|other| *other != id);
+        }
         track.phase = Phase::Parked { due, since: now, blocked_for };
         track.errand = errand;
         let was_retry = std::mem::replace(&mut track.is_retry, true);
