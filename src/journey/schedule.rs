@@ -531,7 +531,7 @@ impl Schedule {
         let Some(lane) = self.lanes.get_mut(&route) else { return };
         let blocked_for = blocked_until(lane, now);
         if track.phase == Phase::Ready {
-            // Whoever waits in these gets a slot, and a parked file would never give it back.
+            // It stumbled after its claim: it waits for no slot any more.
             lane.fresh.retain(|other| *other != id);
             lane.retries.retain(|other| *other != id);
         }

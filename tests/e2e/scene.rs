@@ -253,7 +253,7 @@ impl Scene {
         kill_process(pid, signal).expect("our own child");
     }
 
-    /// Waits for the end of the service; its exit code.
+    /// Waits for the service's end; its exit code, none if a signal ended it.
     pub(crate) fn ended(&mut self) -> Option<i32> {
         let mut child = self.service.take().expect("it runs");
         let since = Instant::now();
