@@ -636,10 +636,10 @@ impl RawRoute {
         inherit! { merged from defaults:
             include temp_names format max_depth strict schema schema_max encoding quiet_for
             truncated_after done_marker deliver company base_url vanity url method credential
-            content_type max_body connect_timeout timeout concurrency order on_failed priority success success_field
-            success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
-            retry_max give_up_after idempotency_header sent failed held receipts
-            duplicates
+            content_type max_body connect_timeout timeout concurrency order on_failed priority
+            success success_field success_equals html_is_success file_faults in_doubt doubtful
+            retry_first retry_factor retry_max give_up_after idempotency_header sent failed held
+            receipts duplicates
         }
         merged
     }
