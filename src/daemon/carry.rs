@@ -296,8 +296,7 @@ async fn take_over<W: World>(
         intent,
     };
     let entry = Entry::of(&claim);
-    let steps = then_pause(route, &entry, entry.state, now, vec![Step::Claimed(Box::new(claim))]);
-    if let Err(error) = ctx.world.ledger().commit(steps).await {
+    if let Err(error) = ctx.world.ledger().commit(claiming(route, &entry, claim)).await {
         return Report::Unrecorded(error);
     }
     let sending = sending_place(route, &entry);
@@ -315,6 +314,12 @@ async fn take_over<W: World>(
         }
         None => Report::Claimed(Box::new(carried)),
     }
+}
+
+/// What puts a claim on record.
+fn claiming(route: &Route, entry: &Entry, claim: Claim) -> Vec<Step> {
+    let at = claim.at;
+    then_pause(route, entry, entry.state, at, vec![Step::Claimed(Box::new(claim))])
 }
 
 /// With the pause that goes on record together with a failure, on a route that keeps an order and
