@@ -578,16 +578,7 @@ impl RawRoute {
             quiet_for: section.span("quiet_for", ZERO..=DAY),
             truncated_after: section.span("truncated_after", ZERO..=DAY * 7),
             done_marker: section.text("done_marker"),
-            deliver: section.choice(
-                "deliver",
-                &[
-                    ("inbound", Deliver::Inbound),
-                    ("flow", Deliver::Flow),
-                    ("webhook", Deliver::Webhook),
-                    ("http", Deliver::Http),
-                ],
-                &[],
-            ),
+            deliver: section.choice("deliver", &DELIVERS, &[]),
             company: section.text("company"),
             base_url: section.text("base_url"),
             vanity: section.text("vanity"),
@@ -602,25 +593,9 @@ impl RawRoute {
             connect_timeout: section.span("connect_timeout", SHORTEST..=HOUR),
             timeout: section.span("timeout", SHORTEST..=DAY),
             concurrency: section.whole("concurrency", 1..=1024),
-            order: section.choice(
-                "order",
-                &[
-                    ("none", None),
-                    ("name", Some(OrderBy::Name)),
-                    ("arrival", Some(OrderBy::Arrival)),
-                ],
-                &[],
-            ),
-            on_failed: section.choice(
-                "on_failed",
-                &[("skip", OnFailed::Skip), ("pause", OnFailed::Pause)],
-                &[],
-            ),
-            priority: section.choice(
-                "priority",
-                &[("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)],
-                &[],
-            ),
+            order: section.choice("order", &ORDERS, &[]),
+            on_failed: section.choice("on_failed", &ON_FAILED, &[]),
+            priority: section.choice("priority", &PRIORITIES, &[]),
             success: section.statuses("success", 200..=399),
             success_field: success_when.text("field"),
             success_equals: success_when.scalar("equals"),
@@ -661,10 +636,10 @@ impl RawRoute {
         inherit! { merged from defaults:
             include temp_names format max_depth strict schema schema_max encoding quiet_for
             truncated_after done_marker deliver company base_url vanity url method credential
-            content_type max_body connect_timeout timeout concurrency order on_failed priority success success_field
-            success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
-            retry_max give_up_after idempotency_header sent failed held receipts
-            duplicates
+            content_type max_body connect_timeout timeout concurrency order on_failed priority
+            success success_field success_equals html_is_success file_faults in_doubt doubtful
+            retry_first retry_factor retry_max give_up_after idempotency_header sent failed held
+            receipts duplicates
         }
         merged
     }
@@ -679,6 +654,21 @@ const FORMATS: [(&str, Format); 4] = [
 
 const DUPLICATES: [(&str, Duplicates); 3] =
     [("send", Duplicates::Send), ("skip", Duplicates::Skip), ("hold", Duplicates::Hold)];
+
+const DELIVERS: [(&str, Deliver); 4] = [
+    ("inbound", Deliver::Inbound),
+    ("flow", Deliver::Flow),
+    ("webhook", Deliver::Webhook),
+    ("http", Deliver::Http),
+];
+
+const ORDERS: [(&str, Option<OrderBy>); 3] =
+    [("none", None), ("name", Some(OrderBy::Name)), ("arrival", Some(OrderBy::Arrival))];
+
+const ON_FAILED: [(&str, OnFailed); 2] = [("skip", OnFailed::Skip), ("pause", OnFailed::Pause)];
+
+const PRIORITIES: [(&str, Priority); 3] =
+    [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
 
 const IN_DOUBTS: [(&str, InDoubt); 3] =
     [("hold", InDoubt::Hold), ("resend", InDoubt::Resend), ("lookup", InDoubt::Lookup)];

@@ -432,16 +432,13 @@ fn in_doubt(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> InDoubt {
 fn order(sink: &Sink, raw: &RawRoute) -> Option<Ordered> {
     let written = raw.order.as_ref()?;
     let by = written.value?;
-    match &raw.on_failed {
-        Some(on_failed) => Some(Ordered { by, on_failed: on_failed.value }),
-        None => {
-            sink.fault(written.notice(
-                "with an order `on_failed` must say what follows when a file fails",
-                "write on_failed = \"pause\": later files wait until `patchdrop resume`; or \"skip\": the next one goes",
-            ));
-            None
-        }
+    if raw.on_failed.is_none() {
+        sink.fault(written.notice(
+            "with an order `on_failed` must say what follows when a file fails",
+            "write on_failed = \"pause\": later files wait until `patchdrop resume`; or \"skip\": the next one goes",
+        ));
     }
+    raw.on_failed.as_ref().map(|on_failed| Ordered { by, on_failed: on_failed.value })
 }
 
 fn judge(sink: &Sink, raw: &RawRoute, deliver: Deliver) -> JudgeRules {

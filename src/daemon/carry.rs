@@ -296,9 +296,7 @@ async fn take_over<W: World>(
         intent,
     };
     let entry = Entry::of(&claim);
-    let pause = pause_after(route, id, entry.state, now);
-    let steps = std::iter::once(Step::Claimed(Box::new(claim))).chain(pause).collect();
-    if let Err(error) = ctx.world.ledger().commit(steps).await {
+    if let Err(error) = ctx.world.ledger().commit(claiming(route, &entry, claim)).await {
         return Report::Unrecorded(error);
     }
     let sending = sending_place(route, &entry);
@@ -318,10 +316,25 @@ async fn take_over<W: World>(
     }
 }
 
-/// The pause that goes on record together with a failure, on a route that keeps an order and wants
-/// it so: nothing can be claimed between the two.
-fn pause_after(route: &Route, id: FileId, state: State, at: Wall) -> Option<Step> {
-    order::pauses(route, state).then(|| Step::RoutePaused { id, route: route.name.clone(), at })
+/// What puts a claim on record.
+fn claiming(route: &Route, entry: &Entry, claim: Claim) -> Vec<Step> {
+    let at = claim.at;
+    then_pause(route, entry, entry.state, at, vec![Step::Claimed(Box::new(claim))])
+}
+
+/// With the pause that goes on record together with a failure, on a route that keeps an order and
+/// wants it so: nothing can be claimed between the two.
+fn then_pause(
+    route: &Route,
+    entry: &Entry,
+    state: State,
+    at: Wall,
+    mut steps: Vec<Step>,
+) -> Vec<Step> {
+    if order::pauses(route, state) {
+        steps.push(Step::RoutePaused { id: entry.id, route: route.name.clone(), at });
+    }
+    steps
 }
 
 /// Steps 3 and 4: the marker, then the file, into `sending/`; both folders durable.
@@ -738,8 +751,8 @@ async fn put_end<W: World>(
     let reservation = home(ctx, equipped, entry, state, at).await;
     let (id, target) = (entry.id, reservation.place.clone());
     let decided = Step::Decided { id, attempt, state, cause: cause.for_the_record(), target, at };
-    let pause = pause_after(&equipped.route, id, state, at);
-    let steps: Vec<Step> = before.into_iter().chain([decided]).chain(pause).collect();
+    let steps = before.into_iter().chain([decided]).collect();
+    let steps = then_pause(&equipped.route, entry, state, at, steps);
     ctx.world.ledger().commit(steps.clone()).await?;
     for step in &steps {
         entry.apply(step);

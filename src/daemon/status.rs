@@ -99,6 +99,21 @@ impl<W: World> Daemon<W> {
                 ));
             }
         }
+        self.alerts_about_waiting(now, &mut alerts);
+        let not_routes = self.not_routes.iter();
+        alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
+        for intake in self.intakes.values().filter(|intake| intake.is_parent) {
+            alerts.extend(parent_alerts(
+                &intake.folder,
+                intake.left_in_parent(),
+                intake.fault.as_deref(),
+            ));
+        }
+        alerts
+    }
+
+    /// What keeps many files waiting and no pause says.
+    fn alerts_about_waiting(&self, now: Now, alerts: &mut Vec<String>) {
         for (destination, _) in self.schedule.destinations() {
             if self.schedule.is_wary_of(destination, now.tick) {
                 let route =
@@ -123,16 +138,6 @@ impl<W: World> Daemon<W> {
                 pause.cause.code
             ))
         }));
-        let not_routes = self.not_routes.iter();
-        alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
-        for intake in self.intakes.values().filter(|intake| intake.is_parent) {
-            alerts.extend(parent_alerts(
-                &intake.folder,
-                intake.left_in_parent(),
-                intake.fault.as_deref(),
-            ));
-        }
-        alerts
     }
 
     /// A route that sends there: what helps one of them helps all.

@@ -62,7 +62,7 @@ rat = '60/min'
         "
 [route.orders]
 Quiet-for = '2s'
-duplicates = 'skip'
+keep_sent = '30d'
 retry = { frist = '1s', max_wait = '2s' }
 success_when = { feild = 'x' }
 ",

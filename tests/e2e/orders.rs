@@ -118,8 +118,8 @@ fn a_held_file_blocks_its_route_over_a_restart_until_a_person_decides() {
         }
         let sent: &[&str] = if how == "move" { &["2.json"] } else { &["1.json", "2.json"] };
         scene.until_in("sent", sent);
-        let last = scene.sim.seen().payloads.pop().unwrap().name.map(String::from);
-        assert_eq!(last.as_deref(), Some("2.json"), "{how}");
+        let newest = scene.sim.seen().payloads.pop().unwrap().name.map(String::from);
+        assert_eq!(newest.as_deref(), Some("2.json"), "{how}");
     }
 }
 

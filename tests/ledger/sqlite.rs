@@ -77,6 +77,7 @@ conformance! {
     a_list_is_newest_first_and_holds_what_was_asked_for
     a_hundred_thousand_files_are_listed_page_by_page
     a_routes_record_is_replaced_as_a_whole
+    a_failure_may_pause_its_route_in_the_same_commit
     a_process_knows_which_of_its_attempts_have_begun
 }
 

@@ -776,6 +776,27 @@ pub(crate) async fn a_routes_record_is_replaced_as_a_whole<B: Backend>() {
     assert_eq!(routes, [record("invoices", true), record("orders", true)]);
 }
 
+pub(crate) async fn a_failure_may_pause_its_route_in_the_same_commit<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    let orders = RouteName::new("orders");
+    let paused = |id, at| Step::RoutePaused { id: FileId(id), route: orders.clone(), at: Wall(at) };
+    let known = RouteRecord {
+        name: orders.clone(),
+        first_sweep_at: Some(Wall(5)),
+        released: true,
+        paused_at: None,
+    };
+    ledger.put_route(known.clone()).await.unwrap();
+    record(&ledger, vec![claimed(100), paused(100, 9)]).await;
+    record(&ledger, vec![claimed(101), paused(101, 20)]).await;
+    drop(ledger);
+    let ledger = backend.open(0);
+    let expected = RouteRecord { paused_at: Some(Wall(9)), ..known };
+    assert_eq!(ledger.routes().await.unwrap(), [expected], "since the first of them");
+    check_impossible::<B>(vec![], paused(998, 9)).await;
+}
+
 pub(crate) async fn a_process_knows_which_of_its_attempts_have_begun<B: Backend>() {
     let backend = B::new();
     let ledger = backend.open(0);
