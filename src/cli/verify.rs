@@ -96,6 +96,8 @@ enum Finding {
     MovedOn,
     /// It was sent, and later somebody took it out of `sent/`.
     RemovedSince,
+    /// It was sent, and later somebody changed it or put another file in its place.
+    ChangedSince,
     /// That it is nowhere is on record.
     MissedBefore,
     /// Its claim came to nothing.
@@ -112,7 +114,7 @@ enum Disagreement {
     Missing,
     /// It is settled and still in `sending/`.
     Doubled,
-    /// The file in `sending/` is not the one that was checked.
+    /// The file in `sending/`, or that came from there, is not the one that was checked.
     Changed,
     /// It is in `sent/`, and no acceptance is on record.
     NotAccepted,
@@ -131,7 +133,9 @@ impl Disagreement {
                 "patchdrop explain ID says when it was last seen; look for it in backups"
             }
             Self::Doubled => "compare both; the one in sending/ is left over and never sent",
-            Self::Changed => "somebody wrote into sending/; the service holds such a file",
+            Self::Changed => {
+                "somebody wrote into sending/; the service holds such a file, or says beside it that it was sent as it was before"
+            }
             Self::NotAccepted => "do not trust that the server has it: look there, then mark it",
             Self::Unexplained => "patchdrop explain ID says what the sidecar said",
             Self::Unrecorded => "the ledger has lost it: start the service, it holds such files",
@@ -158,11 +162,19 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
             match (sending, target, source) {
                 (Here::Other, ..) => Finding::Fault(Changed),
                 (Here::Same, ..) | (_, Here::Same, _) | (_, _, Here::Same) => Finding::Unfinished,
+                // Its sidecar is written before its move.
+                (Here::Nothing, Here::Other, _) if explained && recorded.state == State::Sent => {
+                    Finding::Fault(Changed)
+                }
+                (Here::Nothing, Here::Other, _) if explained => Finding::Unfinished,
                 (Here::Nothing, ..) => Finding::Fault(Missing),
             }
         }
         _ if sending != Here::Nothing => Finding::Fault(Doubled),
         State::Sent if target == Here::Same => Finding::InPlace,
+        // The service says so of a file that was changed while it was sent.
+        State::Sent if target == Here::Other && explained => Finding::Fault(Changed),
+        State::Sent if target == Here::Other => Finding::ChangedSince,
         State::Sent => Finding::RemovedSince,
         State::Failed | State::Held => match (target, explained) {
             (Here::Same | Here::Other, true) => Finding::InPlace,
@@ -194,6 +206,7 @@ struct Report {
     unfinished: u64,
     moved_on: u64,
     removed_since: u64,
+    changed_since: u64,
     missed_before: u64,
     cancelled: u64,
     foreign_in_sending: u64,
@@ -219,6 +232,7 @@ impl Report {
             Finding::Unfinished => &mut self.unfinished,
             Finding::MovedOn => &mut self.moved_on,
             Finding::RemovedSince => &mut self.removed_since,
+            Finding::ChangedSince => &mut self.changed_since,
             Finding::MissedBefore => &mut self.missed_before,
             Finding::Cancelled => &mut self.cancelled,
             Finding::Fault(_) => return,
@@ -589,6 +603,7 @@ fn render(report: &Report, screen: &mut Screen<'_>) -> Result<(), Failure> {
         (report.unfinished, "between two places; the service or its next start finishes that"),
         (report.moved_on, "taken up again, or moved back into the drop folder"),
         (report.removed_since, "sent, and later taken out of sent/ by somebody"),
+        (report.changed_since, "sent, and later changed in sent/ by somebody"),
         (report.missed_before, "missing, as the record says (patchdrop list --state missing)"),
         (report.cancelled, "claims that came to nothing"),
     ];

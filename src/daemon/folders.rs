@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
-use super::carry::{self, Context, Equipped};
+use super::carry::{self, Context, Elsewhere, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
 use super::intake::{Candidate, Intake};
 use super::order;
@@ -420,7 +420,8 @@ async fn equip<W: World>(
             fresh
         }
     };
-    let equipped = Arc::new(Equipped { route, checker, selector, is_local });
+    let elsewhere = elsewhere(disk, &route).await;
+    let equipped = Arc::new(Equipped { route, checker, selector, is_local, elsewhere });
     let strays = resume::take_in_strays(ctx, &equipped).await?;
     let newest_sent = Query {
         route: Some(equipped.route.name.clone()),
@@ -442,6 +443,22 @@ async fn equip<W: World>(
         }
     }
     Ok(Equipment { equipped, record, delivered_at, strays, held, failed })
+}
+
+async fn elsewhere(disk: &impl Disk, route: &Route) -> Elsewhere {
+    let is = async |folder: &Arc<Path>| {
+        disk.is_elsewhere(Arc::clone(&route.folders.sending), undated(folder)).await
+    };
+    let folders = &route.folders;
+    let (sent, failed, held) =
+        tokio::join!(is(&folders.sent), is(&folders.failed), is(&folders.held));
+    Elsewhere { sent, failed, held }
+}
+
+/// A target folder as far as its path has no date in it.
+fn undated(folder: &Arc<Path>) -> Arc<Path> {
+    let has_date = |path: &Path| path.to_string_lossy().contains("{date}");
+    folder.ancestors().find(|path| !has_date(path)).map_or_else(|| Arc::clone(folder), Arc::from)
 }
 
 /// An error with its causes, for one log line.

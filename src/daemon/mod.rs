@@ -51,6 +51,7 @@ use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
 use crate::model::outcome::Cause;
 use crate::model::route::RouteName;
+use crate::model::status::Waiting;
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
@@ -142,6 +143,8 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
+    /// Files that were changed in `sending/` while they were sent, since this start.
+    changed: Waiting,
     /// How often files' runs were asked for; each is on its journey and so bounded.
     asked: BTreeMap<FileId, Known>,
     /// Routes whose runs cannot be asked for, and why.
@@ -217,6 +220,7 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             stumbles: BTreeMap::new(),
+            changed: Waiting::default(),
             asked: BTreeMap::new(),
             asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::carry::{
-    Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, examine, finish,
-    folder_is_there, follow, forget_beside, home, make_durable, missing, move_in, not_sent,
-    put_back, removed, sending_place, write_beside,
+    Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, decide, examine, finish,
+    finish_copy, folder_is_there, follow, forget_beside, home, make_durable, missing, move_in,
+    not_sent, put_back, removed, sending_place, write_beside,
 };
 use crate::journey::pace::Allowance;
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
@@ -57,6 +57,7 @@ async fn resume_entry<W: World>(
         Resume::GoOn(last) => {
             // The process may have died between the rename and its fsync.
             make_durable(ctx, &sending.folder, &entry.source.folder).await?;
+            forget_original(ctx, route, &entry, &sending).await?;
             go_on(ctx, equipped, entry, last).await
         }
         Resume::RenameAgain(last) => {
@@ -76,11 +77,43 @@ async fn resume_entry<W: World>(
             None => Report::Left(None),
         },
         Resume::PutBack => put_back(ctx, route, &entry).await,
+        Resume::Changed(last) => hold_changed(ctx, equipped, entry, last).await,
         Resume::Cancelled => cancel(ctx, &entry, VANISHED).await,
         Resume::Removed => removed(ctx, entry).await,
         Resume::Missing => missing(ctx, entry).await,
     })
 }
+
+/// A file taken up again from another volume was copied into `sending/`; its move may have been cut
+/// off before the original was removed.
+async fn forget_original<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    entry: &Entry,
+    sending: &Place,
+) -> Result<(), Stumble> {
+    let (source, disk) = (&entry.source, ctx.world.disk());
+    let is_at_home = source.folder == route.folders.inbox || source.folder == sending.folder;
+    if is_at_home
+        || !disk.is_elsewhere(Arc::clone(&source.folder), Arc::clone(&sending.folder)).await
+    {
+        return Ok(());
+    }
+    // Its place may be another file's by now.
+    let query = Query { name: Some(entry.name.clone()), limit: NAMESAKES_MAX, ..Query::default() };
+    let namesakes = ctx.world.ledger().list(query).await?;
+    let is_taken = |other: &Entry| {
+        let is_of_this_chain = other.id == entry.id || Some(other.id) == entry.previous;
+        !is_of_this_chain && other.target.as_ref() == Some(source)
+    };
+    if !namesakes.iter().any(is_taken) && finish_copy(ctx, source, sending).await? {
+        forget_sidecar_at(ctx, source, entry.id).await;
+    }
+    Ok(())
+}
+
+/// Entries of one name that are looked through.
+const NAMESAKES_MAX: usize = 1_000;
 
 /// A released file leaves its old sidecar behind in `held/` or `failed/`.
 async fn forget_sidecar_at<W: World>(ctx: &Context<W>, source: &Place, id: FileId) {
@@ -138,7 +171,7 @@ async fn go_on<W: World>(
             let target = sending_place(&equipped.route, &entry).path();
             return Report::Stumbled(id, MoveError::Taken { target }.into());
         };
-        return finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await;
+        return finish(ctx, equipped, Carried::of(entry), cause, reservation).await;
     }
     match last {
         LastAttempt::Ended => match runs::errand(&entry, equipped.route.in_doubt) {
@@ -159,6 +192,31 @@ async fn go_on<W: World>(
             Report::Resumed(Box::new(Carried::of(entry)))
         }
     }
+}
+
+/// What lies in `sending/` is not what was checked and may have been sent: a person decides.
+async fn hold_changed<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    entry: Entry,
+    last: LastAttempt,
+) -> Report {
+    let cause = settle::changed_after_claim(last);
+    let verdict = match last {
+        LastAttempt::InDoubt => Some(Verdict::InDoubt),
+        LastAttempt::NotSent => Some(Verdict::NotSent),
+        LastAttempt::Ended => None,
+    };
+    let end = verdict.map(|verdict| AttemptEnd {
+        verdict,
+        code: cause.code.clone(),
+        status: None,
+        request_id: None,
+        plain: cause.plain.clone(),
+    });
+    let attempt = end.map(|end| (entry.attempt, end));
+    let carried = Box::new(Carried::of(entry));
+    decide(ctx, equipped, carried, None, attempt, (State::Held, cause)).await
 }
 
 /// The reason on record; for a file that we refused ourselves with its excerpt, which only the

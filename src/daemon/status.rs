@@ -61,6 +61,12 @@ impl<W: World> Daemon<W> {
                 "{files} claimed files cannot go on and are tried again, e.g. {id}: {why}"
             ));
         }
+        if self.changed.files > 0 {
+            let Waiting { files, example, .. } = &self.changed;
+            alerts.push(format!(
+                "{files} accepted files were changed in sending/ before they were moved, e.g. {example}: what lies in sent/ is not what was accepted, see the .why.txt beside it. Nobody but patchdrop may write into sending/"
+            ));
+        }
         for (route, entries) in &self.unsettled {
             let files = match entries.len() {
                 1 => "1 file waits".to_owned(),

@@ -11,6 +11,7 @@ mod bad_input;
 mod duplicates;
 mod flows;
 mod folders;
+mod hostile;
 mod kills;
 mod memory;
 mod odd_files;

@@ -307,6 +307,13 @@ impl Scene {
         self.drop_into(&self.inbox(), name, content);
     }
 
+    /// Puts a whole file into `orders`, which may be on another volume than the scene.
+    pub(crate) fn drop_into_by_copy(&self, name: &str, content: impl AsRef<[u8]>) {
+        let temporary = self.inbox().join(format!(".{name}"));
+        fs::write(&temporary, content).unwrap();
+        fs::rename(temporary, self.inbox().join(name)).unwrap();
+    }
+
     /// Puts a whole file into a folder by a rename.
     pub(crate) fn drop_into(
         &self,

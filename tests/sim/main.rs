@@ -118,6 +118,7 @@ impl<'a> Sim<'a> {
             rule: story.rule,
             flow: story.flow,
             syncs_folders: story.syncs_folders,
+            elsewhere: story.elsewhere.iter().map(|name| folder(name).to_path_buf()).collect(),
             token: 0,
             token_requests: 0,
             wall_base: BEGIN,
@@ -246,6 +247,7 @@ impl<'a> Sim<'a> {
             Act::PutIfFree(..)
             | Act::MoveBack { .. }
             | Act::TakeAway(_)
+            | Act::ChangeClaimed(..)
             | Act::Tell(..)
             | Act::AwaitClaimed(_)
             | Act::Await(..) => {}
@@ -268,6 +270,15 @@ impl<'a> Sim<'a> {
                 let from = places_of(&fake.lock(), content).pop();
                 if let Some(from) = from {
                     fake.lock().disk.person_moves(&from, &place(name), now);
+                }
+            }
+            Act::ChangeClaimed(content, other) => {
+                let sending = folder("/sending");
+                let all = places_of(&fake.lock(), content);
+                let mut state = fake.lock();
+                for place in all.iter().filter(|place| place.folder == sending) {
+                    state.disk.rewrite(place, other.as_bytes(), now);
+                    state.disk.touch(place, now);
                 }
             }
             Act::TakeAway(content) => {

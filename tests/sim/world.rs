@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::future::pending;
 use std::io::{Cursor, Read};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct State {
     pub rule: Rule,
     pub flow: Option<StoryFlow>,
     pub syncs_folders: bool,
+    /// Folders on a volume of their own.
+    pub elsewhere: BTreeSet<PathBuf>,
     pub token: u64,
     pub token_requests: usize,
     /// Wall time at the start of the present process.
@@ -105,6 +107,27 @@ impl Fake {
         }
         state.effects += 1;
         true
+    }
+}
+
+impl Fake {
+    /// The copy takes its name in one effect; the original goes in another.
+    async fn move_across(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
+        self.gate(|| format!("copy {from} to {to}")).await;
+        let now = self.wall();
+        let copied = {
+            let mut state = self.lock();
+            let Some(node) = state.disk.node_at(&from) else {
+                return Err(MoveError::Gone { source_path: from.path() });
+            };
+            if state.disk.node_at(&to).is_some() {
+                return Err(MoveError::Taken { target: to.path() });
+            }
+            state.disk.copy(node, &to, now);
+            state.disk.identity(node)
+        };
+        self.finish_move(from, copied, to).await?;
+        Ok(copied)
     }
 }
 
@@ -202,28 +225,56 @@ impl Disk for Fake {
     }
 
     async fn claim(&self, grip: u64, from: Place, to: Place) -> Result<(), MoveError> {
-        self.move_new(from, to.clone()).await?;
+        if self.is_elsewhere(Arc::clone(&from.folder), Arc::clone(&to.folder)).await {
+            // A claim is a rename, and nothing else.
+            let source = std::io::Error::from(std::io::ErrorKind::CrossesDevices);
+            return Err(FolderError::Io { doing: "move", path: from.path(), source }.into());
+        }
+        drop(self.move_new(from, to.clone()).await?);
         if self.lock().disk.node_at(&to) != Some(grip) {
             return Err(MoveError::Swapped { target: to.path() });
         }
         Ok(())
     }
 
-    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+    async fn move_new(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
+        if self.is_elsewhere(Arc::clone(&from.folder), Arc::clone(&to.folder)).await {
+            return self.move_across(from, to).await;
+        }
         self.gate(|| format!("move {from} to {to}")).await;
         let now = self.wall();
         let mut state = self.lock();
         if !state.disk.folders.contains_key(&*to.folder) {
             return Err(FolderError::Gone { path: to.path() }.into());
         }
-        if state.disk.node_at(&from).is_none() {
+        let Some(node) = state.disk.node_at(&from) else {
             return Err(MoveError::Gone { source_path: from.path() });
-        }
+        };
         if state.disk.node_at(&to).is_some() {
             return Err(MoveError::Taken { target: to.path() });
         }
         state.disk.rename(&from, &to, false, now);
+        Ok(state.disk.identity(node))
+    }
+
+    async fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> Result<(), FolderError> {
+        Disk::sync(self, Arc::clone(&to.folder)).await?;
+        self.gate(|| format!("remove {from}, which was copied")).await;
+        let mut state = self.lock();
+        if state.disk.node_at(&from).is_some_and(|node| state.disk.identity(node) == identity) {
+            state.disk.remove(&from);
+        }
         Ok(())
+    }
+
+    async fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> bool {
+        let elsewhere = &self.lock().elsewhere;
+        elsewhere.contains(&*from) != elsewhere.contains(&*to)
     }
 
     async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {

@@ -41,9 +41,12 @@ fn a_decided_file_may_be_between_two_places_until_it_is_settled() {
         check(state, false, seen(Same, Nothing, Nothing), Finding::Unfinished);
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, false, seen(Nothing, Nothing, Nothing), missing);
-        check(state, false, seen(Nothing, Nothing, Other), missing);
+        let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+        check(state, false, alone, missing);
         let changed = Finding::Fault(Disagreement::Changed);
         check(state, false, seen(Nothing, Other, Same), changed);
+        let said = if state == State::Sent { changed } else { Finding::Unfinished };
+        check(state, false, seen(Nothing, Nothing, Other), said);
     }
 }
 
@@ -57,7 +60,10 @@ fn a_settled_file_is_at_its_target_and_not_in_sending() {
         check(state, true, seen(Nothing, Other, Same), doubled);
     }
     check(State::Sent, true, seen(Nothing, Nothing, Nothing), Finding::RemovedSince);
-    check(State::Sent, true, seen(Nothing, Nothing, Other), Finding::RemovedSince);
+    let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+    check(State::Sent, true, alone, Finding::ChangedSince);
+    let changed = Finding::Fault(Disagreement::Changed);
+    check(State::Sent, true, seen(Nothing, Nothing, Other), changed);
     for state in [State::Failed, State::Held] {
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, true, seen(Nothing, Nothing, Nothing), missing);

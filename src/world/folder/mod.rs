@@ -198,12 +198,27 @@ pub trait Disk: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), MoveError>> + Send;
 
     /// Moves, never replacing. Where the target is on another volume: copy under a temporary name,
-    /// fsync, rename, fsync the folder, then remove the source.
+    /// fsync, rename, fsync the folder, then remove the source. Returns the identity of what was
+    /// moved, as it was when it left.
     fn move_new(
         &self,
         from: Place,
         to: Place,
-    ) -> impl Future<Output = Result<(), MoveError>> + Send;
+    ) -> impl Future<Output = Result<Identity, MoveError>> + Send;
+
+    /// The end of a move to another volume that was cut off, or could not remove its source: what
+    /// is at `to` is whole. Makes that durable, then removes `from`, if that is still the file of
+    /// this identity.
+    fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Whether a move between two folders has to copy. May say so of two folders that need no copy,
+    /// and never blocks longer than a look.
+    fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> impl Future<Output = bool> + Send;
 
     /// Makes all creates, renames and unlinks in a folder durable. Concurrent calls share one
     /// fsync. Does nothing where folders can't be fsynced (Windows).

@@ -127,10 +127,26 @@ impl Disk for RealDisk {
         lanes.work.run(move || system::claim(grip, &from, &to)).await
     }
 
-    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+    async fn move_new(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
         let own = Arc::clone(&self.own);
         let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
         lanes.work.run(move || system::move_new(&from, &to, &own)).await
+    }
+
+    async fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> Result<(), FolderError> {
+        let own = Arc::clone(&self.own);
+        let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
+        lanes.work.run(move || system::finish_move(&from, identity, &to, &own)).await
+    }
+
+    async fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> bool {
+        let lanes = self.volumes.lanes_for_move(&from, &to);
+        lanes.work.run(move || system::is_elsewhere(&from, &to)).await
     }
 
     async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {

@@ -19,13 +19,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::lease::{self, Lease};
 use super::real::Own;
-use super::volume::is_local;
+use super::volume::{is_local, mount_of};
 use super::{Examined, FolderError, MoveError};
 use crate::model::file::{Digest, Identity, Kind, Place, Sighting};
 use crate::model::time::Wall;
 
 /// An fsync of a folder makes its renames durable.
 pub(super) const SYNCS_FOLDERS: bool = true;
+
+/// Of what cannot be looked at.
+const UNKNOWN: Identity = Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 };
 
 /// A file that is read in one go is read in pieces of this size.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -118,7 +121,7 @@ impl Listing {
             Err(_) => Ok(Some(Sighting {
                 name,
                 kind: Kind::Unknown,
-                identity: Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 },
+                identity: UNKNOWN,
                 changed_at: Wall(0),
             })),
         }
@@ -312,11 +315,13 @@ pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveErro
     if is_the_one { Ok(()) } else { Err(MoveError::Swapped { target: to.path() }) }
 }
 
-pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
     let source = folder_handle(&from.folder)?;
     let target = folder_handle(&to.folder)?;
     match rename_new(&source, name_in(from)?, &target, name_in(to)?) {
-        Ok(()) => Ok(()),
+        // Somebody may have taken it on at once: then nothing can be said of it.
+        Ok(()) => Ok(rustix::fs::statat(&target, &to.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(UNKNOWN, |stat| identity(&stat))),
         Err(Errno::XDEV) => move_across(&source, from, &target, to, own),
         Err(errno) => Err(move_fault(errno, (&source, from), (&target, to))),
     }
@@ -394,11 +399,17 @@ fn move_across(
     target: &OwnedFd,
     to: &Place,
     own: &Own,
-) -> Result<(), MoveError> {
+) -> Result<Identity, MoveError> {
     let (mut original, stat) = match open_regular(from) {
         Err(FolderError::Gone { path }) => return Err(MoveError::Gone { source_path: path }),
         other => other?,
     };
+    // A copy may take long: not for a name that is taken.
+    match rustix::fs::statat(target, name_in(to)?, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        Ok(_) => return Err(MoveError::Taken { target: to.path() }),
+        Err(errno) => return Err(file_fault("look at", to, errno).into()),
+    }
     let temporary = own.temporary_name();
     let copied = copy(&mut original, &stat, target, &temporary, own)
         .map_err(|error| FolderError::of("write", to.path(), error))
@@ -414,15 +425,46 @@ fn move_across(
         rustix::fs::unlinkat(target, &temporary, AtFlags::empty()).ok();
         return Err(error);
     }
+    end_move(source, from, identity(&stat), to, own)?;
+    Ok(identity(&stat))
+}
+
+pub(super) fn finish_move(
+    from: &Place,
+    identity: Identity,
+    to: &Place,
+    own: &Own,
+) -> Result<(), FolderError> {
+    end_move(&folder_handle(&from.folder)?, from, identity, to, own)
+}
+
+/// The copy becomes durable under its name, then the original goes. If another file has taken the
+/// original's name meanwhile, that one was not copied, and stays.
+fn end_move(
+    source: &OwnedFd,
+    from: &Place,
+    copied: Identity,
+    to: &Place,
+    own: &Own,
+) -> Result<(), FolderError> {
     sync_folder(&to.folder, own)
         .map_err(|error| FolderError::of("sync", to.folder.to_path_buf(), error))?;
-    // If another file has taken the source's name meanwhile, that one was not copied.
-    let now = rustix::fs::statat(source, &from.name, AtFlags::SYMLINK_NOFOLLOW);
-    if now.is_ok_and(|now| identity(&now) == identity(&stat)) {
+    let now = rustix::fs::statat(source, name_in(from)?, AtFlags::SYMLINK_NOFOLLOW);
+    if now.is_ok_and(|now| identity(&now) == copied) {
         rustix::fs::unlinkat(source, &from.name, AtFlags::empty())
             .map_err(|errno| file_fault("remove", from, errno))?;
     }
     Ok(())
+}
+
+/// Two mounts of one volume are two places for a rename. What cannot be asked counts as one: then
+/// the move itself finds out.
+pub(super) fn is_elsewhere(one: &Path, other: &Path) -> bool {
+    let volume = |path: &Path| rustix::fs::stat(path).ok().map(|stat| unsigned(stat.st_dev));
+    match (volume(one), volume(other)) {
+        (Some(one), Some(other)) if one != other => true,
+        _ => mount_of(one).point != mount_of(other).point,
+    }
 }
 
 fn copy(

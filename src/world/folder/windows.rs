@@ -183,14 +183,19 @@ pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveErro
     }
 }
 
-pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
     match rename_new(from, to) {
+        // Somebody may have taken it on at once: then nothing can be said of it.
+        Ok(()) => Ok(look(to)
+            .ok()
+            .flatten()
+            .map_or(Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 }, |seen| seen.identity)),
         Err(MoveError::Folder(FolderError::Io { source, .. }))
             if source.kind() == io::ErrorKind::CrossesDevices =>
         {
             move_across(from, to, own)
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }
 
@@ -233,8 +238,12 @@ fn check_then_rename(from: &Place, to: &Place) -> Result<(), MoveError> {
 }
 
 /// Copy under a temporary name, flush, give it its name, remove the source.
-fn move_across(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+fn move_across(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
     let (mut original, before) = open_regular(from)?;
+    // A copy may take long: not for a name that is taken.
+    if std::fs::symlink_metadata(to.path()).is_ok() {
+        return Err(MoveError::Taken { target: to.path() });
+    }
     let temporary = Place::new(&to.folder, own.temporary_name());
     let copied = create(&temporary.path()).and_then(|mut file| {
         io::copy(&mut original, &mut file)?;
@@ -253,7 +262,27 @@ fn move_across(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
     }
     drop(original);
     remove_name(&from.path()).map_err(|error| of("remove", from.path(), error))?;
-    Ok(())
+    Ok(identity(&before))
+}
+
+/// Removes the original of a copy that is whole, unless another file has taken its name.
+pub(super) fn finish_move(
+    from: &Place,
+    copied: Identity,
+    _to: &Place,
+    _own: &Own,
+) -> Result<(), FolderError> {
+    match look(from)? {
+        Some(seen) if seen.identity == copied => {
+            remove_name(&from.path()).map_err(|error| of("remove", from.path(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// By the paths' first parts alone.
+pub(super) fn is_elsewhere(one: &Path, other: &Path) -> bool {
+    mount_of(one).point != mount_of(other).point
 }
 
 pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), FolderError> {
