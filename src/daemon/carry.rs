@@ -12,11 +12,13 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asking::Asked;
+use super::grounds;
 use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use super::twins::{Turn, TurnTaken, Turns, turn, twin_for};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::grounds::Account;
 use crate::journey::order;
 use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
@@ -50,6 +52,8 @@ pub(super) const BUDGET_BYTES: usize = 6 << 20;
 /// What every journey needs.
 pub(super) struct Context<W: World> {
     pub(super) world: Arc<W>,
+    /// Who this process is.
+    pub(super) account: Account,
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) turns: Turns,
@@ -179,7 +183,9 @@ pub(super) async fn claim<W: World>(
         Err(error) => return Report::Left(left_because(&error)),
     };
     let now = ctx.world.clock().now();
-    let unchanged = examined.identity == sighting.identity
+    // The number is left out: some shares change it between two looks.
+    let unchanged = examined.identity.size == sighting.identity.size
+        && examined.identity.mtime_ns == sighting.identity.mtime_ns
         && examined.changed_at == sighting.changed_at
         && examined
             .findings
@@ -187,6 +193,11 @@ pub(super) async fn claim<W: World>(
             .is_none_or(|_| examined.findings.read_bytes == examined.identity.size);
     if !unchanged {
         return Report::Left(Some((Reason::NotReady, route.ready.quiet_for)));
+    }
+    if examined.links > 1 {
+        let quiet = ready::unchanged_for(examined.changed_at, &evidence, now);
+        let reason = ready::many_names(quiet, &route.ready);
+        return Report::Left(Some((reason, route.ready.quiet_for.max(Duration::from_secs(1)))));
     }
     if let Checked::Truncated(_) = &examined.findings.result
         && ready::may_be_unfinished(examined.changed_at, &route.ready, &evidence, now)
@@ -229,9 +240,11 @@ fn left_because(error: &FolderError) -> Option<(Reason, Duration)> {
         FolderError::Gone { .. } => None,
         FolderError::NotAFile { .. } => Some((Reason::Special, again)),
         FolderError::InUse { .. } => Some((Reason::InUse, again)),
-        FolderError::Denied { .. } | FolderError::Full { .. } | FolderError::Io { .. } => {
-            Some((Reason::Unreadable, again))
-        }
+        FolderError::Denied { .. }
+        | FolderError::Full { .. }
+        | FolderError::Replaced { .. }
+        | FolderError::Unfit { .. }
+        | FolderError::Io { .. } => Some((Reason::Unreadable, again)),
     }
 }
 
@@ -940,7 +953,8 @@ pub(super) async fn make_again<W: World>(
     route: &Route,
     folder: &Arc<Path>,
 ) -> Result<(), FolderError> {
-    folder_is_there(ctx, &route.folders.inbox).await?;
+    // The mount point of a volume that is away is no place to make anything.
+    grounds::stand(ctx, route).await?;
     ctx.world.disk().make_folder(Arc::clone(folder)).await?;
     let route = &route.name;
     tracing::warn!(%route, folder = %folder.display(), "folder had been removed; made again");

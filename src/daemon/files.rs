@@ -21,7 +21,7 @@ use crate::model::step::{Entry, State};
 use crate::model::time::Now;
 use crate::world::World;
 use crate::world::clock::Clock;
-use crate::world::folder::MoveError;
+use crate::world::folder::{FolderError, MoveError};
 use crate::world::ledger::LedgerError;
 
 /// How long nothing is started after the ledger refused a commit.
@@ -124,7 +124,7 @@ impl<W: World> Daemon<W> {
             }
             Work::Equipped(_)
             | Work::Sealed(_)
-            | Work::Swept(_)
+            | Work::Swept(..)
             | Work::TakenUp(_)
             | Work::FirstHeld(_)
             | Work::Panicked => (None, Heard::default(), false),
@@ -229,6 +229,9 @@ impl<W: World> Daemon<W> {
         match stumble {
             Stumble::Ledger(error) => self.ledger_refused(error, now),
             Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) => {
+                if matches!(error, FolderError::Replaced { .. } | FolderError::Unfit { .. }) {
+                    self.doubt_the_folders_of(id);
+                }
                 tracing::warn!(file = %id, error = %chain(error), "a file could not go on; it stays on record and is taken up again by itself");
             }
             Stumble::Move(error) => {
@@ -236,6 +239,16 @@ impl<W: World> Daemon<W> {
             }
         }
         self.schedule.stumbled(id, now.tick);
+    }
+
+    /// The next sweep looks whether the route's folders are those that they were.
+    fn doubt_the_folders_of(&mut self, id: FileId) {
+        let route = self.schedule.route_of(id).and_then(|route| self.equipped.get(route));
+        if let Some(intake) =
+            route.and_then(|route| self.intakes.get_mut(&route.route.folders.inbox))
+        {
+            intake.touch();
+        }
     }
 
     /// Nothing is sent that cannot be put on record.

@@ -11,6 +11,7 @@ mod commands;
 mod event;
 mod files;
 mod folders;
+mod grounds;
 mod ids;
 mod intake;
 mod order;
@@ -45,6 +46,7 @@ use targets::Targets;
 use twins::Turns;
 
 use crate::config::Config;
+use crate::journey::grounds::Account;
 use crate::journey::schedule::{Limits, Schedule};
 use crate::model::blot::Blotter;
 use crate::model::command::{Command, CommandAnswer};
@@ -56,6 +58,7 @@ use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
+use crate::world::folder::Disk;
 use crate::world::ledger::{Ledger, LedgerError};
 use crate::world::watch::{Hint, Watch};
 
@@ -116,6 +119,8 @@ pub struct Notes {
     pub alerts: Vec<String>,
     /// Every route starts paused, until a person resumes it: the ledger is an old copy.
     pub starts_paused: bool,
+    /// It may work as root over folders that others can write.
+    pub allows_root: bool,
 }
 
 /// Where events come from.
@@ -143,6 +148,8 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
+    /// What lies in `sending/` of each route and is not ours.
+    foreign: BTreeMap<RouteName, Waiting>,
     /// Files that were changed in `sending/` while they were sent, since this start.
     changed: Waiting,
     /// How often files' runs were asked for; each is on its journey and so bounded.
@@ -200,9 +207,11 @@ impl<W: World> Daemon<W> {
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
+        let account = Account { number: world.disk().account(), allows_root: notes.allows_root };
         Self {
             ctx: Arc::new(Context {
                 world,
+                account,
                 ids: Ids::default(),
                 targets: Targets::default(),
                 turns: Turns::default(),
@@ -220,6 +229,7 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             stumbles: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             changed: Waiting::default(),
             asked: BTreeMap::new(),
             asking_faults: BTreeMap::new(),
@@ -328,7 +338,10 @@ impl<W: World> Daemon<W> {
         match (ticket, work) {
             (Ticket::Look(look), work) => self.looked(*look, work),
             (Ticket::File(id), work) => self.carried(id, work),
-            (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
+            (Ticket::Sweep(folder), Work::Swept(result, foreign)) => {
+                self.foreign.extend(foreign);
+                self.swept(&folder, result);
+            }
             (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
             (Ticket::Seal(route), Work::Sealed(sealed)) => self.sealed(&route, sealed),
             (Ticket::Held(route, changes), Work::FirstHeld(found)) => {

@@ -20,6 +20,7 @@ use crate::journey::validate::Checked;
 use crate::model::file::{Digest, FileId, Identity, Place, Sighting};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::Route;
+use crate::model::status::Waiting;
 use crate::model::step::{AttemptEnd, Claim, Entry, Intent, State, Step, Verdict};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -334,30 +335,46 @@ async fn undo_settled<W: World>(
     Ok(entry)
 }
 
-/// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
-/// lost. Whether they were sent, nobody knows; they are put on record again, as held. One whose end
-/// is settled lost its last move in a power cut, and makes it again. Whatever else lies there is
-/// not ours and stays.
-pub(super) async fn take_in_strays<W: World>(
+/// What a listing of `sending/` has found.
+#[derive(Default)]
+struct InSending {
+    /// Names with an id of this ledger that may be its business, each with what is on record.
+    ours: Vec<(FileId, Sighting, Option<Entry>)>,
+    /// Everything else but what is on its way.
+    foreign: Waiting,
+}
+
+impl InSending {
+    fn count_foreign(&mut self, sighting: &Sighting) {
+        self.foreign.files += 1;
+        if self.foreign.oldest_at.is_none_or(|oldest| sighting.changed_at < oldest) {
+            self.foreign.oldest_at = Some(sighting.changed_at);
+            self.foreign.example = sighting.shown();
+        }
+    }
+}
+
+async fn list_sending<W: World>(
     ctx: &Context<W>,
-    equipped: &Arc<Equipped>,
-) -> Result<Vec<Entry>, Stumble> {
+    equipped: &Equipped,
+) -> Result<InSending, Stumble> {
     let sending = &equipped.route.folders.sending;
     let (chunks, mut listing) = tokio::sync::mpsc::channel(1);
     let sweep = ctx.world.disk().sweep(Arc::clone(sending), chunks);
     let collect = async {
-        let mut found = (Vec::new(), 0_u64);
+        let mut found = InSending::default();
         while let Some(chunk) = listing.recv().await {
             for sighting in chunk {
-                match settle::claimed_id(&sighting.name) {
-                    Some(id) if ctx.world.ledger().has_reserved(id) => {
-                        // Known ones are the ledger's business; the look-up is one by key.
-                        match ctx.world.ledger().entry(id).await? {
-                            Some(entry) if !entry.settled => {}
-                            known => found.0.push((id, sighting, known)),
-                        }
-                    }
-                    _ => found.1 += 1,
+                let id = settle::claimed_id(&sighting.name);
+                let Some(id) = id.filter(|id| ctx.world.ledger().has_reserved(*id)) else {
+                    found.count_foreign(&sighting);
+                    continue;
+                };
+                // Known ones are the ledger's business; the look-up is one by key.
+                match ctx.world.ledger().entry(id).await? {
+                    Some(entry) if !entry.settled && is_name_of(&entry, &sighting) => {}
+                    Some(entry) if !entry.settled => found.count_foreign(&sighting),
+                    known => found.ours.push((id, sighting, known)),
                 }
             }
         }
@@ -365,12 +382,43 @@ pub(super) async fn take_in_strays<W: World>(
     };
     let (swept, found) = tokio::join!(sweep, collect);
     swept?;
-    let (strays, foreign) = found?;
-    if foreign > 0 {
-        tracing::warn!(route = %equipped.route.name, files = foreign, "files in sending/ are not patchdrop's: they are left alone");
+    found
+}
+
+/// Whether a name in `sending/` is that of an entry's file or of its marker: an id is easily copied.
+fn is_name_of(entry: &Entry, sighting: &Sighting) -> bool {
+    let names = std::iter::once(&entry.name).chain(entry.marker.as_ref());
+    names.map(|name| settle::claimed_name(entry.id, name)).any(|name| name == sighting.name)
+}
+
+/// What lies in `sending/` and is not ours (promise P12).
+pub(super) async fn foreign_in_sending<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+) -> Result<Waiting, Stumble> {
+    let mut found = list_sending(ctx, equipped).await?;
+    for (_, sighting, known) in std::mem::take(&mut found.ours) {
+        // A journey may have ended while it was listed.
+        let place = Place::new(&equipped.route.folders.sending, sighting.name.clone());
+        if known.is_none() || matches!(ctx.world.disk().look(place).await, Ok(Some(_))) {
+            found.count_foreign(&sighting);
+        }
     }
+    Ok(found.foreign)
+}
+
+/// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
+/// lost. Whether they were sent, nobody knows; they are put on record again, as held. One whose end
+/// is settled lost its last move in a power cut, and makes it again. Whatever else lies there is
+/// not ours, is counted and stays.
+pub(super) async fn take_in_strays<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+) -> Result<(Vec<Entry>, Waiting), Stumble> {
+    let sending = &equipped.route.folders.sending;
+    let mut found = list_sending(ctx, equipped).await?;
     let mut entries = Vec::new();
-    for (id, sighting, known) in strays {
+    for (id, sighting, known) in std::mem::take(&mut found.ours) {
         let entry = match known {
             None => hold_stray(ctx, equipped, id, &sighting).await?,
             Some(entry) if ends_elsewhere(ctx, &entry, &sighting).await => {
@@ -380,9 +428,16 @@ pub(super) async fn take_in_strays<W: World>(
             }
             Some(_) => None,
         };
+        if entry.is_none() {
+            found.count_foreign(&sighting);
+        }
         entries.extend(entry);
     }
-    Ok(entries)
+    let files = found.foreign.files;
+    if files > 0 {
+        tracing::warn!(route = %equipped.route.name, files, example = %found.foreign.example, "files in sending/ are not patchdrop's: they are left alone; nothing but patchdrop may write there");
+    }
+    Ok((entries, found.foreign))
 }
 
 /// Whether a file in `sending/` is the one of a settled entry and nothing is at its target.

@@ -156,6 +156,10 @@ impl<W: World> Daemon<W> {
             let paced = Waiting { next_look_at: Some(wall_of(until, now)), ..ready };
             waiting.insert(Reason::Paced.name().to_owned(), paced);
         }
+        let foreign = route.and_then(|route| self.foreign.get(route));
+        if let Some(foreign) = foreign.filter(|foreign| foreign.files > 0) {
+            waiting.insert(Reason::Foreign.name().to_owned(), foreign.clone());
+        }
         waiting
     }
 

@@ -205,11 +205,17 @@ impl Scene {
 
     /// Starts the service without waiting for anything.
     pub(crate) fn launch(&mut self) -> u32 {
+        self.launch_with(&[])
+    }
+
+    /// The same with arguments.
+    pub(crate) fn launch_with(&mut self, arguments: &[&str]) -> u32 {
         assert!(self.service.is_none(), "it runs already");
         let log = File::options().append(true).create(true).open(self.path("log")).unwrap();
         let child = self
             .program()
             .arg("run")
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

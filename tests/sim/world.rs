@@ -12,7 +12,7 @@ use std::time::Duration;
 use patchdrop::model::exchange::{
     Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
 };
-use patchdrop::model::file::{Digest, FileId, Identity, Place, Sighting};
+use patchdrop::model::file::{Digest, FileId, FolderSeen, Identity, Place, Sighting};
 use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::secret::Secret;
@@ -221,7 +221,7 @@ impl Disk for Fake {
             (node, state.disk.identity(node), known.changed_at, known.content)
         };
         let findings = read(&mut Cursor::new(content), &identity);
-        Ok(Examined { grip: node, identity, changed_at, lease_granted: true, findings })
+        Ok(Examined { grip: node, identity, changed_at, lease_granted: true, links: 1, findings })
     }
 
     async fn claim(&self, grip: u64, from: Place, to: Place) -> Result<(), MoveError> {
@@ -230,7 +230,7 @@ impl Disk for Fake {
             let source = std::io::Error::from(std::io::ErrorKind::CrossesDevices);
             return Err(FolderError::Io { doing: "move", path: from.path(), source }.into());
         }
-        drop(self.move_new(from, to.clone()).await?);
+        self.move_new(from, to.clone()).await?;
         if self.lock().disk.node_at(&to) != Some(grip) {
             return Err(MoveError::Swapped { target: to.path() });
         }
@@ -332,6 +332,29 @@ impl Disk for Fake {
 
     async fn clear_temporary(&self, _folder: Arc<Path>) -> Result<u64, FolderError> {
         Ok(0)
+    }
+
+    async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
+        let state = self.lock();
+        let seen = FolderSeen {
+            kind: patchdrop::model::file::Kind::Folder,
+            volume: 1,
+            number: 1,
+            is_local: true,
+            owner: None,
+            mode: 0o750,
+        };
+        Ok(state.disk.folders.contains_key(&*folder).then_some(seen))
+    }
+
+    fn pin(&self, _folder: &Arc<Path>, _seen: FolderSeen) {}
+
+    fn pinned(&self, _folder: &Path) -> Option<FolderSeen> {
+        None
+    }
+
+    fn account(&self) -> Option<u32> {
+        None
     }
 
     async fn is_local(&self, _folder: Arc<Path>) -> bool {

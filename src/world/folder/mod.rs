@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 
 /// Why a look, a read or a write did not work. The path is in every variant.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,20 @@ pub enum FolderError {
     NotAFile {
         /// Which path.
         path: PathBuf,
+    },
+    /// Another folder, or another volume, is where a folder of ours was.
+    #[error("{} is another folder than before", .path.display())]
+    Replaced {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// A folder that must not be worked in as it is.
+    #[error("{} {why}", .path.display())]
+    Unfit {
+        /// Which path.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// Another program has it open for writing.
     #[error("{} is still open in another program", .path.display())]
@@ -151,6 +165,8 @@ pub struct Examined<Grip, T> {
     pub changed_at: crate::model::time::Wall,
     /// Whether the system has proved that nobody has it open for writing.
     pub lease_granted: bool,
+    /// How many names it has, taken from the open file; 1 where the system tells none.
+    pub links: u64,
     /// What `read` returned.
     pub findings: T,
 }
@@ -266,6 +282,22 @@ pub trait Disk: Send + Sync + 'static {
         &self,
         folder: Arc<Path>,
     ) -> impl Future<Output = Result<u64, FolderError>> + Send;
+
+    /// One look at a folder itself, links not followed; `None` if nothing has its name.
+    fn inspect(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<Option<FolderSeen>, FolderError>> + Send;
+
+    /// From now on this path must be this folder: every operation in another one is refused with
+    /// [`FolderError::Replaced`], until it is pinned again, or made by `make_folder`.
+    fn pin(&self, folder: &Arc<Path>, seen: FolderSeen);
+
+    /// What a folder must be.
+    fn pinned(&self, folder: &Path) -> Option<FolderSeen>;
+
+    /// The number of the account that this process works as, where the system has such numbers.
+    fn account(&self) -> Option<u32>;
 
     /// Whether a folder is on a local volume: its events and its change times can be trusted.
     fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;
