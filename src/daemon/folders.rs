@@ -370,8 +370,8 @@ impl<W: World> Daemon<W> {
     }
 }
 
-/// Looks whether the folders are those that they were, then lists one chunk by chunk, each only when
-/// the one before is used up.
+/// Looks whether the folders are those that they were, then lists one chunk by chunk, each only
+/// when the one before is used up.
 async fn sweep<W: World>(
     ctx: Arc<Context<W>>,
     folder: Arc<Path>,

@@ -385,7 +385,8 @@ async fn list_sending<W: World>(
     found
 }
 
-/// Whether a name in `sending/` is that of an entry's file or of its marker: an id is easily copied.
+/// Whether a name in `sending/` is that of an entry's file or of its marker: an id is easily
+/// copied.
 fn is_name_of(entry: &Entry, sighting: &Sighting) -> bool {
     let names = std::iter::once(&entry.name).chain(entry.marker.as_ref());
     names.map(|name| settle::claimed_name(entry.id, name)).any(|name| name == sighting.name)

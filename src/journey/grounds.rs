@@ -83,8 +83,8 @@ const GROUP_OR_OTHERS: u32 = 0o022;
 const OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Whether patchdrop may work in a folder, by its kind, owner and mode. On volumes of other machines
-/// owner and mode may mean nothing, and only the kind counts.
+/// Whether patchdrop may work in a folder, by its kind, owner and mode. On volumes of other
+/// machines owner and mode may mean nothing, and only the kind counts.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -114,9 +114,9 @@ pub fn may_work_in(role: Role, seen: &FolderSeen, account: Account) -> Result<()
     }
 }
 
-/// Whether a folder is still where it was. The mount point of a volume that is away is a folder too,
-/// and an empty one: it is not the truth about the route's files. A volume that comes back may have
-/// another number, but its folders have theirs; shares number both as they like.
+/// Whether a folder is still where it was. The mount point of a volume that is away is a folder
+/// too, and an empty one: it is not the truth about the route's files. A volume that comes back may
+/// have another number, but its folders have theirs; shares number both as they like.
 ///
 /// # Errors
 /// What has changed.

@@ -67,8 +67,10 @@ pub fn resume(entry: &Entry, found: &Found, trace: AttemptTrace) -> Resume {
     let in_sending = last_attempt(entry, trace);
     if let Some(identity) = found.sending {
         let digest_agrees = entry.digest.is_some() && found.sending_digest == entry.digest;
-        // Of a file whose end is decided the last move tells whether it is the one on record.
-        return if identity.is_same(&entry.identity) || digest_agrees || entry.decided_at.is_some() {
+        // Of a file that is accepted or whose end is decided its last move tells whether it is the
+        // one on record.
+        let was_judged = entry.confirming_since.is_some() || entry.decided_at.is_some();
+        return if identity.is_same(&entry.identity) || digest_agrees || was_judged {
             Resume::GoOn(in_sending)
         } else if nothing_can_have_been_sent(entry, in_sending) {
             Resume::PutBack
@@ -258,6 +260,9 @@ mod tests {
         check(&entry(), in_sending(2), SAME_BOOT_BEGUN, Resume::Changed(in_doubt));
         check(&entry(), in_sending(2), OTHER_BOOT, Resume::Changed(in_doubt));
         check(&decided(), in_sending(2), OTHER_BOOT, Resume::GoOn(LastAttempt::Ended));
+        let accepted =
+            Entry { confirming_since: Some(Wall(1)), attempt_open_since: None, ..entry() };
+        check(&accepted, in_sending(2), OTHER_BOOT, Resume::GoOn(LastAttempt::Ended));
         let touched = Found { sending_digest: Some(MINE), ..in_sending(2) };
         check(&entry(), touched, SAME_BOOT_UNSENT, Resume::GoOn(LastAttempt::NotSent));
     }

@@ -187,7 +187,8 @@ pub(super) fn subfolders(folder: Arc<Path>, own: &Own) -> Result<Vec<OsString>, 
 pub(super) fn sync_folder(folder: &Path, own: &Own) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::io::retry_on_intr(|| rustix::fs::open(folder, flags, Mode::empty()))?;
-    let handle = the_pinned(handle, folder, own).map_err(io::Error::other)?;
+    // Callers share an answer by its number.
+    let handle = the_pinned(handle, folder, own).map_err(|_| io::Error::from(Errno::STALE))?;
     own.count_fsync();
     Ok(rustix::fs::fsync(handle)?)
 }
@@ -358,8 +359,8 @@ pub(super) fn claim(mut grip: Grip, from: &Place, to: &Place, own: &Own) -> Resu
     if is_the_one { Ok(()) } else { Err(MoveError::Swapped { target: to.path() }) }
 }
 
-/// Whether a file that seems to be another one differs by its number alone, which some shares change
-/// by themselves: then the bytes decide.
+/// Whether a file that seems to be another one differs by its number alone, which some shares
+/// change by themselves: then the bytes decide.
 fn is_renumbered(grip: &mut Grip, moved: Identity, to: &Place, own: &Own) -> bool {
     let known = grip.identity;
     if moved.size != known.size || moved.mtime_ns != known.mtime_ns {
