@@ -73,8 +73,9 @@ impl<W: World> Daemon<W> {
                 .filter_map(|entry| entry.target.as_ref())
                 .map(|target| Arc::clone(&target.folder))
                 .collect();
+            let claimed = self.unsettled.get(&route.name).map_or(0, Vec::len);
             self.spawn(Ticket::Equip(route.name.clone()), async move {
-                Work::Equipped(Box::new(equip(&ctx, route, record, targets).await))
+                Work::Equipped(Box::new(equip(&ctx, route, record, targets, claimed).await))
             });
         }
     }
@@ -428,11 +429,13 @@ async fn equip<W: World>(
     route: Arc<Route>,
     record: Option<RouteRecord>,
     targets: BTreeSet<Arc<Path>>,
+    claimed: usize,
 ) -> Result<Equipment, EquipFault> {
     let world = &ctx.world;
     let disk = world.disk();
     let inbox = &route.folders.inbox;
     grounds::stand(ctx, &route).await?;
+    grounds::keeps_claims(ctx, &route, claimed).await?;
     disk.make_folder(Arc::clone(&route.folders.sending)).await?;
     clear_temporary(disk, &route.folders.sending).await;
     for target in &targets {

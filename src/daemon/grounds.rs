@@ -1,11 +1,11 @@
-//! Whether a route's folders are those that they were, and nobody else's: looked at before a route
+//! Whether a route's folders are those that they were, and nobody else's: looked at when a route
 //! is made ready, before each sweep, and before a folder is made again.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::carry::Context;
-use crate::journey::grounds::{Role, is_still, may_work_in};
+use crate::journey::grounds::{Role, Unfit, is_still, may_work_in};
 use crate::model::route::Route;
 use crate::world::World;
 use crate::world::folder::{Disk, FolderError};
@@ -46,6 +46,20 @@ pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(
         disk.pin(folder, now);
     }
     Ok(())
+}
+
+/// `sending/` is not made while so many files on record should lie in it: where it is not there,
+/// its volume may not be, and an empty one in its place would say that they are missing.
+pub(super) async fn keeps_claims<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    claimed: usize,
+) -> Result<(), FolderError> {
+    let sending = &route.folders.sending;
+    if claimed == 0 || ctx.world.disk().inspect(Arc::clone(sending)).await?.is_some() {
+        return Ok(());
+    }
+    Err(unfit(sending, &Unfit::Lost { files: claimed }))
 }
 
 fn look_at<W: World>(

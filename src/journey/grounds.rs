@@ -49,6 +49,11 @@ pub enum Unfit {
     OtherVolume,
     /// Not the folder that it was.
     Replaced,
+    /// Not there at a start, and files on record lie in it.
+    Lost {
+        /// How many.
+        files: usize,
+    },
 }
 
 impl fmt::Display for Unfit {
@@ -73,6 +78,10 @@ impl fmt::Display for Unfit {
             ),
             Self::Replaced => f.write_str(
                 "was replaced by another folder, and files under way are in the old one: put that back in its place; if it is lost, move this one away, and patchdrop makes a new one and says which files are missing",
+            ),
+            Self::Lost { files } => write!(
+                f,
+                "is not there, and it should hold what is under way (files on record: {files}): mount its volume or put it back; if it is lost for good make an empty one, and patchdrop says which files are missing"
             ),
         }
     }

@@ -295,3 +295,25 @@ fn what_others_put_into_sending_is_counted_and_left_alone() {
     assert_eq!(files(&sending).len(), 4);
     assert_eq!(scene.posts(), 1);
 }
+
+#[test]
+fn a_sending_folder_that_is_away_at_a_start_is_not_made_anew_over_files_on_record() {
+    let mut scene = Scene::running(Plan { top: EAGER, defaults: RETRY_SOON, ..Plan::default() });
+    scene.sim.set_rules(unavailable());
+    scene.drop_file("a.json", "{}");
+    scene.until("it is deferred", |scene| scene.route("orders").unwrap().deferred == 1);
+    assert_eq!(scene.stop(), Some(0));
+    let (sending, away) = (scene.inbox().join("sending"), scene.path("away"));
+    fs::rename(&sending, &away).unwrap();
+    scene.launch();
+    scene.until("that is said", |scene| {
+        let alerts = scene.status().map(|status| status.alerts.join("\n")).unwrap_or_default();
+        alerts.contains("is not there, and it should hold what is under way")
+    });
+    assert!(!sending.exists());
+    none_is_missing(&scene);
+    fs::rename(&away, &sending).unwrap();
+    scene.sim.set_rules(Vec::new());
+    scene.until_in("sent", &["a.json"]);
+    scene.verify();
+}

@@ -208,6 +208,22 @@ fn what_came_after_the_verification_began_is_not_called_unrecorded() {
 }
 
 #[test]
+fn a_copy_that_a_broken_move_left_beside_its_file_is_doubled() {
+    let mut yard = Yard::new();
+    let sent = yard.add(11, "a.json", State::Sent).clone();
+    for name in ["a~2.json", "other.json"] {
+        fixture::put(&yard.path(&format!("sent/{name}")), &sent);
+    }
+    let report = yard.verify();
+    assert_eq!((report.faults_total, report.unrecorded_in_sent), (1, 1));
+    assert_eq!(
+        (report.faults[0].kind, &*report.faults[0].name),
+        (Disagreement::Doubled, "a~2.json")
+    );
+    assert_eq!(report.in_place, 1);
+}
+
+#[test]
 fn a_dated_target_stands_for_all_its_days() {
     let root = tempfile::tempdir().unwrap();
     for day in ["2026-11-20", "2026-11-21", "notes", "x2026-11-21"] {

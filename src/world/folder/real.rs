@@ -206,9 +206,7 @@ impl Disk for RealDisk {
     }
 
     async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
-        // A volume may have been mounted or unmounted here.
-        let lanes = self.volumes.looked_up(&folder);
-        lanes.work.run(move || system::inspect(&folder)).await
+        self.on(&Arc::clone(&folder), move || system::inspect(&folder)).await
     }
 
     fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
@@ -273,6 +271,7 @@ impl Own {
         pins.insert(Arc::clone(folder), seen);
     }
 
+    #[cfg(unix)]
     pub(super) fn unpin(&self, folder: &Path) {
         self.pins.write().unwrap_or_else(PoisonError::into_inner).remove(folder);
     }

@@ -183,7 +183,7 @@ fn open_regular(place: &Place) -> Result<(File, Metadata), FolderError> {
 pub(super) fn claim(grip: Grip, from: &Place, to: &Place, _own: &Own) -> Result<(), MoveError> {
     drop(grip.file);
     rename_new(from, to)?;
-    match look(to)? {
+    match seen_at(to)? {
         None => Err(MoveError::Gone { source_path: to.path() }),
         Some(seen) if seen.identity == grip.identity => Ok(()),
         Some(_) => Err(MoveError::Swapped { target: to.path() }),
@@ -232,7 +232,7 @@ fn rename_new(from: &Place, to: &Place) -> Result<(), MoveError> {
 }
 
 fn check_then_rename(from: &Place, to: &Place) -> Result<(), MoveError> {
-    if look(to)?.is_some() {
+    if seen_at(to)?.is_some() {
         return Err(MoveError::Taken { target: to.path() });
     }
     match replace(&from.path(), &to.path()) {
