@@ -22,6 +22,7 @@ const ONCE_FOR: Duration = Duration::from_mins(10);
     patchdrop run\n  \
     patchdrop run --once --for 10m   from a scheduler: see the exit code\n  \
     patchdrop run --dry-run          what would happen to each file")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Arguments {
     /// Send what is there, by the same rules, and end
     #[arg(long)]
@@ -32,6 +33,9 @@ pub(super) struct Arguments {
     /// Say of every file where it would go or why it would not, and touch nothing
     #[arg(long, conflicts_with = "once")]
     dry_run: bool,
+    /// As root: work also where others than root can write
+    #[arg(long, conflicts_with = "dry_run")]
+    allow_root: bool,
     /// With --dry-run: print it as JSON
     #[arg(long, requires = "dry_run")]
     json: bool,
@@ -49,14 +53,14 @@ pub(super) async fn run(
     }
     let config = globals.load(Secrets::Needed)?;
     if arguments.once {
-        once(config, arguments.patience.unwrap_or(ONCE_FOR)).await
+        once(config, arguments.patience.unwrap_or(ONCE_FOR), arguments.allow_root).await
     } else {
-        serve(config, Mode::Service).await.map(|_| Exit::Done)
+        serve(config, Mode::Service, arguments.allow_root).await.map(|_| Exit::Done)
     }
 }
 
-async fn once(config: Config, patience: Duration) -> Result<Exit, Failure> {
-    let end = serve(config, Mode::Once { patience }).await?;
+async fn once(config: Config, patience: Duration, allows_root: bool) -> Result<Exit, Failure> {
+    let end = serve(config, Mode::Once { patience }, allows_root).await?;
     Ok(if end.failed + end.held + end.missing > 0 {
         Exit::SomeFailed
     } else if end.something_unavailable {
@@ -67,11 +71,11 @@ async fn once(config: Config, patience: Duration) -> Result<Exit, Failure> {
 }
 
 /// The service with its log.
-async fn serve(config: Config, mode: Mode) -> Result<End, Failure> {
+async fn serve(config: Config, mode: Mode, allows_root: bool) -> Result<End, Failure> {
     let _telemetry = telemetry::start(&config.log, &config.all_secrets())
         .map_err(|error| Failure::new(Kind::Config, error))?;
     for notice in &config.warnings {
         service::warn(notice, &config.path);
     }
-    service::serve(config, mode, service::stop_by_signal()).await
+    service::serve(config, mode, allows_root, service::stop_by_signal()).await
 }

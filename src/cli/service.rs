@@ -35,10 +35,12 @@ struct Taken {
     notes: Notes,
 }
 
-/// Runs the loop until its mode or a signal ends it. `started` is called once commands are heard.
+/// Runs the loop until its mode or a signal ends it. `allows_root`: also as root over folders that
+/// others can write.
 pub(super) async fn serve(
     config: Config,
     mode: Mode,
+    allows_root: bool,
     mut stop: mpsc::Receiver<Stop>,
 ) -> Result<End, Failure> {
     for route in &config.broken {
@@ -77,7 +79,7 @@ pub(super) async fn serve(
         watch,
         Arc::clone(&taken.load),
         mode,
-        taken.notes.clone(),
+        Notes { allows_root, ..taken.notes.clone() },
     );
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -113,7 +115,8 @@ pub(super) async fn carry_out(config: Config, command: Command) -> Result<Comman
         Box::new(NoWatch),
         Arc::clone(&taken.load),
         Mode::OneCommand,
-        taken.notes.clone(),
+        // Only folders of ours are touched, by a person who is root.
+        Notes { allows_root: true, ..taken.notes.clone() },
     );
     let asking = async {
         let (reply, answer) = oneshot::channel();

@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "it lists folders itself, read-only")]
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
@@ -96,6 +96,8 @@ enum Finding {
     MovedOn,
     /// It was sent, and later somebody took it out of `sent/`.
     RemovedSince,
+    /// It was sent, and later somebody changed it or put another file in its place.
+    ChangedSince,
     /// That it is nowhere is on record.
     MissedBefore,
     /// Its claim came to nothing.
@@ -110,9 +112,9 @@ enum Finding {
 enum Disagreement {
     /// It is in none of its places.
     Missing,
-    /// It is settled and still in `sending/`.
+    /// It is settled and still in `sending/`, or a copy of it is beside it on no record.
     Doubled,
-    /// The file in `sending/` is not the one that was checked.
+    /// The file in `sending/`, or that came from there, is not the one that was checked.
     Changed,
     /// It is in `sent/`, and no acceptance is on record.
     NotAccepted,
@@ -130,8 +132,10 @@ impl Disagreement {
             Self::Missing => {
                 "patchdrop explain ID says when it was last seen; look for it in backups"
             }
-            Self::Doubled => "compare both; the one in sending/ is left over and never sent",
-            Self::Changed => "somebody wrote into sending/; the service holds such a file",
+            Self::Doubled => "compare both; the one named here is left over and never sent",
+            Self::Changed => {
+                "somebody wrote into sending/; the service holds such a file, or says beside it that it was sent as it was before"
+            }
             Self::NotAccepted => "do not trust that the server has it: look there, then mark it",
             Self::Unexplained => "patchdrop explain ID says what the sidecar said",
             Self::Unrecorded => "the ledger has lost it: start the service, it holds such files",
@@ -158,11 +162,19 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
             match (sending, target, source) {
                 (Here::Other, ..) => Finding::Fault(Changed),
                 (Here::Same, ..) | (_, Here::Same, _) | (_, _, Here::Same) => Finding::Unfinished,
+                // Its sidecar is written before its move.
+                (Here::Nothing, Here::Other, _) if explained && recorded.state == State::Sent => {
+                    Finding::Fault(Changed)
+                }
+                (Here::Nothing, Here::Other, _) if explained => Finding::Unfinished,
                 (Here::Nothing, ..) => Finding::Fault(Missing),
             }
         }
         _ if sending != Here::Nothing => Finding::Fault(Doubled),
         State::Sent if target == Here::Same => Finding::InPlace,
+        // The service says so of a file that was changed while it was sent.
+        State::Sent if target == Here::Other && explained => Finding::Fault(Changed),
+        State::Sent if target == Here::Other => Finding::ChangedSince,
         State::Sent => Finding::RemovedSince,
         State::Failed | State::Held => match (target, explained) {
             (Here::Same | Here::Other, true) => Finding::InPlace,
@@ -194,6 +206,7 @@ struct Report {
     unfinished: u64,
     moved_on: u64,
     removed_since: u64,
+    changed_since: u64,
     missed_before: u64,
     cancelled: u64,
     foreign_in_sending: u64,
@@ -219,6 +232,7 @@ impl Report {
             Finding::Unfinished => &mut self.unfinished,
             Finding::MovedOn => &mut self.moved_on,
             Finding::RemovedSince => &mut self.removed_since,
+            Finding::ChangedSince => &mut self.changed_since,
             Finding::MissedBefore => &mut self.missed_before,
             Finding::Cancelled => &mut self.cancelled,
             Finding::Fault(_) => return,
@@ -243,7 +257,7 @@ pub(super) fn run(
     Ok(if report.faults_total == 0 { Exit::Done } else { Exit::SomeFailed })
 }
 
-/// What the first pass leaves to the second: eight bytes a file.
+/// What the first pass leaves to the second: a few numbers of eight bytes a file.
 #[derive(Default)]
 struct Known {
     /// Ids that were on record.
@@ -252,6 +266,32 @@ struct Known {
     followed: HashSet<u64>,
     /// Digests of the paths of all targets.
     targets: HashSet<u64>,
+    /// Digests of what all files at a target are: name, size, modification time.
+    looks: HashSet<u64>,
+}
+
+/// What a file that lies in a target folder is known by: a copy that a broken move left has the
+/// name of its original, or one that was tried when that was taken, its size and its time.
+fn looks_digest(folder: &Path, name: &OsStr, size: u64, mtime_ns: i64) -> u64 {
+    let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    hasher.hash_one((folder, name, size, mtime_ns))
+}
+
+/// The names that a file of this name may have been dropped under, by the names that are tried in
+/// a target folder.
+fn names_before(name: &OsStr) -> Vec<OsString> {
+    let path = Path::new(name);
+    let mut names = vec![name.to_owned()];
+    let stem = path.file_stem().and_then(OsStr::to_str);
+    if let Some((stem, _)) = stem.and_then(|stem| stem.rsplit_once('~')) {
+        let mut before = OsString::from(stem);
+        if let Some(ending) = path.extension() {
+            before.push(".");
+            before.push(ending);
+        }
+        names.push(before);
+    }
+    names
 }
 
 fn path_digest(path: &Path) -> u64 {
@@ -272,6 +312,9 @@ fn verify(config: &Config, ledger: &impl Records, began: Wall) -> Result<Report,
             known.ids.insert(entry.id.0);
             known.followed.extend(entry.previous.map(|id| id.0));
             known.targets.extend(entry.target.as_ref().map(|it| path_digest(&it.path())));
+            let Identity { size, mtime_ns, .. } = entry.identity;
+            let looks = |it: &Place| looks_digest(&it.folder, &entry.name, size, mtime_ns);
+            known.looks.extend(entry.target.as_ref().map(looks));
             one_file(ledger, &routes, entry, &mut known, &mut report)?;
         }
     }
@@ -368,7 +411,7 @@ pub(super) fn sending_places(entry: &Entry, route: Option<&Route>) -> [PathBuf; 
         Some(route) => route.folders.sending.to_path_buf(),
         None => entry.source.folder.join("sending"),
     };
-    let mut name = std::ffi::OsString::from(format!("{}~", entry.id));
+    let mut name = OsString::from(format!("{}~", entry.id));
     let long = sending.join(&name).join(&entry.name);
     name.push(&entry.name);
     [sending.join(name), long]
@@ -508,17 +551,32 @@ fn list_target(
     report: &mut Report,
 ) {
     let Some(names) = list(route, folder, report) else { return };
-    let unrecorded = names
-        .flatten()
-        .filter(|found| {
-            let name = found.file_name();
-            let ours =
-                detect::is_sidecar(&name) || name.as_encoded_bytes().starts_with(b".patchdrop-");
-            let metadata = found.metadata().ok().filter(fs::Metadata::is_file);
-            let settled = metadata.is_some_and(|it| changed_at(&it) < began);
-            !ours && settled && !known.targets.contains(&path_digest(&found.path()))
-        })
-        .count();
+    let mut unrecorded = 0_u64;
+    for found in names.flatten() {
+        let name = found.file_name();
+        let ours = detect::is_sidecar(&name) || name.as_encoded_bytes().starts_with(b".patchdrop-");
+        let metadata = found.metadata().ok().filter(fs::Metadata::is_file);
+        let Some(metadata) = metadata.filter(|it| !ours && changed_at(it) < began) else {
+            continue;
+        };
+        if known.targets.contains(&path_digest(&found.path())) {
+            continue;
+        }
+        let Identity { size, mtime_ns, .. } = identity(&metadata);
+        let is_known =
+            |name: &OsString| known.looks.contains(&looks_digest(folder, name, size, mtime_ns));
+        if !names_before(&name).iter().any(is_known) {
+            unrecorded += 1;
+            continue;
+        }
+        report.fault(|| Fault {
+            kind: Disagreement::Doubled,
+            id: None,
+            route: route.name.to_string(),
+            name: shown(&name),
+            path: shown(found.path().as_os_str()),
+        });
+    }
     let counter = match state {
         State::Sent => &mut report.unrecorded_in_sent,
         State::Failed => &mut report.unrecorded_in_failed,
@@ -529,7 +587,7 @@ fn list_target(
         | State::Missing
         | State::Cancelled => &mut report.unrecorded_in_held,
     };
-    *counter += u64::try_from(unrecorded).unwrap_or(u64::MAX);
+    *counter += unrecorded;
 }
 
 /// A folder's names; one that is not there has none.
@@ -589,6 +647,7 @@ fn render(report: &Report, screen: &mut Screen<'_>) -> Result<(), Failure> {
         (report.unfinished, "between two places; the service or its next start finishes that"),
         (report.moved_on, "taken up again, or moved back into the drop folder"),
         (report.removed_since, "sent, and later taken out of sent/ by somebody"),
+        (report.changed_since, "sent, and later changed in sent/ by somebody"),
         (report.missed_before, "missing, as the record says (patchdrop list --state missing)"),
         (report.cancelled, "claims that came to nothing"),
     ];

@@ -12,11 +12,13 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asking::Asked;
+use super::grounds;
 use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
 use super::twins::{Turn, TurnTaken, Turns, turn, twin_for};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::grounds::Account;
 use crate::journey::order;
 use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
@@ -50,6 +52,8 @@ pub(super) const BUDGET_BYTES: usize = 6 << 20;
 /// What every journey needs.
 pub(super) struct Context<W: World> {
     pub(super) world: Arc<W>,
+    /// Who this process is.
+    pub(super) account: Account,
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) turns: Turns,
@@ -67,6 +71,31 @@ pub(super) struct Equipped {
     pub(super) checker: Checker,
     pub(super) selector: Selector,
     pub(super) is_local: bool,
+    pub(super) elsewhere: Elsewhere,
+}
+
+/// Which of a route's folders are on another volume than its `sending/`: a move there copies, and
+/// one that is cut off leaves the file at both places.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Elsewhere {
+    pub(super) sent: bool,
+    pub(super) failed: bool,
+    pub(super) held: bool,
+}
+
+impl Elsewhere {
+    fn of(self, state: State) -> bool {
+        match state {
+            State::Sent => self.sent,
+            State::Held => self.held,
+            State::Failed
+            | State::Sending
+            | State::Deferred
+            | State::Confirming
+            | State::Missing
+            | State::Cancelled => self.failed,
+        }
+    }
 }
 
 /// A claimed file between two stages.
@@ -180,7 +209,9 @@ pub(super) async fn claim<W: World>(
         Err(error) => return Report::Left(left_because(&error)),
     };
     let now = ctx.world.clock().now();
-    let unchanged = examined.identity == sighting.identity
+    // The number is left out: some shares change it between two looks.
+    let unchanged = examined.identity.size == sighting.identity.size
+        && examined.identity.mtime_ns == sighting.identity.mtime_ns
         && examined.changed_at == sighting.changed_at
         && examined
             .findings
@@ -188,6 +219,11 @@ pub(super) async fn claim<W: World>(
             .is_none_or(|_| examined.findings.read_bytes == examined.identity.size);
     if !unchanged {
         return Report::Left(Some((Reason::NotReady, route.ready.quiet_for)));
+    }
+    if examined.links > 1 {
+        let quiet = ready::unchanged_for(examined.changed_at, &evidence, now);
+        let reason = ready::many_names(quiet, &route.ready);
+        return Report::Left(Some((reason, route.ready.quiet_for.max(Duration::from_secs(1)))));
     }
     if let Checked::Truncated(_) = &examined.findings.result
         && ready::may_be_unfinished(examined.changed_at, &route.ready, &evidence, now)
@@ -230,9 +266,11 @@ fn left_because(error: &FolderError) -> Option<(Reason, Duration)> {
         FolderError::Gone { .. } => None,
         FolderError::NotAFile { .. } => Some((Reason::Special, again)),
         FolderError::InUse { .. } => Some((Reason::InUse, again)),
-        FolderError::Denied { .. } | FolderError::Full { .. } | FolderError::Io { .. } => {
-            Some((Reason::Unreadable, again))
-        }
+        FolderError::Denied { .. }
+        | FolderError::Full { .. }
+        | FolderError::Replaced { .. }
+        | FolderError::Unfit { .. }
+        | FolderError::Io { .. } => Some((Reason::Unreadable, again)),
     }
 }
 
@@ -310,7 +348,7 @@ async fn take_over<W: World>(
     match reservation {
         Some(reservation) => {
             let cause = carried.entry.cause.clone();
-            Box::pin(finish(ctx, route, carried, cause, reservation)).await
+            Box::pin(finish(ctx, equipped, carried, cause, reservation)).await
         }
         None => Report::Claimed(Box::new(carried)),
     }
@@ -351,13 +389,13 @@ pub(super) async fn move_in<W: World>(
         let from = Place { folder: Arc::clone(&entry.source.folder), name: marker.clone() };
         let to = Place::new(&route.folders.sending, settle::claimed_name(entry.id, marker));
         match disk.move_new(from, to).await {
-            Ok(()) | Err(MoveError::Gone { .. } | MoveError::Taken { .. }) => {}
+            Ok(_) | Err(MoveError::Gone { .. } | MoveError::Taken { .. }) => {}
             Err(error) => return Err(stumbled(error.into())),
         }
     }
     let moved = match grip {
         Some(grip) => disk.claim(grip, entry.source.clone(), sending.clone()).await,
-        None => disk.move_new(entry.source.clone(), sending.clone()).await,
+        None => disk.move_new(entry.source.clone(), sending.clone()).await.map(drop),
     };
     match moved {
         Ok(()) => {}
@@ -412,7 +450,7 @@ pub(super) async fn put_back<W: World>(ctx: &Context<W>, route: &Route, entry: &
         let to = Place::new(&entry.source.folder, name);
         match disk.move_new(from.clone(), to).await {
             Err(MoveError::Taken { .. }) => {}
-            Ok(()) | Err(MoveError::Gone { .. }) => break,
+            Ok(_) | Err(MoveError::Gone { .. }) => break,
             Err(error) => return Report::Stumbled(entry.id, error.into()),
         }
     }
@@ -708,7 +746,7 @@ pub(super) async fn conclude<W: World>(
             return match put_end(ctx, equipped, &mut carried.entry, before, ended, end).await {
                 Ok(reservation) => {
                     let cause = Some(cause.clone());
-                    finish(ctx, &equipped.route, *carried, cause, reservation).await
+                    finish(ctx, equipped, *carried, cause, reservation).await
                 }
                 Err(error) => Unconcluded::report(carried, judged, next, error),
             };
@@ -733,7 +771,7 @@ pub(super) async fn decide<W: World>(
     let id = carried.entry.id;
     let end = (state, &cause);
     match put_end(ctx, equipped, &mut carried.entry, before, attempt, end).await {
-        Ok(reservation) => finish(ctx, &equipped.route, *carried, Some(cause), reservation).await,
+        Ok(reservation) => finish(ctx, equipped, *carried, Some(cause), reservation).await,
         Err(error) => Report::Stumbled(id, error.into()),
     }
 }
@@ -784,10 +822,10 @@ pub(super) async fn home<W: World>(
 ) -> Reservation {
     let (folder, ending) = home_of(&equipped.route, state);
     let folder = settle::dated(folder, at);
-    if ending.is_none() && ctx.world.disk().syncs_folders() {
+    if ending.is_none() && ctx.world.disk().syncs_folders() && !equipped.elsewhere.of(state) {
         // Nothing stands beside it, and the move itself never replaces: a look would only cost. A
-        // name that turns out taken costs one more commit. (Where a power cut can undo a claim, an
-        // equal file at a recorded target would be taken for this one: there we look.)
+        // name that turns out taken costs one more commit. (Where a power cut can undo a claim, or
+        // a move copies, an equal file at a recorded target is taken for this one: there we look.)
         let place = Place::new(&Arc::from(folder.as_path()), entry.name.clone());
         if let Some(reservation) = ctx.targets.reserve(place) {
             return reservation;
@@ -840,11 +878,12 @@ async fn free_target<W: World>(
 /// done for many files at once: see `sealing`.)
 pub(super) async fn finish<W: World>(
     ctx: &Context<W>,
-    route: &Route,
+    equipped: &Equipped,
     mut carried: Carried,
     cause: Option<Cause>,
     mut reservation: Reservation,
 ) -> Report {
+    let route = &*equipped.route;
     let id = carried.entry.id;
     carried.body = None;
     let sending = sending_place(route, &carried.entry);
@@ -861,7 +900,14 @@ pub(super) async fn finish<W: World>(
             Err(stumble) => return Report::Stumbled(id, stumble),
         }
         match ctx.world.disk().move_new(sending.clone(), target.clone()).await {
-            Ok(()) => break,
+            Ok(moved) => {
+                match say_if_changed(ctx, route, &carried.entry, &moved, &target).await {
+                    Ok(None) => {}
+                    Ok(changed) => carried.entry.cause = changed,
+                    Err(stumble) => return Report::Stumbled(id, stumble),
+                }
+                break;
+            }
             Err(MoveError::Gone { .. }) => {
                 if let Err(error) = folder_is_there(ctx, &sending.folder).await {
                     return Report::Stumbled(id, error.into());
@@ -874,6 +920,15 @@ pub(super) async fn finish<W: World>(
                 }
             }
             Err(MoveError::Taken { .. }) => {
+                // It was free when it was put on record: an equal file there is our own copy, of a
+                // move that was cut off before the original was removed.
+                if equipped.elsewhere.of(carried.entry.state) {
+                    match finish_copy(ctx, &sending, &target).await {
+                        Ok(true) => break,
+                        Ok(false) => {}
+                        Err(error) => return Report::Stumbled(id, error.into()),
+                    }
+                }
                 let (_, ending) = home_of(route, carried.entry.state);
                 forget_beside(ctx, &target, id, ending).await;
                 let folder = Arc::clone(&target.folder);
@@ -891,6 +946,65 @@ pub(super) async fn finish<W: World>(
     follow(ctx, route, carried.entry, &reservation.place).await
 }
 
+/// Ends a move to another volume that left the file at both places; whether it had. Their digests
+/// decide: what cannot be read is an error, and no reason for a second copy.
+pub(super) async fn finish_copy<W: World>(
+    ctx: &Context<W>,
+    from: &Place,
+    to: &Place,
+) -> Result<bool, FolderError> {
+    let disk = ctx.world.disk();
+    let Some((identity, original)) = disk.digest(from.clone()).await? else { return Ok(false) };
+    let copy = match disk.digest(to.clone()).await {
+        Err(FolderError::NotAFile { .. }) => None,
+        other => other?,
+    };
+    if copy.is_none_or(|(_, copy)| copy != original) {
+        return Ok(false);
+    }
+    disk.finish_move(from.clone(), identity, to.clone()).await?;
+    Ok(true)
+}
+
+/// Looks whether what was moved is what was checked: somebody may have written into `sending/`.
+/// What was accepted was accepted, so it stays where it is, but not without a word. What was said.
+async fn say_if_changed<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    entry: &Entry,
+    moved: &Identity,
+    target: &Place,
+) -> Result<Option<Cause>, Stumble> {
+    let is_known = entry.cause.as_ref().is_some_and(|cause| cause.code.0 == settle::CHANGED);
+    if moved.is_same(&entry.identity) || is_known {
+        return Ok(None);
+    }
+    let disk = ctx.world.disk();
+    let lies_there = disk.digest(target.clone()).await?.map(|(_, digest)| digest);
+    if lies_there.is_none() || lies_there == entry.digest {
+        return Ok(None);
+    }
+    let at = ctx.world.clock().now().wall;
+    let id = entry.id;
+    let cause = settle::changed_before_its_move(entry.state);
+    let text = cause.plain.clone();
+    tracing::error!(route = %entry.route, file = %shown(&entry.name), %id, place = %target, "{text}; see the .why.txt beside it, and find out who writes into sending/");
+    let note = Step::Noted { id, at, text };
+    ctx.world.ledger().commit(vec![note]).await?;
+    let name = settle::beside(&target.name, id, settle::WHY);
+    let beside = Place { folder: Arc::clone(&target.folder), name };
+    let (_, ending) = home_of(route, entry.state);
+    // What a person has put there stays; where a sidecar is due it is ours.
+    if ending != Some(settle::WHY) && disk.look(beside.clone()).await?.is_some() {
+        return Ok(Some(cause));
+    }
+    let history = ctx.world.ledger().history(id).await?;
+    let attempts = history.map(|history| history.attempts).unwrap_or_default();
+    let why = settle::why(entry, entry.state, &cause, &attempts, at);
+    disk.write(beside, why.into_bytes()).await?;
+    Ok(Some(cause))
+}
+
 /// Makes a folder of ours again that somebody has removed, if the drop folder itself is there: a
 /// volume that is not mounted has neither.
 pub(super) async fn make_again<W: World>(
@@ -898,7 +1012,8 @@ pub(super) async fn make_again<W: World>(
     route: &Route,
     folder: &Arc<Path>,
 ) -> Result<(), FolderError> {
-    folder_is_there(ctx, &route.folders.inbox).await?;
+    // The mount point of a volume that is away is no place to make anything.
+    grounds::stand(ctx, route).await?;
     ctx.world.disk().make_folder(Arc::clone(folder)).await?;
     let route = &route.name;
     tracing::warn!(%route, folder = %folder.display(), "folder had been removed; made again");
@@ -918,7 +1033,7 @@ pub(super) async fn follow<W: World>(
         for name in settle::targets(marker, entry.id) {
             match disk.move_new(from.clone(), Place::new(&target.folder, name)).await {
                 Err(MoveError::Taken { .. }) => {}
-                Ok(()) | Err(MoveError::Gone { .. }) => break,
+                Ok(_) | Err(MoveError::Gone { .. }) => break,
                 Err(error) => return Report::Stumbled(entry.id, error.into()),
             }
         }

@@ -354,7 +354,11 @@ async fn resend_all<W: World>(
                 }
             }
             Ok(Report::Unrecorded(error)) => said.push(done(&id, false, &chain(&error), at)),
-            Ok(Report::Stumbled(_, stumble)) => {
+            Ok(Report::Stumbled(new, stumble)) => {
+                // It may only have to be copied from another volume, which a claim does not do.
+                if !only_this && let Ok(Some(entry)) = ctx.world.ledger().entry(new).await {
+                    all.push(TakenUp::Entry(Box::new(entry)));
+                }
                 said.push(done(
                     &id,
                     true,

@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 
 use super::asking::Answered;
 use super::carry::{Equipped, Report, Stumble};
-use super::ground::Whose;
+use super::footing::Whose;
 use super::sealing::Sealed;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
 use crate::model::room::Room;
 use crate::model::route::{Route, RouteName};
+use crate::model::status::Waiting;
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Tick, Wall};
 use crate::world::folder::FolderError;
@@ -89,8 +90,8 @@ pub(super) enum Work {
     Asked(Box<Answered>),
     /// Moves that have become durable, or have not.
     Sealed(Sealed),
-    /// A listing.
-    Swept(Result<(), FolderError>),
+    /// A listing, and what lies in `sending/` of its routes that is not ours.
+    Swept(Result<(), FolderError>, Vec<(RouteName, Waiting)>),
     /// A route is ready, or cannot be.
     Equipped(Box<Result<Equipment, EquipFault>>),
     /// The held file of a route that comes first.
@@ -127,6 +128,8 @@ pub(super) struct Equipment {
     pub(super) held: Option<Entry>,
     /// Where it is paused and a file that fails does that, the last that failed.
     pub(super) failed: Option<Entry>,
+    /// What lies in `sending/` and is not ours.
+    pub(super) foreign: Waiting,
 }
 
 /// Why a route cannot be used.

@@ -124,7 +124,7 @@ impl<W: World> Daemon<W> {
             }
             Work::Equipped(_)
             | Work::Sealed(_)
-            | Work::Swept(_)
+            | Work::Swept(..)
             | Work::Rooms(_)
             | Work::TakenUp(_)
             | Work::FirstHeld(_)
@@ -233,6 +233,16 @@ impl<W: World> Daemon<W> {
             let conclude = carry::conclude(&ctx, &equipped, carried, judged, next, waited_for);
             Work::Report(conclude.await)
         });
+    }
+
+    /// The next sweep looks whether the route's folders are those that they were.
+    pub(super) fn doubt_the_folders_of(&mut self, id: FileId) {
+        let route = self.schedule.route_of(id).and_then(|route| self.equipped.get(route));
+        if let Some(intake) =
+            route.and_then(|route| self.intakes.get_mut(&route.route.folders.inbox))
+        {
+            intake.touch();
+        }
     }
 
     /// Nothing is sent that cannot be put on record. (A step that the record rules out is the fault

@@ -1,21 +1,21 @@
 //! The loop's part about folders: making routes ready, sweeping, feeding what is found.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
-use super::carry::{self, Context, Equipped};
+use super::carry::{self, Context, Elsewhere, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
+use super::grounds;
 use super::intake::{Candidate, Intake};
 use super::order;
 use super::resume;
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
-use crate::model::file::{Kind, Place};
 use crate::model::route::{OnFailed, Route, RouteName};
 use crate::model::step::{RouteRecord, State};
 use crate::model::time::{Now, Tick};
@@ -67,8 +67,15 @@ impl<W: World> Daemon<W> {
         for route in due {
             let ctx = Arc::clone(&self.ctx);
             let record = self.records.get(&route.name).cloned();
+            // What a stop left half-written is beside the targets of what is unsettled.
+            let unsettled = self.unsettled.get(&route.name).into_iter().flatten();
+            let targets: BTreeSet<Arc<Path>> = unsettled
+                .filter_map(|entry| entry.target.as_ref())
+                .map(|target| Arc::clone(&target.folder))
+                .collect();
+            let claimed = self.unsettled.get(&route.name).map_or(0, Vec::len);
             self.spawn(Ticket::Equip(route.name.clone()), async move {
-                Work::Equipped(Box::new(equip(&ctx, route, record).await))
+                Work::Equipped(Box::new(equip(&ctx, route, record, targets, claimed).await))
             });
         }
     }
@@ -83,20 +90,21 @@ impl<W: World> Daemon<W> {
         result: Result<Equipment, EquipFault>,
     ) {
         let now = self.now();
-        let Equipment { equipped, record, delivered_at, strays, held, failed } = match result {
-            Ok(ready) => ready,
-            Err(fault) => {
-                let text = chain(&fault);
-                if let Some(route) = self.unequipped.get_mut(name) {
-                    route.due_at = Some(now.tick.plus(self.config.poll_every));
-                    if route.said.as_ref() != Some(&text) {
-                        tracing::error!(route = %name, error = %text, "route stopped: its folders are not usable; patchdrop tries again by itself");
+        let Equipment { equipped, record, delivered_at, strays, foreign, held, failed } =
+            match result {
+                Ok(ready) => ready,
+                Err(fault) => {
+                    let text = chain(&fault);
+                    if let Some(route) = self.unequipped.get_mut(name) {
+                        route.due_at = Some(now.tick.plus(self.config.poll_every));
+                        if route.said.as_ref() != Some(&text) {
+                            tracing::error!(route = %name, error = %text, "route stopped: its folders are not usable; patchdrop tries again by itself");
+                        }
+                        route.said = Some(text);
                     }
-                    route.said = Some(text);
+                    return;
                 }
-                return;
-            }
-        };
+            };
         self.unequipped.remove(name);
         let route = Arc::clone(&equipped.route);
         let paused_at = record.paused_at.or(self.notes.starts_paused.then_some(now.wall));
@@ -107,6 +115,7 @@ impl<W: World> Daemon<W> {
         }
         let first_sweep_at = record.first_sweep_at.filter(|_| !record.released);
         self.records.insert(name.clone(), record);
+        self.foreign.insert(name.clone(), foreign);
         self.equipped.insert(name.clone(), Arc::clone(&equipped));
         self.order_on_record(name, held, failed);
         for entry in self.unsettled.remove(name).into_iter().flatten().chain(strays) {
@@ -198,13 +207,22 @@ impl<W: World> Daemon<W> {
             }
             if intake.is_sweep_due(now) {
                 intake.begin_sweep(now);
-                due.push(Arc::clone(&intake.folder));
+                let routes: Vec<Arc<Equipped>> =
+                    intake.routes.iter().map(|(equipped, _)| Arc::clone(equipped)).collect();
+                due.push((Arc::clone(&intake.folder), routes));
             }
         }
-        for folder in due {
-            let world = Arc::clone(&self.ctx.world);
+        for (folder, routes) in due {
+            let ctx = Arc::clone(&self.ctx);
             let chunks = self.chunks.clone();
-            self.spawn(Ticket::Sweep(Arc::clone(&folder)), sweep(world, folder, chunks));
+            // While files are under way their own lie in `sending/`, and there may be many.
+            let is_idle = |equipped: &Arc<Equipped>| {
+                let view = self.schedule.view(&equipped.route.name);
+                view.active + view.parked + view.asking == 0
+            };
+            let idle = routes.iter().filter(|route| is_idle(route)).cloned().collect();
+            let task = sweep(ctx, Arc::clone(&folder), routes, idle, chunks);
+            self.spawn(Ticket::Sweep(folder), task);
         }
     }
 
@@ -304,8 +322,15 @@ impl<W: World> Daemon<W> {
             }
             Err(error) => {
                 let fault = chain(&error);
+                let is_unfit =
+                    matches!(error, FolderError::Unfit { .. } | FolderError::Replaced { .. });
+                let what = if is_unfit {
+                    "route stopped: its folders are not as they must be"
+                } else {
+                    "folder cannot be listed"
+                };
                 if intake.sweep_failed(fault.clone(), self.config.poll_every, now.tick) {
-                    tracing::error!(folder = %folder.display(), error = %fault, "folder cannot be listed; nothing is taken for gone, patchdrop tries again by itself");
+                    tracing::error!(folder = %folder.display(), error = %fault, "{what}; nothing is taken for gone, patchdrop tries again by itself");
                 }
             }
         }
@@ -351,10 +376,22 @@ impl<W: World> Daemon<W> {
     }
 }
 
-/// Lists a folder chunk by chunk, each only when the one before is used up.
-async fn sweep<W: World>(world: Arc<W>, folder: Arc<Path>, chunks: mpsc::Sender<Event>) -> Work {
+/// Looks whether the folders are those that they were, then lists one chunk by chunk, each only
+/// when the one before is used up.
+async fn sweep<W: World>(
+    ctx: Arc<Context<W>>,
+    folder: Arc<Path>,
+    routes: Vec<Arc<Equipped>>,
+    idle: Vec<Arc<Equipped>>,
+    chunks: mpsc::Sender<Event>,
+) -> Work {
+    for equipped in &routes {
+        if let Err(error) = grounds::stand(&ctx, &equipped.route).await {
+            return Work::Swept(Err(error), Vec::new());
+        }
+    }
     let (sender, mut receiver) = mpsc::channel(1);
-    let listing = world.disk().sweep(Arc::clone(&folder), sender);
+    let listing = ctx.world.disk().sweep(Arc::clone(&folder), sender);
     let forwarding = async {
         while let Some(chunk) = receiver.recv().await {
             let (go_on, wait) = oneshot::channel();
@@ -367,7 +404,14 @@ async fn sweep<W: World>(world: Arc<W>, folder: Arc<Path>, chunks: mpsc::Sender<
         receiver.close();
     };
     let (result, ()) = tokio::join!(listing, forwarding);
-    Work::Swept(result)
+    let mut foreign = Vec::new();
+    for equipped in idle {
+        // What cannot be told now is told by a later sweep.
+        if let Ok(found) = resume::foreign_in_sending(&ctx, &equipped).await {
+            foreign.push((equipped.route.name.clone(), found));
+        }
+    }
+    Work::Swept(result, foreign)
 }
 
 /// What a stop left half-written is only in the way; that it cannot be removed stops nothing.
@@ -389,24 +433,32 @@ async fn equip<W: World>(
     ctx: &Context<W>,
     route: Arc<Route>,
     record: Option<RouteRecord>,
+    targets: BTreeSet<Arc<Path>>,
+    claimed: usize,
 ) -> Result<Equipment, EquipFault> {
     let world = &ctx.world;
     let disk = world.disk();
     let inbox = &route.folders.inbox;
-    let gone = || FolderError::Gone { path: inbox.to_path_buf() };
-    let place = Place::of_path(inbox).ok_or_else(gone)?;
-    match disk.look(place).await? {
-        Some(seen) if seen.kind == Kind::Folder => {}
-        Some(_) => return Err(EquipFault::Rules(format!("{} is no folder", inbox.display()))),
-        None => return Err(gone().into()),
-    }
+    grounds::stand(ctx, &route).await?;
+    grounds::keeps_claims(ctx, &route, claimed).await?;
     disk.make_folder(Arc::clone(&route.folders.sending)).await?;
+    clear_temporary(disk, &route.folders.sending).await;
+    for target in &targets {
+        if *target != route.folders.sent
+            && *target != route.folders.failed
+            && *target != route.folders.held
+            && disk.inspect(Arc::clone(target)).await?.is_some()
+        {
+            clear_temporary(disk, target).await;
+        }
+    }
     for folder in [&route.folders.sent, &route.folders.failed, &route.folders.held] {
         if !folder.to_string_lossy().contains("{date}") {
             disk.make_folder(Arc::clone(folder)).await?;
             clear_temporary(disk, folder).await;
         }
     }
+    grounds::stand(ctx, &route).await?;
     let selector = Selector::new(&route.select, &route.ready)
         .map_err(|error| EquipFault::Rules(format!("a glob cannot be read: {error}")))?;
     let checker = Checker::new(&route.check)
@@ -425,8 +477,9 @@ async fn equip<W: World>(
             fresh
         }
     };
-    let equipped = Arc::new(Equipped { route, checker, selector, is_local });
-    let strays = resume::take_in_strays(ctx, &equipped).await?;
+    let elsewhere = elsewhere(disk, &route).await;
+    let equipped = Arc::new(Equipped { route, checker, selector, is_local, elsewhere });
+    let (strays, foreign) = resume::take_in_strays(ctx, &equipped).await?;
     let newest_sent = Query {
         route: Some(equipped.route.name.clone()),
         states: vec![State::Sent],
@@ -446,7 +499,23 @@ async fn equip<W: World>(
             failed = world.ledger().list(query).await?.pop();
         }
     }
-    Ok(Equipment { equipped, record, delivered_at, strays, held, failed })
+    Ok(Equipment { equipped, record, delivered_at, strays, foreign, held, failed })
+}
+
+async fn elsewhere(disk: &impl Disk, route: &Route) -> Elsewhere {
+    let is = async |folder: &Arc<Path>| {
+        disk.is_elsewhere(Arc::clone(&route.folders.sending), undated(folder)).await
+    };
+    let folders = &route.folders;
+    let (sent, failed, held) =
+        tokio::join!(is(&folders.sent), is(&folders.failed), is(&folders.held));
+    Elsewhere { sent, failed, held }
+}
+
+/// A target folder as far as its path has no date in it.
+fn undated(folder: &Arc<Path>) -> Arc<Path> {
+    let has_date = |path: &Path| path.to_string_lossy().contains("{date}");
+    folder.ancestors().find(|path| !has_date(path)).map_or_else(|| Arc::clone(folder), Arc::from)
 }
 
 /// An error with its causes, for one log line.

@@ -11,7 +11,8 @@ mod commands;
 mod event;
 mod files;
 mod folders;
-mod ground;
+mod footing;
+mod grounds;
 mod ids;
 mod intake;
 mod order;
@@ -38,7 +39,7 @@ use asking::Known;
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
-use ground::Rooms;
+use footing::Rooms;
 use ids::Ids;
 use intake::Intake;
 use order::Orders;
@@ -49,16 +50,19 @@ use twins::Turns;
 use unrecorded::Unrecorded;
 
 use crate::config::Config;
+use crate::journey::grounds::Account;
 use crate::journey::schedule::{Limits, Schedule};
 use crate::model::blot::Blotter;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
 use crate::model::outcome::Cause;
 use crate::model::route::RouteName;
+use crate::model::status::Waiting;
 use crate::model::step::{Entry, RouteRecord, Step};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
+use crate::world::folder::Disk;
 use crate::world::ledger::{Ledger, LedgerError};
 use crate::world::watch::{Hint, Watch};
 
@@ -126,6 +130,8 @@ pub struct Notes {
     pub alerts: Vec<String>,
     /// Every route starts paused, until a person resumes it: the ledger is an old copy.
     pub starts_paused: bool,
+    /// It may work as root over folders that others can write.
+    pub allows_root: bool,
 }
 
 /// Where events come from.
@@ -156,6 +162,10 @@ pub struct Daemon<W: World> {
     /// When a file of a route was last said to have stumbled; one for each route.
     stumbled_at: BTreeMap<RouteName, Tick>,
     rooms: Rooms,
+    /// What lies in `sending/` of each route and is not ours.
+    foreign: BTreeMap<RouteName, Waiting>,
+    /// Files that were changed in `sending/` while they were sent, since this start.
+    changed: Waiting,
     /// How often files' runs were asked for; each is on its journey and so bounded.
     asked: BTreeMap<FileId, Known>,
     /// Routes whose runs cannot be asked for, and why.
@@ -218,9 +228,11 @@ impl<W: World> Daemon<W> {
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
+        let account = Account { number: world.disk().account(), allows_root: notes.allows_root };
         Self {
             ctx: Arc::new(Context {
                 world,
+                account,
                 ids: Ids::default(),
                 targets: Targets::default(),
                 turns: Turns::default(),
@@ -240,6 +252,8 @@ impl<W: World> Daemon<W> {
             stumbles: BTreeMap::new(),
             stumbled_at: BTreeMap::new(),
             rooms: Rooms::default(),
+            foreign: BTreeMap::new(),
+            changed: Waiting::default(),
             asked: BTreeMap::new(),
             asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
@@ -351,7 +365,10 @@ impl<W: World> Daemon<W> {
         match (ticket, work) {
             (Ticket::Look(look), work) => self.looked(*look, work),
             (Ticket::File(id), work) => self.carried(id, work),
-            (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
+            (Ticket::Sweep(folder), Work::Swept(result, foreign)) => {
+                self.foreign.extend(foreign);
+                self.swept(&folder, result);
+            }
             (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
             (Ticket::Seal(route), Work::Sealed(sealed)) => self.sealed(&route, sealed),
             (Ticket::Held(route, changes), Work::FirstHeld(found)) => {

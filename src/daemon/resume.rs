@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::carry::{
-    Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, examine, finish,
-    folder_is_there, follow, forget_beside, home, make_durable, missing, move_in, not_sent,
-    put_back, removed, sending_place, write_beside,
+    Carried, Context, Equipped, Report, Stumble, VANISHED, cancel, decide, examine, finish,
+    finish_copy, folder_is_there, follow, forget_beside, home, make_durable, missing, move_in,
+    not_sent, put_back, removed, sending_place, write_beside,
 };
 use crate::journey::pace::Allowance;
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
@@ -20,6 +20,7 @@ use crate::journey::validate::Checked;
 use crate::model::file::{Digest, FileId, Identity, Place, Sighting};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::Route;
+use crate::model::status::Waiting;
 use crate::model::step::{AttemptEnd, Claim, Entry, Intent, State, Step, Verdict};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -57,6 +58,7 @@ async fn resume_entry<W: World>(
         Resume::GoOn(last) => {
             // The process may have died between the rename and its fsync.
             make_durable(ctx, &sending.folder, &entry.source.folder).await?;
+            forget_original(ctx, route, &entry, &sending).await?;
             go_on(ctx, equipped, entry, last).await
         }
         Resume::RenameAgain(last) => {
@@ -76,11 +78,43 @@ async fn resume_entry<W: World>(
             None => Report::Left(None),
         },
         Resume::PutBack => put_back(ctx, route, &entry).await,
+        Resume::Changed(last) => hold_changed(ctx, equipped, entry, last).await,
         Resume::Cancelled => cancel(ctx, &entry, VANISHED).await,
         Resume::Removed => removed(ctx, entry).await,
         Resume::Missing => missing(ctx, entry).await,
     })
 }
+
+/// A file taken up again from another volume was copied into `sending/`; its move may have been cut
+/// off before the original was removed.
+async fn forget_original<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    entry: &Entry,
+    sending: &Place,
+) -> Result<(), Stumble> {
+    let (source, disk) = (&entry.source, ctx.world.disk());
+    let is_at_home = source.folder == route.folders.inbox || source.folder == sending.folder;
+    if is_at_home
+        || !disk.is_elsewhere(Arc::clone(&source.folder), Arc::clone(&sending.folder)).await
+    {
+        return Ok(());
+    }
+    // Its place may be another file's by now.
+    let query = Query { name: Some(entry.name.clone()), limit: NAMESAKES_MAX, ..Query::default() };
+    let namesakes = ctx.world.ledger().list(query).await?;
+    let is_taken = |other: &Entry| {
+        let is_of_this_chain = other.id == entry.id || Some(other.id) == entry.previous;
+        !is_of_this_chain && other.target.as_ref() == Some(source)
+    };
+    if !namesakes.iter().any(is_taken) && finish_copy(ctx, source, sending).await? {
+        forget_sidecar_at(ctx, source, entry.id).await;
+    }
+    Ok(())
+}
+
+/// Entries of one name that are looked through.
+const NAMESAKES_MAX: usize = 1_000;
 
 /// A released file leaves its old sidecar behind in `held/` or `failed/`.
 async fn forget_sidecar_at<W: World>(ctx: &Context<W>, source: &Place, id: FileId) {
@@ -138,7 +172,7 @@ async fn go_on<W: World>(
             let target = sending_place(&equipped.route, &entry).path();
             return Report::Stumbled(id, MoveError::Taken { target }.into());
         };
-        return finish(ctx, &equipped.route, Carried::of(entry), cause, reservation).await;
+        return finish(ctx, equipped, Carried::of(entry), cause, reservation).await;
     }
     match last {
         LastAttempt::Ended => match runs::errand(&entry, equipped.route.in_doubt) {
@@ -159,6 +193,31 @@ async fn go_on<W: World>(
             Report::Resumed(Box::new(Carried::of(entry)))
         }
     }
+}
+
+/// What lies in `sending/` is not what was checked and may have been sent: a person decides.
+async fn hold_changed<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+    entry: Entry,
+    last: LastAttempt,
+) -> Report {
+    let cause = settle::changed_after_claim(last);
+    let verdict = match last {
+        LastAttempt::InDoubt => Some(Verdict::InDoubt),
+        LastAttempt::NotSent => Some(Verdict::NotSent),
+        LastAttempt::Ended => None,
+    };
+    let end = verdict.map(|verdict| AttemptEnd {
+        verdict,
+        code: cause.code.clone(),
+        status: None,
+        request_id: None,
+        plain: cause.plain.clone(),
+    });
+    let attempt = end.map(|end| (entry.attempt, end));
+    let carried = Box::new(Carried::of(entry));
+    decide(ctx, equipped, carried, None, attempt, (State::Held, cause)).await
 }
 
 /// The reason on record; for a file that we refused ourselves with its excerpt, which only the
@@ -276,30 +335,46 @@ async fn undo_settled<W: World>(
     Ok(entry)
 }
 
-/// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
-/// lost. Whether they were sent, nobody knows; they are put on record again, as held. One whose end
-/// is settled lost its last move in a power cut, and makes it again. Whatever else lies there is
-/// not ours and stays.
-pub(super) async fn take_in_strays<W: World>(
+/// What a listing of `sending/` has found.
+#[derive(Default)]
+struct InSending {
+    /// Names with an id of this ledger that may be its business, each with what is on record.
+    ours: Vec<(FileId, Sighting, Option<Entry>)>,
+    /// Everything else but what is on its way.
+    foreign: Waiting,
+}
+
+impl InSending {
+    fn count_foreign(&mut self, sighting: &Sighting) {
+        self.foreign.files += 1;
+        if self.foreign.oldest_at.is_none_or(|oldest| sighting.changed_at < oldest) {
+            self.foreign.oldest_at = Some(sighting.changed_at);
+            self.foreign.example = sighting.shown();
+        }
+    }
+}
+
+async fn list_sending<W: World>(
     ctx: &Context<W>,
-    equipped: &Arc<Equipped>,
-) -> Result<Vec<Entry>, Stumble> {
+    equipped: &Equipped,
+) -> Result<InSending, Stumble> {
     let sending = &equipped.route.folders.sending;
     let (chunks, mut listing) = tokio::sync::mpsc::channel(1);
     let sweep = ctx.world.disk().sweep(Arc::clone(sending), chunks);
     let collect = async {
-        let mut found = (Vec::new(), 0_u64);
+        let mut found = InSending::default();
         while let Some(chunk) = listing.recv().await {
             for sighting in chunk {
-                match settle::claimed_id(&sighting.name) {
-                    Some(id) if ctx.world.ledger().has_reserved(id) => {
-                        // Known ones are the ledger's business; the look-up is one by key.
-                        match ctx.world.ledger().entry(id).await? {
-                            Some(entry) if !entry.settled => {}
-                            known => found.0.push((id, sighting, known)),
-                        }
-                    }
-                    _ => found.1 += 1,
+                let id = settle::claimed_id(&sighting.name);
+                let Some(id) = id.filter(|id| ctx.world.ledger().has_reserved(*id)) else {
+                    found.count_foreign(&sighting);
+                    continue;
+                };
+                // Known ones are the ledger's business; the look-up is one by key.
+                match ctx.world.ledger().entry(id).await? {
+                    Some(entry) if !entry.settled && is_name_of(&entry, &sighting) => {}
+                    Some(entry) if !entry.settled => found.count_foreign(&sighting),
+                    known => found.ours.push((id, sighting, known)),
                 }
             }
         }
@@ -307,12 +382,44 @@ pub(super) async fn take_in_strays<W: World>(
     };
     let (swept, found) = tokio::join!(sweep, collect);
     swept?;
-    let (strays, foreign) = found?;
-    if foreign > 0 {
-        tracing::warn!(route = %equipped.route.name, files = foreign, "files in sending/ are not patchdrop's: they are left alone");
+    found
+}
+
+/// Whether a name in `sending/` is that of an entry's file or of its marker: an id is easily
+/// copied.
+fn is_name_of(entry: &Entry, sighting: &Sighting) -> bool {
+    let names = std::iter::once(&entry.name).chain(entry.marker.as_ref());
+    names.map(|name| settle::claimed_name(entry.id, name)).any(|name| name == sighting.name)
+}
+
+/// What lies in `sending/` and is not ours (promise P12).
+pub(super) async fn foreign_in_sending<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+) -> Result<Waiting, Stumble> {
+    let mut found = list_sending(ctx, equipped).await?;
+    for (_, sighting, known) in std::mem::take(&mut found.ours) {
+        // A journey may have ended while it was listed.
+        let place = Place::new(&equipped.route.folders.sending, sighting.name.clone());
+        if known.is_none() || matches!(ctx.world.disk().look(place).await, Ok(Some(_))) {
+            found.count_foreign(&sighting);
+        }
     }
+    Ok(found.foreign)
+}
+
+/// Files in `sending/` with an id that this ledger has reserved and does not know: their record was
+/// lost. Whether they were sent, nobody knows; they are put on record again, as held. One whose end
+/// is settled lost its last move in a power cut, and makes it again. Whatever else lies there is
+/// not ours, is counted and stays.
+pub(super) async fn take_in_strays<W: World>(
+    ctx: &Context<W>,
+    equipped: &Arc<Equipped>,
+) -> Result<(Vec<Entry>, Waiting), Stumble> {
+    let sending = &equipped.route.folders.sending;
+    let mut found = list_sending(ctx, equipped).await?;
     let mut entries = Vec::new();
-    for (id, sighting, known) in strays {
+    for (id, sighting, known) in std::mem::take(&mut found.ours) {
         let entry = match known {
             None => hold_stray(ctx, equipped, id, &sighting).await?,
             Some(entry) if ends_elsewhere(ctx, &entry, &sighting).await => {
@@ -322,9 +429,16 @@ pub(super) async fn take_in_strays<W: World>(
             }
             Some(_) => None,
         };
+        if entry.is_none() {
+            found.count_foreign(&sighting);
+        }
         entries.extend(entry);
     }
-    Ok(entries)
+    let files = found.foreign.files;
+    if files > 0 {
+        tracing::warn!(route = %equipped.route.name, files, example = %found.foreign.example, "files in sending/ are not patchdrop's: they are left alone; nothing but patchdrop may write there");
+    }
+    Ok((entries, found.foreign))
 }
 
 /// Whether a file in `sending/` is the one of a settled entry and nothing is at its target.

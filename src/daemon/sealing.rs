@@ -15,8 +15,10 @@ use super::event::{Ticket, Work};
 use super::folders::chain;
 use crate::journey::runs::Errand;
 use crate::journey::schedule::Refused;
+use crate::journey::settle;
+use crate::model::file::shown;
 use crate::model::route::{Route, RouteName};
-use crate::model::step::{Entry, Step};
+use crate::model::step::{Entry, State, Step};
 use crate::model::time::Tick;
 use crate::world::World;
 use crate::world::folder::{Disk, FolderError};
@@ -119,6 +121,11 @@ impl<W: World> Daemon<W> {
         self.progress_at = now;
         self.order_after(&entry);
         self.name_is_free(&entry);
+        let is_changed = entry.cause.as_ref().is_some_and(|cause| cause.code.0 == settle::CHANGED);
+        if is_changed && entry.state == State::Sent {
+            self.changed.files += 1;
+            self.changed.example = shown(&entry.name);
+        }
         let sealing = self.sealing.entry(entry.route.clone()).or_default();
         if sealing.moved.is_empty() {
             sealing.first_at = now;

@@ -68,6 +68,12 @@ impl<W: World> Daemon<W> {
                 "{files} claimed files cannot go on and are tried again, e.g. {id}: {why}"
             ));
         }
+        if self.changed.files > 0 {
+            let Waiting { files, example, .. } = &self.changed;
+            alerts.push(format!(
+                "{files} accepted files were changed in sending/ before they were moved, e.g. {example}: what lies in sent/ is not what was accepted, see the .why.txt beside it. Nobody but patchdrop may write into sending/"
+            ));
+        }
         for (route, entries) in &self.unsettled {
             let files = match entries.len() {
                 1 => "1 file waits".to_owned(),
@@ -161,6 +167,10 @@ impl<W: World> Daemon<W> {
         {
             let paced = Waiting { next_look_at: Some(wall_of(until, now)), ..ready };
             waiting.insert(Reason::Paced.name().to_owned(), paced);
+        }
+        let foreign = route.and_then(|route| self.foreign.get(route));
+        if let Some(foreign) = foreign.filter(|foreign| foreign.files > 0) {
+            waiting.insert(Reason::Foreign.name().to_owned(), foreign.clone());
         }
         waiting
     }

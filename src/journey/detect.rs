@@ -46,6 +46,8 @@ pub enum Reason {
     Subfolder,
     /// A symbolic link.
     Link,
+    /// A file that has another name elsewhere.
+    HardLink,
     /// FIFO, socket or device.
     Special,
     /// This account may not read it.
@@ -59,7 +61,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Ready,
         Self::NotReady,
         Self::InUse,
@@ -77,6 +79,7 @@ impl Reason {
         Self::NoRoute,
         Self::Subfolder,
         Self::Link,
+        Self::HardLink,
         Self::Special,
         Self::Unreadable,
         Self::Marker,
@@ -111,6 +114,7 @@ impl Reason {
             Self::NoRoute => "no-route",
             Self::Subfolder => "in-a-subfolder",
             Self::Link => "link",
+            Self::HardLink => "hard-link",
             Self::Special => "special",
             Self::Unreadable => "unreadable",
             Self::Marker => "done-marker",
@@ -140,6 +144,7 @@ impl Reason {
             Self::NoRoute => "in a folder that is no route",
             Self::Subfolder => "a folder",
             Self::Link => "a link",
+            Self::HardLink => "a file with another name elsewhere",
             Self::Special => "neither file nor folder",
             Self::Unreadable => "not readable for this account",
             Self::Marker => "a done-marker",
@@ -178,6 +183,7 @@ impl Reason {
                 | Self::NoRoute
                 | Self::Subfolder
                 | Self::Link
+                | Self::HardLink
                 | Self::Special
                 | Self::Unreadable
                 | Self::Foreign
@@ -198,6 +204,9 @@ impl Reason {
             }
             Self::Subfolder => "Only the drop folder itself is watched; move the files up.",
             Self::Link => "Links are never followed; drop the file itself.",
+            Self::HardLink => {
+                "Who has the other name could change the file while it is sent: drop a copy."
+            }
             Self::Special => "Only regular files are sent; remove it.",
             Self::Unreadable => "Give patchdrop's account the right to read and move them.",
             Self::Foreign => "Nothing but patchdrop may write into `sending`; move it away.",
@@ -345,8 +354,9 @@ pub fn sort(
     }
     let name = sighting.name.to_string_lossy();
     let lower = name.to_ascii_lowercase();
+    // A copy under way of ours, or what somebody named like one.
     if lower.starts_with(".patchdrop-") {
-        return Sorted::Ours;
+        return Sorted::Left(Reason::Temporary);
     }
     if is_sidecar(&sighting.name) {
         return Sorted::Left(Reason::Sidecar);
@@ -444,7 +454,7 @@ mod tests {
         file("scan.pdf.part", Sorted::Left(Reason::Temporary));
         file(".scan.pdf", Sorted::Left(Reason::Temporary));
         file("scan.pdf.done", Sorted::Left(Reason::Marker));
-        file(".patchdrop-new", Sorted::Ours);
+        file(".patchdrop-new", Sorted::Left(Reason::Temporary));
         folder("sending", Sorted::Ours);
         folder("sent", Sorted::Ours);
         folder("other", Sorted::Left(Reason::Subfolder));

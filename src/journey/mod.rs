@@ -2,6 +2,8 @@
 //! arguments; nothing here opens, waits or asks.
 #![warn(missing_docs)]
 
+pub mod grounds;
+
 pub mod detect;
 
 pub mod ready;

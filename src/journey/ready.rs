@@ -25,7 +25,11 @@ impl Remembered {
     /// Whether a sighting shows the same version.
     #[must_use]
     pub fn is_version(&self, sighting: &Sighting) -> bool {
-        self.identity == sighting.identity && self.changed_at == sighting.changed_at
+        // The number is left out: some shares change it between two looks.
+        let (known, seen) = (&self.identity, &sighting.identity);
+        known.size == seen.size
+            && known.mtime_ns == seen.mtime_ns
+            && self.changed_at == sighting.changed_at
     }
 }
 
@@ -89,6 +93,14 @@ pub fn unchanged_for(changed_at: Wall, evidence: &Evidence, now: Now) -> Duratio
     } else {
         evidence.remembered.map_or(Duration::ZERO, |known| now.tick.since(known.first_seen))
     }
+}
+
+/// Why a file with more than one name is left. A writer may have given it its last name by a link
+/// and be about to take the other away; later it is somebody's who keeps the other, and could
+/// change the file while it is sent.
+#[must_use]
+pub fn many_names(quiet: Duration, rules: &ReadyRules) -> Reason {
+    if quiet < rules.quiet_for { Reason::NotReady } else { Reason::HardLink }
 }
 
 /// Whether a document that stops in the middle may still be being written.

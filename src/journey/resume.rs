@@ -1,7 +1,8 @@
 //! Where a file on record lies after a restart, and what that means (promises P1, P3, P9).
 
+use super::settle::CHANGED;
 use crate::model::file::{Digest, Identity};
-use crate::model::step::{Entry, Verdict};
+use crate::model::step::{Entry, State, Verdict};
 
 /// What was found of an unsettled entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub enum Resume {
     Settled,
     /// Another file took its claimed name, and nothing was sent: rename that back, and start anew.
     PutBack,
+    /// What has its claimed name is not what was checked, and that may have been sent: a person
+    /// decides.
+    Changed(LastAttempt),
     /// Nothing was sent and the name now belongs to a new file.
     Cancelled,
     /// Its end was decided, and somebody took it away before or after its last move.
@@ -63,17 +67,20 @@ pub fn resume(entry: &Entry, found: &Found, trace: AttemptTrace) -> Resume {
     let in_sending = last_attempt(entry, trace);
     if let Some(identity) = found.sending {
         let digest_agrees = entry.digest.is_some() && found.sending_digest == entry.digest;
-        return if identity.is_same(&entry.identity) || digest_agrees {
+        // Of a file that is accepted or whose end is decided its last move tells whether it is the
+        // one on record.
+        let was_judged = entry.confirming_since.is_some() || entry.decided_at.is_some();
+        return if identity.is_same(&entry.identity) || digest_agrees || was_judged {
             Resume::GoOn(in_sending)
         } else if nothing_can_have_been_sent(entry, in_sending) {
             Resume::PutBack
         } else {
-            nowhere(entry)
+            Resume::Changed(in_sending)
         };
     }
     if entry.decided_at.is_some()
         && let Some((identity, digest)) = found.target
-        && is_recorded(entry, &identity, digest)
+        && (is_recorded(entry, &identity, digest) || is_held_as_changed(entry))
     {
         return Resume::Settled;
     }
@@ -101,6 +108,12 @@ fn is_recorded(entry: &Entry, identity: &Identity, digest: Digest) -> bool {
             identity.size == entry.identity.size && identity.mtime_ns == entry.identity.mtime_ns
         }
     }
+}
+
+/// Of a file that is held because it is not what was checked no digest can tell; its target was
+/// free when it was put on record.
+fn is_held_as_changed(entry: &Entry) -> bool {
+    entry.state == State::Held && entry.cause.as_ref().is_some_and(|it| it.code.0 == CHANGED)
 }
 
 /// What the attempt that has no end on record may have done.
@@ -138,7 +151,7 @@ mod tests {
     use super::*;
     use crate::model::file::{FileId, Place};
     use crate::model::route::RouteName;
-    use crate::model::step::{Claim, Intent, State, Step};
+    use crate::model::step::{Claim, Intent, Step};
     use crate::model::time::Wall;
     use std::path::Path;
     use std::sync::Arc;
@@ -235,13 +248,21 @@ mod tests {
         check(&decided(), at_target(MINE), OTHER_BOOT, Resume::Settled);
         check(&decided(), at_target(OTHER), OTHER_BOOT, Resume::Removed);
         check(&entry(), at_target(MINE), SAME_BOOT_UNSENT, Resume::Missing);
+        let changed = super::super::settle::changed_after_claim(LastAttempt::InDoubt);
+        let held = Entry { state: State::Held, cause: Some(changed), ..decided() };
+        check(&held, at_target(OTHER), OTHER_BOOT, Resume::Settled);
     }
 
     #[test]
     fn another_file_under_the_claimed_name_is_put_back_only_if_nothing_was_sent() {
         check(&entry(), in_sending(2), SAME_BOOT_UNSENT, Resume::PutBack);
-        check(&entry(), in_sending(2), SAME_BOOT_BEGUN, Resume::Missing);
-        check(&decided(), in_sending(2), SAME_BOOT_UNSENT, Resume::Removed);
+        let in_doubt = LastAttempt::InDoubt;
+        check(&entry(), in_sending(2), SAME_BOOT_BEGUN, Resume::Changed(in_doubt));
+        check(&entry(), in_sending(2), OTHER_BOOT, Resume::Changed(in_doubt));
+        check(&decided(), in_sending(2), OTHER_BOOT, Resume::GoOn(LastAttempt::Ended));
+        let accepted =
+            Entry { confirming_since: Some(Wall(1)), attempt_open_since: None, ..entry() };
+        check(&accepted, in_sending(2), OTHER_BOOT, Resume::GoOn(LastAttempt::Ended));
         let touched = Found { sending_digest: Some(MINE), ..in_sending(2) };
         check(&entry(), touched, SAME_BOOT_UNSENT, Resume::GoOn(LastAttempt::NotSent));
     }

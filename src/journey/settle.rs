@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::resume::LastAttempt;
 use super::runs::{self, Errand};
 use super::send::{self, Judged};
 use crate::model::file::{FileId, shown};
@@ -292,6 +293,7 @@ pub fn why(entry: &Entry, state: State, cause: &Cause, attempts: &[Attempt], at:
     let lead = match (state, entry.last_verdict) {
         (State::Held, Some(Verdict::InDoubt)) => "may or may not have been accepted",
         (State::Held, _) => "is held until a person decides",
+        (State::Sent, _) => "is not what was sent",
         (_, Some(Verdict::Delivered)) => "failed after it was sent",
         _ => "was not sent",
     };
@@ -335,10 +337,69 @@ fn attempt_line(attempt: &Attempt) -> String {
     }
 }
 
+/// The code of a file that is not the one that was checked any more.
+pub const CHANGED: &str = "changed-after-claim";
+
+/// Why a file is held whose content changed in `sending/` after it may have been sent.
+#[must_use]
+pub fn changed_after_claim(last: LastAttempt) -> Cause {
+    let plain = match last {
+        LastAttempt::InDoubt => {
+            "it was changed in sending/ after an attempt that has no end on record; what lies here is not what may have been accepted"
+        }
+        LastAttempt::Ended | LastAttempt::NotSent => {
+            "it was changed in sending/ after it was checked; what lies here was not sent"
+        }
+    };
+    Cause::new(Code::of(CHANGED), plain)
+}
+
+/// What is on record, and said beside it, about a file that was changed in `sending/` before its
+/// last move.
+#[must_use]
+pub fn changed_before_its_move(state: State) -> Cause {
+    let plain = match state {
+        State::Sent => {
+            "the file was accepted as it was checked, and somebody changed it in sending/ before it was moved; what lies here is not what was accepted"
+        }
+        State::Held
+        | State::Failed
+        | State::Sending
+        | State::Deferred
+        | State::Confirming
+        | State::Missing
+        | State::Cancelled => {
+            "somebody changed the file in sending/ before it was moved; what lies here is not what was checked"
+        }
+    };
+    Cause::new(Code::of(CHANGED), plain)
+}
+
+fn what_to_do_about_a_changed_file(entry: &Entry, state: State) -> String {
+    let (id, key) = (entry.id, &entry.key);
+    let mut text = String::new();
+    if state == State::Held && entry.last_verdict == Some(Verdict::InDoubt) {
+        writeln!(text, "  Look at the receiver whether it has the file as it was (key {key}).")
+            .expect("a String takes every write");
+    }
+    text.push_str(
+        "  Nobody but patchdrop may write into sending/: find out who did.\n  \
+         Send what lies here: move it back into its drop folder.\n",
+    );
+    if state == State::Held {
+        writeln!(text, "  Don't send it: patchdrop mark {id} --failed --note \"why\"")
+            .expect("a String takes every write");
+    }
+    text
+}
+
 fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
     let id = entry.id;
     let route = &entry.route;
     let in_doubt = entry.last_verdict == Some(Verdict::InDoubt);
+    if cause.code.0 == CHANGED {
+        return what_to_do_about_a_changed_file(entry, state);
+    }
     if state == State::Held && in_doubt {
         format!(
             "  Look at the receiver whether it has this file (key {key}).\n  \

@@ -138,6 +138,23 @@ pub enum Kind {
     Unknown,
 }
 
+/// One look at a folder itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderSeen {
+    /// What has its name; links are not followed.
+    pub kind: Kind,
+    /// Device or volume serial number.
+    pub volume: u64,
+    /// Inode or file index; 0 where the system tells none.
+    pub number: u64,
+    /// Whether its volume is on this machine: only there owner and mode mean what they say.
+    pub is_local: bool,
+    /// The account that it belongs to, where the system has such numbers.
+    pub owner: Option<u32>,
+    /// The bits of its mode that say who may do what.
+    pub mode: u32,
+}
+
 /// One look at one name in a folder. It may be out of date a moment later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sighting {

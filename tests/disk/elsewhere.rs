@@ -51,6 +51,38 @@ async fn a_full_volume_is_said_and_leaves_nothing_half_written() {
 }
 
 #[tokio::test]
+async fn a_move_to_another_volume_that_was_cut_off_is_ended_and_not_begun_anew() {
+    let test = "elsewhere::a_move_to_another_volume_that_was_cut_off_is_ended_and_not_begun_anew";
+    let Some(volume) = in_own_volume(test) else { return };
+    let scene = Scene::new();
+    assert!(scene.disk.is_elsewhere(Arc::clone(&scene.inbox), Arc::clone(&volume)).await);
+    let neighbours = (Arc::clone(&scene.inbox), Arc::clone(&scene.sending));
+    assert!(!scene.disk.is_elsewhere(neighbours.0, neighbours.1).await);
+
+    // Cut off between the copy's name and the removal of the original.
+    let (place, target) = (scene.drop_file("a.json", "{}"), Place::new(&volume, "a.json"));
+    fs::copy(place.path(), target.path()).unwrap();
+    let before = scene.disk.fsyncs();
+    let taken = scene.disk.move_new(place.clone(), target.clone()).await;
+    assert!(matches!(taken, Err(MoveError::Taken { .. })), "{taken:?}");
+    assert_eq!(scene.disk.fsyncs(), before, "nothing is copied for a name that is taken");
+    let identity = scene.disk.look(place.clone()).await.unwrap().unwrap().identity;
+
+    // Another file has taken the original's name: it was not copied.
+    fs::rename(place.path(), scene.inbox("kept").path()).unwrap();
+    scene.drop_file("a.json", "{\"is\": \"another\"}");
+    scene.disk.finish_move(place.clone(), identity, target.clone()).await.unwrap();
+    assert!(content(&place).is_some());
+
+    fs::rename(scene.inbox("kept").path(), place.path()).unwrap();
+    scene.disk.finish_move(place.clone(), identity, target.clone()).await.unwrap();
+    assert_eq!((content(&place), content(&target).as_deref()), (None, Some("{}")));
+    assert_eq!(scene.disk.fsyncs(), before + 2, "the copy's name is durable first");
+    scene.disk.finish_move(place, identity, target).await.unwrap();
+    assert_eq!(names(&volume), ["a.json"]);
+}
+
+#[tokio::test]
 async fn a_volume_in_use_can_be_unmounted_and_its_watch_says_so() {
     let test = "elsewhere::a_volume_in_use_can_be_unmounted_and_its_watch_says_so";
     let Some(volume) = in_own_volume(test) else { return };

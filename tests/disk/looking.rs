@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use patchdrop::model::file::{Identity, Kind, Place};
-use patchdrop::world::folder::{Disk, FolderError, RealDisk, Volume, volume_kind};
+use patchdrop::world::folder::{Disk, FolderError, MoveError, RealDisk, Volume, volume_kind};
 use rustix::fs::{CWD, Mode, inotify};
 use tokio::sync::mpsc;
 
@@ -381,7 +381,7 @@ async fn what_this_account_may_not_is_denied() {
     let target = Place::new(&scene.folder("target"), "a.json");
     allow(&target.folder, 0o500);
     let refused = |error| match error {
-        patchdrop::world::folder::MoveError::Folder(error) => error,
+        MoveError::Folder(error) => error,
         other => panic!("{other:?}"),
     };
     let error = scene.disk.move_new(place.clone(), target.clone()).await.unwrap_err();
@@ -403,4 +403,104 @@ async fn what_this_account_may_not_is_denied() {
         assert!(!examined.lease_granted);
         assert_eq!(examined.findings, "{}");
     }
+}
+
+#[tokio::test]
+async fn a_pinned_folder_that_was_replaced_is_refused_by_every_operation() {
+    let scene = Scene::new();
+    let (disk, sending) = (&scene.disk, &scene.sending);
+    let (place, inside) = (scene.drop_file("a.json", "{}"), scene.sending("1~b.json"));
+    fs::write(inside.path(), "{}").unwrap();
+    let seen = disk.inspect(Arc::clone(sending)).await.unwrap().unwrap();
+    assert_eq!((seen.kind, seen.is_local), (Kind::Folder, true));
+    disk.pin(sending, seen);
+    assert!(disk.look(inside.clone()).await.unwrap().is_some());
+    let examined = scene.examined(&place).await;
+
+    let gone = scene.root.path().join("gone");
+    fs::rename(sending, &gone).unwrap();
+    fs::create_dir(sending).unwrap();
+    fs::write(inside.path(), "planted").unwrap();
+    let stale = rustix::io::Errno::STALE.raw_os_error();
+    let is_refused = |error: FolderError| match error {
+        FolderError::Replaced { path } => path == **sending,
+        FolderError::Io { source, .. } => source.raw_os_error() == Some(stale),
+        _ => false,
+    };
+    let moved = |error: MoveError| match error {
+        MoveError::Folder(error) => is_refused(error),
+        _ => false,
+    };
+    assert!(is_refused(disk.look(inside.clone()).await.unwrap_err()));
+    assert!(is_refused(disk.digest(inside.clone()).await.unwrap_err()));
+    assert!(is_refused(scene.examine(&inside).await.err().unwrap()));
+    assert!(is_refused(disk.open(&inside).err().unwrap()));
+    assert!(is_refused(scene.sweep(sending).await.unwrap_err()));
+    assert!(is_refused(disk.subfolders(Arc::clone(sending)).await.unwrap_err()));
+    assert!(is_refused(disk.sync(Arc::clone(sending)).await.unwrap_err()));
+    assert!(is_refused(disk.make_folder(Arc::clone(sending)).await.unwrap_err()));
+    assert!(is_refused(disk.clear_temporary(Arc::clone(sending)).await.unwrap_err()));
+    assert!(is_refused(disk.write(inside.clone(), Vec::new()).await.unwrap_err()));
+    assert!(is_refused(disk.remove(inside.clone()).await.unwrap_err()));
+    assert!(moved(
+        disk.claim(examined.grip, place.clone(), scene.sending("2~a")).await.unwrap_err()
+    ));
+    assert!(moved(disk.move_new(place.clone(), scene.sending("2~a")).await.unwrap_err()));
+    assert!(moved(disk.move_new(inside.clone(), scene.inbox("b")).await.unwrap_err()));
+    assert_eq!(content(&place).as_deref(), Some("{}"));
+    assert_eq!(content(&inside).as_deref(), Some("planted"));
+
+    fs::remove_dir_all(sending).unwrap();
+    fs::rename(&gone, sending).unwrap();
+    assert!(disk.look(inside.clone()).await.unwrap().is_some());
+    // One that is gone and made anew is ours again.
+    fs::remove_dir_all(sending).unwrap();
+    disk.make_folder(Arc::clone(sending)).await.unwrap();
+    assert!(disk.look(inside).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_link_planted_between_look_and_open_is_never_followed() {
+    let scene = Scene::new();
+    let place = scene.drop_file("a.json", "mine");
+    let secret = scene.root.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let (file, link) = (scene.inbox(".file").path(), scene.inbox(".link").path());
+    symlink(&secret, &link).unwrap();
+    fs::write(&file, "mine").unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (path, over) = (place.path(), Arc::clone(&is_over));
+    let planting = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            // Each takes the name in one step: there is always something to look at.
+            for other in [&link, &file] {
+                rustix::fs::renameat_with(
+                    CWD,
+                    other,
+                    CWD,
+                    &path,
+                    rustix::fs::RenameFlags::EXCHANGE,
+                )
+                .unwrap();
+            }
+        }
+    });
+    for _ in 0..2_000 {
+        match scene.examine(&place).await {
+            Ok(examined) => assert_eq!(examined.findings, "mine"),
+            Err(FolderError::NotAFile { .. } | FolderError::InUse { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    planting.join().unwrap();
+}
+
+#[tokio::test]
+async fn the_names_of_a_file_are_counted() {
+    let scene = Scene::new();
+    let place = scene.drop_file("a.json", "{}");
+    assert_eq!(scene.examined(&place).await.links, 1);
+    fs::hard_link(place.path(), scene.root.path().join("other")).unwrap();
+    assert_eq!(scene.examined(&place).await.links, 2);
 }

@@ -12,6 +12,7 @@ mod disk;
 mod duplicates;
 mod flows;
 mod folders;
+mod hostile;
 mod kills;
 mod memory;
 mod odd_files;

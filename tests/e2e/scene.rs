@@ -218,11 +218,17 @@ impl Scene {
 
     /// Starts the service without waiting for anything.
     pub(crate) fn launch(&mut self) -> u32 {
+        self.launch_with(&[])
+    }
+
+    /// The same with arguments.
+    pub(crate) fn launch_with(&mut self, arguments: &[&str]) -> u32 {
         assert!(self.service.is_none(), "it runs already");
         let log = File::options().append(true).create(true).open(self.path("log")).unwrap();
         let child = self
             .program()
             .arg("run")
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -319,6 +325,13 @@ impl Scene {
     /// Puts a whole file into `orders` by a rename.
     pub(crate) fn drop_file(&self, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
         self.drop_into(&self.inbox(), name, content);
+    }
+
+    /// Puts a whole file into `orders`, which may be on another volume than the scene.
+    pub(crate) fn drop_into_by_copy(&self, name: &str, content: impl AsRef<[u8]>) {
+        let temporary = self.inbox().join(format!(".{name}"));
+        fs::write(&temporary, content).unwrap();
+        fs::rename(temporary, self.inbox().join(name)).unwrap();
     }
 
     /// Puts a whole file into a folder by a rename.

@@ -120,6 +120,7 @@ impl<'a> Sim<'a> {
             ledger_refuses: story.ledger_refuses,
             clock: story.clock,
             syncs_folders: story.syncs_folders,
+            elsewhere: story.elsewhere.iter().map(|name| folder(name).to_path_buf()).collect(),
             token: 0,
             token_requests: 0,
             wall_base: BEGIN,
@@ -248,6 +249,7 @@ impl<'a> Sim<'a> {
             Act::PutIfFree(..)
             | Act::MoveBack { .. }
             | Act::TakeAway(_)
+            | Act::ChangeClaimed(..)
             | Act::Tell(..)
             | Act::AwaitClaimed(_)
             | Act::Await(..) => {}
@@ -270,6 +272,15 @@ impl<'a> Sim<'a> {
                 let from = places_of(&fake.lock(), content).pop();
                 if let Some(from) = from {
                     fake.lock().disk.person_moves(&from, &place(name), now);
+                }
+            }
+            Act::ChangeClaimed(content, other) => {
+                let sending = folder("/sending");
+                let all = places_of(&fake.lock(), content);
+                let mut state = fake.lock();
+                for place in all.iter().filter(|place| place.folder == sending) {
+                    state.disk.rewrite(place, other.as_bytes(), now);
+                    state.disk.touch(place, now);
                 }
             }
             Act::TakeAway(content) => {

@@ -101,6 +101,13 @@ impl Disk {
         node.changed_at = now;
     }
 
+    /// As a write does without anybody setting the time back.
+    pub fn touch(&mut self, place: &Place, now: Wall) {
+        if let Some(node) = self.node_at(place).and_then(|node| self.nodes.get_mut(&node)) {
+            node.mtime_ns = now.0 * 1_000_000;
+        }
+    }
+
     /// A person moves a file, durably.
     pub fn person_moves(&mut self, from: &Place, to: &Place, now: Wall) {
         self.sync(&from.folder);
@@ -137,6 +144,13 @@ impl Disk {
         self.nodes.insert(node, Node { content, mtime_ns, changed_at: now });
         self.folders.get_mut(&*place.folder).unwrap().insert(place.name.clone(), node);
         self.pending.push(Pending::Create { place: place.clone(), node });
+    }
+
+    /// A copy with the times of its original.
+    pub fn copy(&mut self, node: u64, place: &Place, now: Wall) {
+        let Node { content, mtime_ns, .. } = self.nodes[&node].clone();
+        self.create(place, content, now);
+        self.nodes.get_mut(&self.next_node).unwrap().mtime_ns = mtime_ns;
     }
 
     pub fn remove(&mut self, place: &Place) {

@@ -22,6 +22,8 @@ pub enum Act {
     PutIfFree(&'static str, &'static str),
     /// Writes other content of the same length into a file in place and sets its mtime back.
     Rewrite(&'static str, &'static str),
+    /// Writes this content in place into the file with that content in `sending/`.
+    ChangeClaimed(&'static str, &'static str),
     /// Moves the (only) file with this content back into the drop folder under its name there.
     MoveBack { content: &'static str, name: &'static str },
     /// Takes the file with this content away, wherever it is.
@@ -100,6 +102,8 @@ pub struct Story {
     pub rest: u64,
     pub resends_in_doubt: bool,
     pub syncs_folders: bool,
+    /// Those of the route's folders that are on another volume.
+    pub elsewhere: &'static [&'static str],
     pub receipts: bool,
     pub skips_duplicates: bool,
     /// Its files leave in this order.
@@ -128,6 +132,7 @@ impl Default for Story {
             rest: 900,
             resends_in_doubt: false,
             syncs_folders: true,
+            elsewhere: &[],
             receipts: false,
             skips_duplicates: false,
             order: None,
@@ -185,7 +190,9 @@ fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
 /// With `hold` a cut during an attempt may leave a file in doubt, and so in `held/`.
 #[expect(clippy::too_many_lines, reason = "a table of stories")]
 pub fn all() -> Vec<Story> {
-    use Act::{Await, AwaitClaimed, Drop, MoveBack, Put, PutIfFree, Rewrite, TakeAway, Tell};
+    use Act::{
+        Await, AwaitClaimed, ChangeClaimed, Drop, MoveBack, Put, PutIfFree, Rewrite, TakeAway, Tell,
+    };
     use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Away, Status};
     use Home::{
         Failed, FailedOrHeld, Held, Inbox, Nowhere, Sent, SentIfThere, SentOrHeld,
@@ -198,6 +205,59 @@ pub fn all() -> Vec<Story> {
             homes: vec![(A, SentOrHeld)],
             stored: vec![(A, 0, 1)],
             receipts: true,
+            ..Story::default()
+        },
+        Story {
+            name: "sent and failed on another volume",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("bad.json", BAD)),
+                (0, Drop("c.json", C)),
+            ],
+            homes: vec![(A, SentOrHeld), (BAD, Failed), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (C, 0, 1)],
+            elsewhere: &["/sent", "/failed"],
+            ..Story::default()
+        },
+        Story {
+            name: "a taken name in sent on another volume",
+            script: vec![(0, Put("sent/a.json", "an older file")), (0, Drop("a.json", A))],
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            elsewhere: &["/sent"],
+            ..Story::default()
+        },
+        Story {
+            name: "held on another volume, released and sent",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, Await(A, FileState::Held)),
+                (1, Tell(A, release)),
+                (5, Drop("b.json", B)),
+            ],
+            rule: |asked| {
+                if asked.content.contains('A') {
+                    once_then_accept(asked, AcceptAndLose)
+                } else {
+                    Accept
+                }
+            },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld)],
+            stored: vec![(A, 0, 2), (B, 0, 1)],
+            elsewhere: &["/held"],
+            ..Story::default()
+        },
+        Story {
+            name: "failed on another volume, sent again",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (1, Await(A, FileState::Failed)),
+                (1, Tell(A, resend)),
+            ],
+            rule: |asked| once_then_accept(asked, Status(400)),
+            homes: vec![(A, Settled)],
+            stored: vec![(A, 0, 1)],
+            elsewhere: &["/failed"],
             ..Story::default()
         },
         Story {
@@ -382,6 +442,14 @@ pub fn all() -> Vec<Story> {
             name: "rewritten in place while patchdrop is down",
             script: vec![(0, Drop("a.json", A)), (2, Rewrite("a.json", C))],
             homes: vec![(A, SentOrHeldIfThere), (C, SentIfThere)],
+            stored: vec![(A, 0, 1), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "changed in sending/ while it is deferred",
+            script: vec![(0, Drop("a.json", A)), (1, AwaitClaimed(A)), (1, ChangeClaimed(A, C))],
+            rule: |asked| if asked.before < 5 { Status(503) } else { Accept },
+            homes: vec![(A, SentOrHeldIfThere), (C, Settled)],
             stored: vec![(A, 0, 1), (C, 0, 1)],
             ..Story::default()
         },

@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::future::pending;
 use std::io::{Cursor, Read};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use patchdrop::model::exchange::{
     Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
 };
-use patchdrop::model::file::{Digest, FileId, Identity, Place, Sighting};
+use patchdrop::model::file::{Digest, FileId, FolderSeen, Identity, Place, Sighting};
 use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::secret::Secret;
@@ -43,6 +43,8 @@ pub struct State {
     pub ledger_refuses: fn(&Step, u64) -> bool,
     pub clock: fn(u64) -> i64,
     pub syncs_folders: bool,
+    /// Folders on a volume of their own.
+    pub elsewhere: BTreeSet<PathBuf>,
     pub token: u64,
     pub token_requests: usize,
     /// Wall time at the start of the present process.
@@ -110,6 +112,27 @@ impl Fake {
         }
         state.effects += 1;
         true
+    }
+}
+
+impl Fake {
+    /// The copy takes its name in one effect; the original goes in another.
+    async fn move_across(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
+        self.gate(|| format!("copy {from} to {to}")).await;
+        let now = self.wall();
+        let copied = {
+            let mut state = self.lock();
+            let Some(node) = state.disk.node_at(&from) else {
+                return Err(MoveError::Gone { source_path: from.path() });
+            };
+            if state.disk.node_at(&to).is_some() {
+                return Err(MoveError::Taken { target: to.path() });
+            }
+            state.disk.copy(node, &to, now);
+            state.disk.identity(node)
+        };
+        self.finish_move(from, copied, to).await?;
+        Ok(copied)
     }
 }
 
@@ -203,10 +226,15 @@ impl Disk for Fake {
             (node, state.disk.identity(node), known.changed_at, known.content)
         };
         let findings = read(&mut Cursor::new(content), &identity);
-        Ok(Examined { grip: node, identity, changed_at, lease_granted: true, findings })
+        Ok(Examined { grip: node, identity, changed_at, lease_granted: true, links: 1, findings })
     }
 
     async fn claim(&self, grip: u64, from: Place, to: Place) -> Result<(), MoveError> {
+        if self.is_elsewhere(Arc::clone(&from.folder), Arc::clone(&to.folder)).await {
+            // A claim is a rename, and nothing else.
+            let source = std::io::Error::from(std::io::ErrorKind::CrossesDevices);
+            return Err(FolderError::Io { doing: "move", path: from.path(), source }.into());
+        }
         self.move_new(from, to.clone()).await?;
         if self.lock().disk.node_at(&to) != Some(grip) {
             return Err(MoveError::Swapped { target: to.path() });
@@ -214,21 +242,44 @@ impl Disk for Fake {
         Ok(())
     }
 
-    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+    async fn move_new(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
+        if self.is_elsewhere(Arc::clone(&from.folder), Arc::clone(&to.folder)).await {
+            return self.move_across(from, to).await;
+        }
         self.gate(|| format!("move {from} to {to}")).await;
         let now = self.wall();
         let mut state = self.lock();
         if !state.disk.folders.contains_key(&*to.folder) {
             return Err(FolderError::Gone { path: to.path() }.into());
         }
-        if state.disk.node_at(&from).is_none() {
+        let Some(node) = state.disk.node_at(&from) else {
             return Err(MoveError::Gone { source_path: from.path() });
-        }
+        };
         if state.disk.node_at(&to).is_some() {
             return Err(MoveError::Taken { target: to.path() });
         }
         state.disk.rename(&from, &to, false, now);
+        Ok(state.disk.identity(node))
+    }
+
+    async fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> Result<(), FolderError> {
+        Disk::sync(self, Arc::clone(&to.folder)).await?;
+        self.gate(|| format!("remove {from}, which was copied")).await;
+        let mut state = self.lock();
+        if state.disk.node_at(&from).is_some_and(|node| state.disk.identity(node) == identity) {
+            state.disk.remove(&from);
+        }
         Ok(())
+    }
+
+    async fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> bool {
+        let elsewhere = &self.lock().elsewhere;
+        elsewhere.contains(&*from) != elsewhere.contains(&*to)
     }
 
     async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {
@@ -286,6 +337,29 @@ impl Disk for Fake {
 
     async fn clear_temporary(&self, _folder: Arc<Path>) -> Result<u64, FolderError> {
         Ok(0)
+    }
+
+    async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
+        let state = self.lock();
+        let seen = FolderSeen {
+            kind: patchdrop::model::file::Kind::Folder,
+            volume: 1,
+            number: 1,
+            is_local: true,
+            owner: None,
+            mode: 0o750,
+        };
+        Ok(state.disk.folders.contains_key(&*folder).then_some(seen))
+    }
+
+    fn pin(&self, _folder: &Arc<Path>, _seen: FolderSeen) {}
+
+    fn pinned(&self, _folder: &Path) -> Option<FolderSeen> {
+        None
+    }
+
+    fn account(&self) -> Option<u32> {
+        None
     }
 
     async fn is_local(&self, _folder: Arc<Path>) -> bool {

@@ -41,9 +41,12 @@ fn a_decided_file_may_be_between_two_places_until_it_is_settled() {
         check(state, false, seen(Same, Nothing, Nothing), Finding::Unfinished);
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, false, seen(Nothing, Nothing, Nothing), missing);
-        check(state, false, seen(Nothing, Nothing, Other), missing);
+        let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+        check(state, false, alone, missing);
         let changed = Finding::Fault(Disagreement::Changed);
         check(state, false, seen(Nothing, Other, Same), changed);
+        let said = if state == State::Sent { changed } else { Finding::Unfinished };
+        check(state, false, seen(Nothing, Nothing, Other), said);
     }
 }
 
@@ -57,7 +60,10 @@ fn a_settled_file_is_at_its_target_and_not_in_sending() {
         check(state, true, seen(Nothing, Other, Same), doubled);
     }
     check(State::Sent, true, seen(Nothing, Nothing, Nothing), Finding::RemovedSince);
-    check(State::Sent, true, seen(Nothing, Nothing, Other), Finding::RemovedSince);
+    let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+    check(State::Sent, true, alone, Finding::ChangedSince);
+    let changed = Finding::Fault(Disagreement::Changed);
+    check(State::Sent, true, seen(Nothing, Nothing, Other), changed);
     for state in [State::Failed, State::Held] {
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, true, seen(Nothing, Nothing, Nothing), missing);
@@ -199,6 +205,22 @@ fn what_came_after_the_verification_began_is_not_called_unrecorded() {
     assert_eq!(report.unrecorded_in_sent, 1);
     let report = verify(&yard.config, &ledger, Wall(0)).unwrap();
     assert_eq!(report.unrecorded_in_sent, 0);
+}
+
+#[test]
+fn a_copy_that_a_broken_move_left_beside_its_file_is_doubled() {
+    let mut yard = Yard::new();
+    let sent = yard.add(11, "a.json", State::Sent).clone();
+    for name in ["a~2.json", "other.json"] {
+        fixture::put(&yard.path(&format!("sent/{name}")), &sent);
+    }
+    let report = yard.verify();
+    assert_eq!((report.faults_total, report.unrecorded_in_sent), (1, 1));
+    assert_eq!(
+        (report.faults[0].kind, &*report.faults[0].name),
+        (Disagreement::Doubled, "a~2.json")
+    );
+    assert_eq!(report.in_place, 1);
 }
 
 #[test]

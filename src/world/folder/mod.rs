@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 use crate::model::room::Room;
 
 /// Why a look, a read or a write did not work. The path is in every variant.
@@ -49,6 +49,20 @@ pub enum FolderError {
     NotAFile {
         /// Which path.
         path: PathBuf,
+    },
+    /// Another folder, or another volume, is where a folder of ours was.
+    #[error("{} is another folder than before", .path.display())]
+    Replaced {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// A folder that must not be worked in as it is.
+    #[error("{} {why}", .path.display())]
+    Unfit {
+        /// Which path.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
     },
     /// Another program has it open for writing.
     #[error("{} is still open in another program", .path.display())]
@@ -153,6 +167,8 @@ pub struct Examined<Grip, T> {
     pub changed_at: crate::model::time::Wall,
     /// Whether the system has proved that nobody has it open for writing.
     pub lease_granted: bool,
+    /// How many names it has, taken from the open file; 1 where the system tells none.
+    pub links: u64,
     /// What `read` returned.
     pub findings: T,
 }
@@ -200,12 +216,27 @@ pub trait Disk: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), MoveError>> + Send;
 
     /// Moves, never replacing. Where the target is on another volume: copy under a temporary name,
-    /// fsync, rename, fsync the folder, then remove the source.
+    /// fsync, rename, fsync the folder, then remove the source. Returns the identity of what was
+    /// moved, as it was when it left.
     fn move_new(
         &self,
         from: Place,
         to: Place,
-    ) -> impl Future<Output = Result<(), MoveError>> + Send;
+    ) -> impl Future<Output = Result<Identity, MoveError>> + Send;
+
+    /// The end of a move to another volume that was cut off, or could not remove its source: what
+    /// is at `to` is whole. Makes that durable, then removes `from`, if that is still the file of
+    /// this identity.
+    fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Whether a move between two folders has to copy. May say so of two folders that need no copy,
+    /// and never blocks longer than a look.
+    fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> impl Future<Output = bool> + Send;
 
     /// Makes all creates, renames and unlinks in a folder durable. Concurrent calls share one
     /// fsync. Does nothing where folders can't be fsynced (Windows).
@@ -253,6 +284,22 @@ pub trait Disk: Send + Sync + 'static {
         &self,
         folder: Arc<Path>,
     ) -> impl Future<Output = Result<u64, FolderError>> + Send;
+
+    /// One look at a folder itself, links not followed; `None` if nothing has its name.
+    fn inspect(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<Option<FolderSeen>, FolderError>> + Send;
+
+    /// From now on this path must be this folder: every operation in another one is refused with
+    /// [`FolderError::Replaced`], until it is pinned again, or made by `make_folder`.
+    fn pin(&self, folder: &Arc<Path>, seen: FolderSeen);
+
+    /// What a folder must be.
+    fn pinned(&self, folder: &Path) -> Option<FolderSeen>;
+
+    /// The number of the account that this process works as, where the system has such numbers.
+    fn account(&self) -> Option<u32>;
 
     /// Whether a folder is on a local volume: its events and its change times can be trusted.
     fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;

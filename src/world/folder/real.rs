@@ -1,11 +1,12 @@
 //! The real folders and files. What the system does is in `unix.rs` and `windows.rs`, as plain
 //! blocking functions; this carries them to the threads of their volume.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use super::group::SharedSyncs;
 use super::lane::Volumes;
 use super::system::{self, Grip};
 use super::{Disk, Examined, FolderError, MoveError, Volume, room, volume_kind};
-use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 use crate::model::room::Room;
 use crate::model::time::Wall;
 
@@ -31,12 +32,15 @@ pub struct RealDisk {
     own: Arc<Own>,
 }
 
-/// What is this process's own: the names of its temporary files, and the count of its fsyncs.
+/// What is this process's own: the names of its temporary files, the count of its fsyncs, and what
+/// it knows its folders to be.
 pub(super) struct Own {
     token: String,
     temporary: AtomicU64,
     started_at: Wall,
     fsyncs: AtomicU64,
+    /// What folders must be.
+    pins: RwLock<BTreeMap<Arc<Path>, FolderSeen>>,
 }
 
 impl RealDisk {
@@ -85,7 +89,8 @@ impl Disk for RealDisk {
     ) -> Result<(), FolderError> {
         // A volume may have been mounted or unmounted here since the last sweep.
         let lanes = self.volumes.looked_up(&folder);
-        let mut listing = lanes.work.run(move || system::Listing::open(folder)).await?;
+        let own = Arc::clone(&self.own);
+        let mut listing = lanes.work.run(move || system::Listing::open(folder, &own)).await?;
         loop {
             let (rest, read) = lanes
                 .work
@@ -111,7 +116,8 @@ impl Disk for RealDisk {
     }
 
     async fn subfolders(&self, folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
-        self.on(&Arc::clone(&folder), move || system::subfolders(folder)).await
+        let own = Arc::clone(&self.own);
+        self.on(&Arc::clone(&folder), move || system::subfolders(folder, &own)).await
     }
 
     async fn examine<T, F>(&self, place: Place, read: F) -> Result<Examined<Grip, T>, FolderError>
@@ -120,18 +126,36 @@ impl Disk for RealDisk {
         F: FnOnce(&mut dyn Read, &Identity) -> T + Send + 'static,
     {
         let folder = Arc::clone(&place.folder);
-        self.on(&folder, move || system::examine(&place, read)).await
+        let own = Arc::clone(&self.own);
+        self.on(&folder, move || system::examine(&place, &own, read)).await
     }
 
     async fn claim(&self, grip: Grip, from: Place, to: Place) -> Result<(), MoveError> {
         let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
-        lanes.work.run(move || system::claim(grip, &from, &to)).await
+        let own = Arc::clone(&self.own);
+        lanes.work.run(move || system::claim(grip, &from, &to, &own)).await
     }
 
-    async fn move_new(&self, from: Place, to: Place) -> Result<(), MoveError> {
+    async fn move_new(&self, from: Place, to: Place) -> Result<Identity, MoveError> {
         let own = Arc::clone(&self.own);
         let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
         lanes.work.run(move || system::move_new(&from, &to, &own)).await
+    }
+
+    async fn finish_move(
+        &self,
+        from: Place,
+        identity: Identity,
+        to: Place,
+    ) -> Result<(), FolderError> {
+        let own = Arc::clone(&self.own);
+        let lanes = self.volumes.lanes_for_move(&from.folder, &to.folder);
+        lanes.work.run(move || system::finish_move(&from, identity, &to, &own)).await
+    }
+
+    async fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> bool {
+        let lanes = self.volumes.lanes_for_move(&from, &to);
+        lanes.work.run(move || system::is_elsewhere(&from, &to)).await
     }
 
     async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {
@@ -147,16 +171,18 @@ impl Disk for RealDisk {
 
     async fn look(&self, place: Place) -> Result<Option<Sighting>, FolderError> {
         let folder = Arc::clone(&place.folder);
-        self.on(&folder, move || system::look(&place)).await
+        let own = Arc::clone(&self.own);
+        self.on(&folder, move || system::look(&place, &own)).await
     }
 
     async fn digest(&self, place: Place) -> Result<Option<(Identity, Digest)>, FolderError> {
         let folder = Arc::clone(&place.folder);
-        self.on(&folder, move || system::digest(&place)).await
+        let own = Arc::clone(&self.own);
+        self.on(&folder, move || system::digest(&place, &own)).await
     }
 
     fn open(&self, place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
-        system::open(place)
+        system::open(place, &self.own)
     }
 
     async fn write(&self, place: Place, content: Vec<u8>) -> Result<(), FolderError> {
@@ -167,7 +193,8 @@ impl Disk for RealDisk {
 
     async fn remove(&self, place: Place) -> Result<(), FolderError> {
         let folder = Arc::clone(&place.folder);
-        self.on(&folder, move || system::remove(&place)).await
+        let own = Arc::clone(&self.own);
+        self.on(&folder, move || system::remove(&place, &own)).await
     }
 
     async fn make_folder(&self, folder: Arc<Path>) -> Result<(), FolderError> {
@@ -177,6 +204,26 @@ impl Disk for RealDisk {
 
     async fn clear_temporary(&self, folder: Arc<Path>) -> Result<u64, FolderError> {
         self.temporary_names_swept(folder).await
+    }
+
+    async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
+        self.on(&Arc::clone(&folder), move || system::inspect(&folder)).await
+    }
+
+    fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
+        self.own.pin(folder, seen);
+    }
+
+    fn pinned(&self, folder: &Path) -> Option<FolderSeen> {
+        self.own.pinned(folder)
+    }
+
+    fn account(&self) -> Option<u32> {
+        #[cfg(unix)]
+        let account = Some(system::account());
+        #[cfg(not(unix))]
+        let account = None;
+        account
     }
 
     async fn is_local(&self, folder: Arc<Path>) -> bool {
@@ -200,6 +247,7 @@ impl Own {
             temporary: AtomicU64::new(0),
             started_at: now(),
             fsyncs: AtomicU64::new(0),
+            pins: RwLock::default(),
         }
     }
 
@@ -218,6 +266,21 @@ impl Own {
         })
     }
 
+    /// What a folder must be, if anybody has said so.
+    pub(super) fn pinned(&self, folder: &Path) -> Option<FolderSeen> {
+        self.pins.read().unwrap_or_else(PoisonError::into_inner).get(folder).copied()
+    }
+
+    fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
+        let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
+        pins.insert(Arc::clone(folder), seen);
+    }
+
+    #[cfg(unix)]
+    pub(super) fn unpin(&self, folder: &Path) {
+        self.pins.write().unwrap_or_else(PoisonError::into_inner).remove(folder);
+    }
+
     /// Counts one fsync.
     pub(super) fn count_fsync(&self) {
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +297,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// beside the service.
 fn sweep_temporary(folder: &Arc<Path>, own: &Own) -> Result<u64, FolderError> {
     let mut removed = 0;
-    let mut listing = system::Listing::open(Arc::clone(folder))?;
+    let mut listing = system::Listing::open(Arc::clone(folder), own)?;
     loop {
         let sightings = listing.read(CHUNK_MAX)?;
         if sightings.is_empty() {
@@ -244,7 +307,7 @@ fn sweep_temporary(folder: &Arc<Path>, own: &Own) -> Result<u64, FolderError> {
             let is_file = sighting.kind == crate::model::file::Kind::File;
             let is_stale = sighting.changed_at.plus(TICK) < own.started_at;
             if is_file && is_stale && own.is_foreign_temporary(&sighting.name) {
-                system::remove(&Place::new(folder, sighting.name))?;
+                system::remove(&Place::new(folder, sighting.name), own)?;
                 removed += 1;
             }
         }

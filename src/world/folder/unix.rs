@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -19,13 +19,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::lease::{self, Lease};
 use super::real::Own;
-use super::volume::is_local;
-use super::{Examined, FolderError, MoveError};
-use crate::model::file::{Digest, Identity, Kind, Place, Sighting};
+use super::volume::{is_local, mount_of, volume_kind};
+use super::{Examined, FolderError, MoveError, Volume};
+use crate::model::file::{Digest, FolderSeen, Identity, Kind, Place, Sighting};
 use crate::model::time::Wall;
 
 /// An fsync of a folder makes its renames durable.
 pub(super) const SYNCS_FOLDERS: bool = true;
+
+/// Of what cannot be looked at.
+const UNKNOWN: Identity = Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 };
 
 /// A file that is read in one go is read in pieces of this size.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -47,17 +50,50 @@ impl std::fmt::Debug for Grip {
 
 /// Opens a folder; a link in its last place is refused. The one door through which every operation
 /// goes.
-fn folder_handle(folder: &Path) -> Result<OwnedFd, FolderError> {
+fn folder_handle(folder: &Path, own: &Own) -> Result<OwnedFd, FolderError> {
     #[cfg(target_os = "linux")]
     let access = OFlags::PATH;
     #[cfg(not(target_os = "linux"))]
     let access = OFlags::RDONLY;
-    open_folder(folder, access | OFlags::NOFOLLOW)
+    the_pinned(open_folder(folder, access | OFlags::NOFOLLOW)?, folder, own)
 }
 
 /// A folder opened so that it can be listed or synced, for which it must be readable.
-fn readable_handle(folder: &Path) -> Result<OwnedFd, FolderError> {
-    open_folder(folder, OFlags::RDONLY | OFlags::NOFOLLOW)
+fn readable_handle(folder: &Path, own: &Own) -> Result<OwnedFd, FolderError> {
+    the_pinned(open_folder(folder, OFlags::RDONLY | OFlags::NOFOLLOW)?, folder, own)
+}
+
+/// Refuses a folder that is not the one which was pinned under its path. Looked at through the
+/// handle, so nobody can swap it between this look and what is done in it.
+fn the_pinned(handle: OwnedFd, folder: &Path, own: &Own) -> Result<OwnedFd, FolderError> {
+    let Some(pinned) = own.pinned(folder) else { return Ok(handle) };
+    let stat =
+        rustix::fs::fstat(&handle).map_err(|errno| folder_fault("look at", folder, errno))?;
+    // On shares numbers may change by themselves.
+    let is_it = unsigned(stat.st_dev) == pinned.volume
+        && (!pinned.is_local || unsigned(stat.st_ino) == pinned.number);
+    if is_it { Ok(handle) } else { Err(FolderError::Replaced { path: folder.to_owned() }) }
+}
+
+/// Asks nobody's pin.
+pub(super) fn inspect(folder: &Path) -> Result<Option<FolderSeen>, FolderError> {
+    let stat = match rustix::fs::lstat(folder) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(folder_fault("look at", folder, errno)),
+    };
+    Ok(Some(FolderSeen {
+        kind: kind(&stat),
+        volume: unsigned(stat.st_dev),
+        number: unsigned(stat.st_ino),
+        is_local: volume_kind(folder) == Volume::Local,
+        owner: Some(stat.st_uid),
+        mode: u32::try_from(unsigned(stat.st_mode)).unwrap_or(0) & 0o7777,
+    }))
+}
+
+pub(super) fn account() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 fn open_folder(folder: &Path, flags: OFlags) -> Result<OwnedFd, FolderError> {
@@ -73,8 +109,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn open(folder: Arc<Path>) -> Result<Self, FolderError> {
-        let handle = readable_handle(&folder)?;
+    pub(super) fn open(folder: Arc<Path>, own: &Own) -> Result<Self, FolderError> {
+        let handle = readable_handle(&folder, own)?;
         let entries = Dir::new(handle).map_err(|errno| folder_fault("list", &folder, errno))?;
         Ok(Self { folder, entries })
     }
@@ -118,15 +154,15 @@ impl Listing {
             Err(_) => Ok(Some(Sighting {
                 name,
                 kind: Kind::Unknown,
-                identity: Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 },
+                identity: UNKNOWN,
                 changed_at: Wall(0),
             })),
         }
     }
 }
 
-pub(super) fn subfolders(folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
-    let mut listing = Listing::open(folder)?;
+pub(super) fn subfolders(folder: Arc<Path>, own: &Own) -> Result<Vec<OsString>, FolderError> {
+    let mut listing = Listing::open(folder, own)?;
     let mut names = Vec::new();
     while let Some((name, file_type)) = listing.next_name()? {
         let is_folder = match file_type {
@@ -151,6 +187,8 @@ pub(super) fn subfolders(folder: Arc<Path>) -> Result<Vec<OsString>, FolderError
 pub(super) fn sync_folder(folder: &Path, own: &Own) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::io::retry_on_intr(|| rustix::fs::open(folder, flags, Mode::empty()))?;
+    // Callers share an answer by its number.
+    let handle = the_pinned(handle, folder, own).map_err(|_| io::Error::from(Errno::STALE))?;
     own.count_fsync();
     Ok(rustix::fs::fsync(handle)?)
 }
@@ -159,7 +197,7 @@ pub(super) fn sync_folder(folder: &Path, own: &Own) -> io::Result<()> {
 /// parent is synced even if nothing was missing: an earlier process may have been cut off between
 /// the two.
 pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
-    let existed = match folder_handle(folder) {
+    let existed = match folder_handle(folder, own) {
         Ok(_) => true,
         Err(FolderError::Gone { .. }) => false,
         Err(error) => return Err(error),
@@ -181,9 +219,11 @@ pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
         }
         make_folder(parent, own)?;
     }
+    // One that was not there is a new one, and ours.
+    own.unpin(folder);
     match rustix::fs::mkdir(folder, Mode::from_raw_mode(0o750)) {
         Ok(()) => {}
-        Err(Errno::EXIST) => drop(folder_handle(folder)?),
+        Err(Errno::EXIST) => drop(folder_handle(folder, own)?),
         Err(errno) => return Err(folder_fault("create", folder, errno)),
     }
     sync_parent(parent, own)
@@ -198,8 +238,8 @@ fn sync_parent(parent: &Path, own: &Own) -> Result<(), FolderError> {
 
 // ---- looks and reads ------------------------------------------------------------------------
 
-pub(super) fn look(place: &Place) -> Result<Option<Sighting>, FolderError> {
-    let folder = folder_handle(&place.folder)?;
+pub(super) fn look(place: &Place, own: &Own) -> Result<Option<Sighting>, FolderError> {
+    let folder = folder_handle(&place.folder, own)?;
     match rustix::fs::statat(&folder, name_in(place)?, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(sighting(place.name.clone(), &stat))),
         Err(Errno::NOENT) => Ok(None),
@@ -209,9 +249,10 @@ pub(super) fn look(place: &Place) -> Result<Option<Sighting>, FolderError> {
 
 pub(super) fn examine<T>(
     place: &Place,
+    own: &Own,
     read: impl FnOnce(&mut dyn Read, &Identity) -> T,
 ) -> Result<Examined<Grip, T>, FolderError> {
-    let (mut file, _) = open_regular(place)?;
+    let (mut file, _) = open_regular(place, own)?;
     let lease = lease::take(&file);
     if lease == Lease::Refused && is_local(&file) {
         return Err(FolderError::InUse { path: place.path() });
@@ -229,44 +270,50 @@ pub(super) fn examine<T>(
         identity,
         changed_at: changed_at(&before),
         lease_granted: lease == Lease::Granted,
+        links: unsigned(before.st_nlink).max(1),
         findings,
     })
 }
 
-pub(super) fn digest(place: &Place) -> Result<Option<(Identity, Digest)>, FolderError> {
-    let folder_is_there = folder_handle(&place.folder).map(drop);
-    let (mut file, before) = match open_regular(place) {
+pub(super) fn digest(place: &Place, own: &Own) -> Result<Option<(Identity, Digest)>, FolderError> {
+    let folder_is_there = folder_handle(&place.folder, own).map(drop);
+    let (mut file, before) = match open_regular(place, own) {
         Ok(opened) => opened,
         // Nothing has the name; but of a folder that is away nobody can say so.
         Err(FolderError::Gone { .. }) => return folder_is_there.map(|()| None),
         Err(error) => return Err(error),
     };
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => sha256.update(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(FolderError::of("read", place.path(), error)),
-        }
-    }
+    let digest =
+        digest_of(&mut file).map_err(|error| FolderError::of("read", place.path(), error))?;
     let identity = identity(&before);
     if identity != self::identity(&stat_of(&file, place)?) {
         return Err(FolderError::InUse { path: place.path() });
     }
-    Ok(Some((identity, Digest(sha256.finalize().into()))))
+    Ok(Some((identity, digest)))
 }
 
-pub(super) fn open(place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
-    open_regular(place).map(|(file, _)| Box::new(file) as Box<dyn Read + Send>)
+fn digest_of(file: &mut File) -> io::Result<Digest> {
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Digest(sha256.finalize().into())),
+            Ok(count) => sha256.update(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn open(place: &Place, own: &Own) -> Result<Box<dyn Read + Send>, FolderError> {
+    open_regular(place, own).map(|(file, _)| Box::new(file) as Box<dyn Read + Send>)
 }
 
 /// Opens a regular file for reading. Anything else is not opened at all: opening a FIFO or a
 /// device can have effects. Should one take the name between look and open, the open does not
 /// block, and the second look refuses it.
-fn open_regular(place: &Place) -> Result<(File, Stat), FolderError> {
-    let folder = folder_handle(&place.folder)?;
+fn open_regular(place: &Place, own: &Own) -> Result<(File, Stat), FolderError> {
+    let folder = folder_handle(&place.folder, own)?;
     let name = name_in(place)?;
     let seen = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| file_fault("open", place, errno))?;
@@ -292,9 +339,9 @@ fn stat_of(file: &File, place: &Place) -> Result<Stat, FolderError> {
 
 // ---- moves ----------------------------------------------------------------------------------
 
-pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveError> {
-    let source = folder_handle(&from.folder)?;
-    let target = folder_handle(&to.folder)?;
+pub(super) fn claim(mut grip: Grip, from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+    let source = folder_handle(&from.folder, own)?;
+    let target = folder_handle(&to.folder, own)?;
     let (from_name, to_name) = (name_in(from)?, name_in(to)?);
     rename_new(&source, from_name, &target, to_name)
         .map_err(|errno| move_fault(errno, (&source, from), (&target, to)))?;
@@ -307,16 +354,31 @@ pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveErro
             return Err(file_fault("look at", to, errno).into());
         }
     };
-    let is_the_one = moved == grip.identity;
+    let is_the_one = moved == grip.identity || is_renumbered(&mut grip, moved, to, own);
     drop(grip.file);
     if is_the_one { Ok(()) } else { Err(MoveError::Swapped { target: to.path() }) }
 }
 
-pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
-    let source = folder_handle(&from.folder)?;
-    let target = folder_handle(&to.folder)?;
+/// Whether a file that seems to be another one differs by its number alone, which some shares
+/// change by themselves: then the bytes decide.
+fn is_renumbered(grip: &mut Grip, moved: Identity, to: &Place, own: &Own) -> bool {
+    let known = grip.identity;
+    if moved.size != known.size || moved.mtime_ns != known.mtime_ns {
+        return false;
+    }
+    let Ok(examined) = grip.file.rewind().and_then(|()| digest_of(&mut grip.file)) else {
+        return false;
+    };
+    matches!(digest(to, own), Ok(Some((_, digest))) if digest == examined)
+}
+
+pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
+    let source = folder_handle(&from.folder, own)?;
+    let target = folder_handle(&to.folder, own)?;
     match rename_new(&source, name_in(from)?, &target, name_in(to)?) {
-        Ok(()) => Ok(()),
+        // Somebody may have taken it on at once: then nothing can be said of it.
+        Ok(()) => Ok(rustix::fs::statat(&target, &to.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_or(UNKNOWN, |stat| identity(&stat))),
         Err(Errno::XDEV) => move_across(&source, from, &target, to, own),
         Err(errno) => Err(move_fault(errno, (&source, from), (&target, to))),
     }
@@ -394,11 +456,17 @@ fn move_across(
     target: &OwnedFd,
     to: &Place,
     own: &Own,
-) -> Result<(), MoveError> {
-    let (mut original, stat) = match open_regular(from) {
+) -> Result<Identity, MoveError> {
+    let (mut original, stat) = match open_regular(from, own) {
         Err(FolderError::Gone { path }) => return Err(MoveError::Gone { source_path: path }),
         other => other?,
     };
+    // A copy may take long: not for a name that is taken.
+    match rustix::fs::statat(target, name_in(to)?, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        Ok(_) => return Err(MoveError::Taken { target: to.path() }),
+        Err(errno) => return Err(file_fault("look at", to, errno).into()),
+    }
     let temporary = own.temporary_name();
     let copied = copy(&mut original, &stat, target, &temporary, own)
         .map_err(|error| FolderError::of("write", to.path(), error))
@@ -414,15 +482,46 @@ fn move_across(
         rustix::fs::unlinkat(target, &temporary, AtFlags::empty()).ok();
         return Err(error);
     }
+    end_move(source, from, identity(&stat), to, own)?;
+    Ok(identity(&stat))
+}
+
+pub(super) fn finish_move(
+    from: &Place,
+    identity: Identity,
+    to: &Place,
+    own: &Own,
+) -> Result<(), FolderError> {
+    end_move(&folder_handle(&from.folder, own)?, from, identity, to, own)
+}
+
+/// The copy becomes durable under its name, then the original goes. If another file has taken the
+/// original's name meanwhile, that one was not copied, and stays.
+fn end_move(
+    source: &OwnedFd,
+    from: &Place,
+    copied: Identity,
+    to: &Place,
+    own: &Own,
+) -> Result<(), FolderError> {
     sync_folder(&to.folder, own)
         .map_err(|error| FolderError::of("sync", to.folder.to_path_buf(), error))?;
-    // If another file has taken the source's name meanwhile, that one was not copied.
-    let now = rustix::fs::statat(source, &from.name, AtFlags::SYMLINK_NOFOLLOW);
-    if now.is_ok_and(|now| identity(&now) == identity(&stat)) {
+    let now = rustix::fs::statat(source, name_in(from)?, AtFlags::SYMLINK_NOFOLLOW);
+    if now.is_ok_and(|now| identity(&now) == copied) {
         rustix::fs::unlinkat(source, &from.name, AtFlags::empty())
             .map_err(|errno| file_fault("remove", from, errno))?;
     }
     Ok(())
+}
+
+/// Two mounts of one volume are two places for a rename. What cannot be asked counts as one: then
+/// the move itself finds out.
+pub(super) fn is_elsewhere(one: &Path, other: &Path) -> bool {
+    let volume = |path: &Path| rustix::fs::stat(path).ok().map(|stat| unsigned(stat.st_dev));
+    match (volume(one), volume(other)) {
+        (Some(one), Some(other)) if one != other => true,
+        _ => mount_of(one).point != mount_of(other).point,
+    }
 }
 
 fn copy(
@@ -455,7 +554,7 @@ fn times(stat: &Stat) -> Timestamps {
 // ---- files of ours --------------------------------------------------------------------------
 
 pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), FolderError> {
-    let folder = folder_handle(&place.folder)?;
+    let folder = folder_handle(&place.folder, own)?;
     let name = name_in(place)?;
     let temporary = own.temporary_name();
     let written = create(&folder, &temporary, 0o640)
@@ -471,8 +570,8 @@ pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), Fold
     })
 }
 
-pub(super) fn remove(place: &Place) -> Result<(), FolderError> {
-    let folder = folder_handle(&place.folder)?;
+pub(super) fn remove(place: &Place, own: &Own) -> Result<(), FolderError> {
+    let folder = folder_handle(&place.folder, own)?;
     match rustix::fs::unlinkat(&folder, name_in(place)?, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(file_fault("remove", place, errno)),
@@ -585,7 +684,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         let content = |name: &str| std::fs::read_to_string(at(name)).ok();
-        let folder = folder_handle(root.path()).unwrap();
+        let folder = folder_handle(root.path(), &Own::new()).unwrap();
         let renamed = |from: &str, to: &str| rename(&folder, from.as_ref(), &folder, to.as_ref());
         std::fs::write(at("one"), "1").unwrap();
         std::fs::write(at("two"), "2").unwrap();
@@ -608,10 +707,38 @@ mod tests {
         check(check_then_rename);
     }
 
+    /// Shares that number their files anew are not at hand: the number is changed in the grip.
+    #[test]
+    fn a_claim_of_a_file_that_was_numbered_anew_goes_by_its_bytes() {
+        fn check(moved: &str, is_claimed: bool) {
+            let root = tempfile::tempdir().unwrap();
+            let own = Own::new();
+            let folder: Arc<Path> = Arc::from(root.path());
+            let (from, to) = (Place::new(&folder, "a"), Place::new(&folder, "b"));
+            std::fs::write(from.path(), "examined").unwrap();
+            let Examined { mut grip, .. } = examine(&from, &own, |_, _| ()).unwrap();
+            let mtime = std::fs::metadata(from.path()).unwrap().modified().unwrap();
+            if moved == "examined" {
+                grip.identity.number += 1;
+            } else {
+                std::fs::remove_file(from.path()).unwrap();
+                std::fs::write(from.path(), moved).unwrap();
+                let times = std::fs::FileTimes::new().set_modified(mtime);
+                File::open(from.path()).unwrap().set_times(times).unwrap();
+            }
+            let claimed = claim(grip, &from, &to, &own);
+            assert_eq!(claimed.is_ok(), is_claimed, "{moved}: {claimed:?}");
+            assert!(to.path().exists());
+        }
+        check("examined", true);
+        check("exchange", false);
+        check("other", false);
+    }
+
     #[test]
     fn a_move_by_link_that_was_cut_off_is_finished() {
         let root = tempfile::tempdir().unwrap();
-        let folder = folder_handle(root.path()).unwrap();
+        let folder = folder_handle(root.path(), &Own::new()).unwrap();
         std::fs::write(root.path().join("one"), "1").unwrap();
         std::fs::hard_link(root.path().join("one"), root.path().join("two")).unwrap();
         link_then_unlink(&folder, "one".as_ref(), &folder, "two".as_ref()).unwrap();

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::real::Own;
 use super::{Examined, FolderError, MoveError, Volume};
-use crate::model::file::{Digest, Identity, Kind, Place, Sighting};
+use crate::model::file::{Digest, FolderSeen, Identity, Kind, Place, Sighting};
 use crate::model::time::Wall;
 
 /// Renames become durable when the system sees fit.
@@ -40,7 +40,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn open(folder: Arc<Path>) -> Result<Self, FolderError> {
+    pub(super) fn open(folder: Arc<Path>, _own: &Own) -> Result<Self, FolderError> {
         #[expect(clippy::disallowed_methods, reason = "this is the door to folders")]
         let entries = std::fs::read_dir(&folder);
         let entries = entries.map_err(|error| of("list", folder.to_path_buf(), error))?;
@@ -55,7 +55,7 @@ impl Listing {
             let entry = entry.map_err(|error| of("list", self.folder.to_path_buf(), error))?;
             // What the entry itself knows of size and time is stale until its writer closes it.
             let place = Place::new(&self.folder, entry.file_name());
-            match look(&place) {
+            match seen_at(&place) {
                 Ok(seen) => sightings.extend(seen),
                 Err(_) => sightings.push(Sighting {
                     name: place.name,
@@ -69,8 +69,8 @@ impl Listing {
     }
 }
 
-pub(super) fn subfolders(folder: Arc<Path>) -> Result<Vec<OsString>, FolderError> {
-    let mut listing = Listing::open(folder)?;
+pub(super) fn subfolders(folder: Arc<Path>, own: &Own) -> Result<Vec<OsString>, FolderError> {
+    let mut listing = Listing::open(folder, own)?;
     let mut names = Vec::new();
     loop {
         let sightings = listing.read(256)?;
@@ -92,7 +92,11 @@ pub(super) fn make_folder(folder: &Path, _own: &Own) -> Result<(), FolderError> 
     made.map_err(|error| of("create", folder.to_path_buf(), error))
 }
 
-pub(super) fn look(place: &Place) -> Result<Option<Sighting>, FolderError> {
+pub(super) fn look(place: &Place, _own: &Own) -> Result<Option<Sighting>, FolderError> {
+    seen_at(place)
+}
+
+fn seen_at(place: &Place) -> Result<Option<Sighting>, FolderError> {
     match std::fs::symlink_metadata(place.path()) {
         Ok(metadata) => Ok(Some(Sighting {
             name: place.name.clone(),
@@ -107,6 +111,7 @@ pub(super) fn look(place: &Place) -> Result<Option<Sighting>, FolderError> {
 
 pub(super) fn examine<T>(
     place: &Place,
+    _own: &Own,
     read: impl FnOnce(&mut dyn Read, &Identity) -> T,
 ) -> Result<Examined<Grip, T>, FolderError> {
     let (mut file, before) = open_regular(place)?;
@@ -121,11 +126,13 @@ pub(super) fn examine<T>(
         identity,
         changed_at: changed_at(&before),
         lease_granted: cfg!(windows),
+        // The standard library does not tell how many names a file has.
+        links: 1,
         findings,
     })
 }
 
-pub(super) fn digest(place: &Place) -> Result<Option<(Identity, Digest)>, FolderError> {
+pub(super) fn digest(place: &Place, _own: &Own) -> Result<Option<(Identity, Digest)>, FolderError> {
     let (mut file, before) = match open_regular(place) {
         Ok(opened) => opened,
         Err(FolderError::Gone { .. }) => return Ok(None),
@@ -144,7 +151,7 @@ pub(super) fn digest(place: &Place) -> Result<Option<(Identity, Digest)>, Folder
     Ok(Some((identity(&before), Digest(sha256.finalize().into()))))
 }
 
-pub(super) fn open(place: &Place) -> Result<Box<dyn Read + Send>, FolderError> {
+pub(super) fn open(place: &Place, _own: &Own) -> Result<Box<dyn Read + Send>, FolderError> {
     open_regular(place).map(|(file, _)| Box::new(file) as Box<dyn Read + Send>)
 }
 
@@ -173,24 +180,29 @@ fn open_regular(place: &Place) -> Result<(File, Metadata), FolderError> {
 
 /// The handle denies renames to everybody, ourselves included, so it is closed first; size and
 /// time say afterwards whether another file slipped in between.
-pub(super) fn claim(grip: Grip, from: &Place, to: &Place) -> Result<(), MoveError> {
+pub(super) fn claim(grip: Grip, from: &Place, to: &Place, _own: &Own) -> Result<(), MoveError> {
     drop(grip.file);
     rename_new(from, to)?;
-    match look(to)? {
+    match seen_at(to)? {
         None => Err(MoveError::Gone { source_path: to.path() }),
         Some(seen) if seen.identity == grip.identity => Ok(()),
         Some(_) => Err(MoveError::Swapped { target: to.path() }),
     }
 }
 
-pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+pub(super) fn move_new(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
     match rename_new(from, to) {
+        // Somebody may have taken it on at once: then nothing can be said of it.
+        Ok(()) => Ok(seen_at(to)
+            .ok()
+            .flatten()
+            .map_or(Identity { volume: 0, number: 0, size: 0, mtime_ns: 0 }, |seen| seen.identity)),
         Err(MoveError::Folder(FolderError::Io { source, .. }))
             if source.kind() == io::ErrorKind::CrossesDevices =>
         {
             move_across(from, to, own)
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }
 
@@ -220,7 +232,7 @@ fn rename_new(from: &Place, to: &Place) -> Result<(), MoveError> {
 }
 
 fn check_then_rename(from: &Place, to: &Place) -> Result<(), MoveError> {
-    if look(to)?.is_some() {
+    if seen_at(to)?.is_some() {
         return Err(MoveError::Taken { target: to.path() });
     }
     match replace(&from.path(), &to.path()) {
@@ -233,8 +245,12 @@ fn check_then_rename(from: &Place, to: &Place) -> Result<(), MoveError> {
 }
 
 /// Copy under a temporary name, flush, give it its name, remove the source.
-fn move_across(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
+fn move_across(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveError> {
     let (mut original, before) = open_regular(from)?;
+    // A copy may take long: not for a name that is taken.
+    if std::fs::symlink_metadata(to.path()).is_ok() {
+        return Err(MoveError::Taken { target: to.path() });
+    }
     let temporary = Place::new(&to.folder, own.temporary_name());
     let copied = create(&temporary.path()).and_then(|mut file| {
         io::copy(&mut original, &mut file)?;
@@ -253,7 +269,27 @@ fn move_across(from: &Place, to: &Place, own: &Own) -> Result<(), MoveError> {
     }
     drop(original);
     remove_name(&from.path()).map_err(|error| of("remove", from.path(), error))?;
-    Ok(())
+    Ok(identity(&before))
+}
+
+/// Removes the original of a copy that is whole, unless another file has taken its name.
+pub(super) fn finish_move(
+    from: &Place,
+    copied: Identity,
+    _to: &Place,
+    _own: &Own,
+) -> Result<(), FolderError> {
+    match seen_at(from)? {
+        Some(seen) if seen.identity == copied => {
+            remove_name(&from.path()).map_err(|error| of("remove", from.path(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// By the paths' first parts alone.
+pub(super) fn is_elsewhere(one: &Path, other: &Path) -> bool {
+    mount_of(one).point != mount_of(other).point
 }
 
 pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), FolderError> {
@@ -271,7 +307,7 @@ pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), Fold
     })
 }
 
-pub(super) fn remove(place: &Place) -> Result<(), FolderError> {
+pub(super) fn remove(place: &Place, _own: &Own) -> Result<(), FolderError> {
     match remove_name(&place.path()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(of("remove", place.path(), error))
@@ -339,6 +375,22 @@ fn nanos(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(span) => i64::try_from(span.as_nanos()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |span| -span),
+    }
+}
+
+/// The standard library hands out neither numbers nor owners: a folder is known by its name alone.
+pub(super) fn inspect(folder: &Path) -> Result<Option<FolderSeen>, FolderError> {
+    match std::fs::symlink_metadata(folder) {
+        Ok(metadata) => Ok(Some(FolderSeen {
+            kind: kind(&metadata),
+            volume: 0,
+            number: 0,
+            is_local: volume_kind(folder) == Volume::Local,
+            owner: None,
+            mode: 0,
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(of("look at", folder.to_path_buf(), error)),
     }
 }
 

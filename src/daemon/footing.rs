@@ -147,6 +147,11 @@ impl<W: World> Daemon<W> {
     pub(super) fn stumbled(&mut self, id: FileId, stumble: &Stumble, now: Now) {
         let text = chain(stumble);
         self.stumbles.insert(id, text.clone());
+        if let Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) = stumble
+            && matches!(error, FolderError::Replaced { .. } | FolderError::Unfit { .. })
+        {
+            self.doubt_the_folders_of(id);
+        }
         let pauses = match stumble {
             Stumble::Ledger(error) => {
                 self.ledger_refused(error, now);
@@ -231,7 +236,12 @@ fn trouble(error: &FolderError) -> Option<(Cause, Reach)> {
             Reach::Perhaps,
             "Look at the disk and at the log of the system; patchdrop goes on by itself.",
         ),
-        FolderError::NotAFile { .. } | FolderError::InUse { .. } => return None,
+        // The file's own; or the folders are no longer those that they were, which is looked into
+        // for all of the route's files.
+        FolderError::NotAFile { .. }
+        | FolderError::InUse { .. }
+        | FolderError::Replaced { .. }
+        | FolderError::Unfit { .. } => return None,
     };
     let cause = Cause::new(Code::of(code), chain(error));
     Some((Cause { remedy: Some(remedy.to_owned()), ..cause }, reach))
