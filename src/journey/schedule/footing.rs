@@ -229,9 +229,12 @@ impl Schedule {
         let Some(track) = self.files.get_mut(&id) else { return };
         let Phase::Parked { due, .. } = &mut track.phase else { return };
         let Some(lane) = self.lanes.get_mut(&track.route) else { return };
-        if lane.parked.remove(&(*due, id)) {
-            *due = now.min(*due);
-            lane.parked.insert((*due, id));
+        let known = (*due, id);
+        *due = now.min(*due);
+        for waiting in [&mut lane.parked, &mut lane.finishing] {
+            if waiting.remove(&known) {
+                waiting.insert((*due, id));
+            }
         }
     }
 
