@@ -431,12 +431,21 @@ fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a folder with those above it, durably: a power cut right after a first start must not take
+/// the ledger away with the folder that it lies in.
 fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|it| std::fs::symlink_metadata(it).is_err()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    builder.create(folder)?;
+    for made in missing.into_iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or_else(|| Path::new(".")))?;
+    }
+    Ok(())
 }
 
 #[cfg(unix)]
