@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) simulator: SimulatorOptions,
     /// The account that the program runs as, if not ours.
     pub(crate) account: Option<u32>,
+    /// Where the scene's own folder is made; the system's place for such things if nowhere else.
+    pub(crate) within: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -65,6 +67,7 @@ impl Default for Plan {
             tables: "",
             simulator: SimulatorOptions { keep_bodies: true, ..SimulatorOptions::default() },
             account: None,
+            within: None,
         }
     }
 }
@@ -90,7 +93,11 @@ impl Scene {
     pub(crate) fn of(plan: Plan) -> Self {
         let options = options_of(&plan);
         let sim = runtime().block_on(Simulator::start(options)).expect("a free port");
-        let dir = tempfile::tempdir().expect("a folder of its own");
+        let dir = match &plan.within {
+            Some(within) => tempfile::tempdir_in(within),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a folder of its own");
         let scene = Self { dir, sim, plan, state_dir: "state", service: None };
         for folder in ["root", "root/orders", "outside"] {
             fs::create_dir(scene.path(folder)).unwrap();
