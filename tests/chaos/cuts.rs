@@ -42,6 +42,8 @@ struct Story {
     defaults: &'static str,
     /// A second file of the first one's name, dropped when that has left the drop folder.
     follower: Option<&'static str>,
+    /// Whether `sent` lies on another disk.
+    is_sent_elsewhere: bool,
 }
 
 /// What one run showed.
@@ -63,6 +65,7 @@ const ACCEPTED: Story = Story {
     may_resend: false,
     defaults: "",
     follower: None,
+    is_sent_elsewhere: false,
 };
 
 const REFUSED: Story = Story {
@@ -72,6 +75,7 @@ const REFUSED: Story = Story {
     may_resend: false,
     defaults: "",
     follower: None,
+    is_sent_elsewhere: false,
 };
 
 const SECOND_TRY: Story = Story {
@@ -81,6 +85,7 @@ const SECOND_TRY: Story = Story {
     may_resend: true,
     defaults: "in_doubt = 'resend'\nreceipts = true\n",
     follower: None,
+    is_sent_elsewhere: false,
 };
 
 const SAME_NAME: Story = Story {
@@ -90,12 +95,32 @@ const SAME_NAME: Story = Story {
     may_resend: false,
     defaults: "",
     follower: Some("{\"n\": 2}"),
+    is_sent_elsewhere: false,
+};
+
+const ELSEWHERE: Story = Story {
+    name: "sent/ on another disk",
+    files: &[("a.json", "{\"n\": 1}")],
+    answers: |_, _| 200,
+    may_resend: false,
+    defaults: "",
+    follower: None,
+    is_sent_elsewhere: true,
 };
 
 /// The disk of a story, as it is before the service starts: the folders, the config, the files.
-fn scene_of(story: &Story, disk: &Forgetful, receiver: &Receiver) -> (Scene, Dropped) {
+fn scene_of(
+    story: &Story,
+    disk: &Forgetful,
+    other: Option<&Forgetful>,
+    receiver: &Receiver,
+) -> (Scene, Dropped) {
     let defaults = format!("{QUICK}{}", story.defaults);
-    let tables = format!("[route.orders]\ndeliver = 'http'\nurl = 'http://{}/in'\n", receiver.addr);
+    let mut tables =
+        format!("[route.orders]\ndeliver = 'http'\nurl = 'http://{}/in'\n", receiver.addr);
+    if let Some(other) = other {
+        tables = format!("{tables}sent = '{}'\n", other.path().join("sent").display());
+    }
     let scene = Scene::of(Plan {
         defaults: Box::leak(defaults.into_boxed_str()),
         tables: Box::leak(tables.into_boxed_str()),
@@ -103,6 +128,9 @@ fn scene_of(story: &Story, disk: &Forgetful, receiver: &Receiver) -> (Scene, Dro
         within: Some(disk.path().to_owned()),
         ..Plan::default()
     });
+    if let Some(other) = other {
+        std::os::unix::fs::symlink(other.path(), scene.path("elsewhere")).unwrap();
+    }
     // It is made by the test, whose own operations must not be counted.
     std::fs::write(scene.path("log"), "").unwrap();
     let mut dropped = Dropped::new();
@@ -139,7 +167,8 @@ fn run(story: &Story, at: (u64, Moment), disk_does: Disk, dice: &mut Dice, is_de
             pass.trap.pass(|| what, act);
         }),
     );
-    let (mut scene, mut dropped) = scene_of(story, &disk, &receiver);
+    let mut other = story.is_sent_elsewhere.then(|| disk.beside());
+    let (mut scene, mut dropped) = scene_of(story, &disk, other.as_ref(), &receiver);
     shared.tree().settle();
     disk.deaf_to_folders(is_deaf);
     shared.trap.arm(at.0, at.1);
@@ -166,10 +195,12 @@ fn run(story: &Story, at: (u64, Moment), disk_does: Disk, dice: &mut Dice, is_de
         assert_eq!(scene.ended(), None, "it was not killed\n{}", scene.story());
         shared.trap.disarm();
         between = !receiver.arrived().is_empty() && unfinished(&scene) > 0;
-        match disk_does {
-            Disk::Keeps => {}
-            Disk::Forgets => disk.cut(|| false),
-            Disk::ForgetsSome => disk.cut(|| dice.below(2) == 0),
+        for disk in [Some(&mut disk), other.as_mut()].into_iter().flatten() {
+            match disk_does {
+                Disk::Keeps => {}
+                Disk::Forgets => disk.cut(|| false),
+                Disk::ForgetsSome => disk.cut(|| dice.below(2) == 0),
+            }
         }
         scene.launch();
     } else {
@@ -182,6 +213,9 @@ fn run(story: &Story, at: (u64, Moment), disk_does: Disk, dice: &mut Dice, is_de
     let doubts = doubts(&scene);
     in_doubt |= !doubts.is_empty();
     judge_all(&scene, &dropped, story.may_resend, &receiver.arrived(), &doubts);
+    if other.is_some() {
+        assert!(!scene.inbox().join("sent").exists(), "sent/ is not on the other disk");
+    }
     Run { killed_at, in_doubt, between }
 }
 
@@ -233,6 +267,11 @@ fn a_file_survives_a_power_cut_at_every_operation_of_its_journey() {
 #[test]
 fn two_files_of_one_name_survive_a_power_cut_at_every_operation() {
     sweep_all(&SAME_NAME, &[(Moment::Before, Disk::Forgets), (Moment::After, Disk::ForgetsSome)]);
+}
+
+#[test]
+fn a_file_that_moves_to_another_disk_survives_a_kill_and_a_power_cut_at_every_operation() {
+    sweep_all(&ELSEWHERE, &[(Moment::Before, Disk::Keeps), (Moment::After, Disk::Forgets)]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the route allows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -28,9 +29,15 @@ pub(crate) struct Judgement {
 /// The places where files end; each holds files and what explains them.
 const ENDS: [&str; 3] = ["sent", "held", "failed"];
 
+/// Where a folder of `orders` is: below `elsewhere` in the scene's own folder, if it is there.
+fn folder_of(scene: &Scene, folder: &str) -> PathBuf {
+    let elsewhere = scene.path("elsewhere").join(folder);
+    if !folder.is_empty() && elsewhere.exists() { elsewhere } else { scene.inbox().join(folder) }
+}
+
 /// The files in a folder of `orders`, without sidecars.
 pub(crate) fn in_folder(scene: &Scene, folder: &str) -> Vec<String> {
-    let mut names = files(&scene.inbox().join(folder));
+    let mut names = files(&folder_of(scene, folder));
     names.retain(|name| !name.ends_with(".why.txt") && !name.ends_with(".receipt.json"));
     names
 }
@@ -138,7 +145,7 @@ fn places<'a>(
     let mut places = BTreeMap::<&Vec<u8>, Vec<_>>::new();
     for folder in ["", "sending", "sent", "held", "failed"] {
         for name in in_folder(scene, folder) {
-            let body = std::fs::read(scene.inbox().join(folder).join(&name)).unwrap();
+            let body = std::fs::read(folder_of(scene, folder).join(&name)).unwrap();
             let Some((body, _)) = dropped.get_key_value(&body) else {
                 panic!("P1 one place: nobody dropped {folder}/{name}\n{}", scene.story());
             };

@@ -10,13 +10,13 @@ use super::scene::{GUARD, Plan, Scene, beat, names, scale};
 const SLOW_SYNC: Duration = Duration::from_millis(5);
 
 /// Files of one drain.
-const FILES: u64 = 1_500;
+const FILES: u32 = 1_500;
 
 /// Pairs of drains; the best of each kind counts, since others use the machine too.
 const PAIRS: usize = 2;
 
 /// Drains files and says how many a second came to rest in `sent/`, and how often was synced.
-fn drain(files: u64, sync: Duration) -> (f64, u64) {
+fn drain(files: u32, sync: Duration) -> (f64, u64) {
     let disk = Forgetful::new();
     let mut scene = Scene::of(Plan {
         defaults: "concurrency = 128\nquiet_for = '100ms'",
@@ -33,24 +33,25 @@ fn drain(files: u64, sync: Duration) -> (f64, u64) {
     let sent = inbox.join("sent");
     scene.until("the drain has begun", |_| names(&sent).len() > 20);
     disk.slow_syncs(sync);
-    let (began, before) = (Instant::now(), names(&sent).len());
+    let sent_now = || u32::try_from(names(&sent).len()).unwrap();
+    let (began, before) = (Instant::now(), sent_now());
     let syncs = disk.shared.syncs.load(Ordering::Relaxed);
-    while (names(&sent).len() as u64) < files {
+    while sent_now() < files {
         assert!(began.elapsed() < GUARD, "the drain stands still\n{}", scene.story());
         beat(Duration::from_millis(20));
     }
-    let speed = (files as f64 - before as f64) / began.elapsed().as_secs_f64();
+    let speed = f64::from(files - before) / began.elapsed().as_secs_f64();
     let syncs = disk.shared.syncs.load(Ordering::Relaxed) - syncs;
     disk.slow_syncs(Duration::ZERO);
-    assert_eq!(scene.arrivals().len() as u64, files);
-    assert_eq!(scene.posts(), files);
+    assert_eq!(scene.arrivals().len(), files as usize);
+    assert_eq!(scene.posts(), u64::from(files));
     assert_eq!(scene.stop(), Some(0));
     (speed, syncs)
 }
 
 #[test]
 fn with_5_ms_in_every_fsync_a_drain_keeps_at_least_half_of_its_speed() {
-    let files = scale("PATCHDROP_CHAOS_DRAIN", FILES);
+    let files = scale("PATCHDROP_CHAOS_DRAIN", u64::from(FILES)) as u32;
     let (mut quick, mut slow) = (0_f64, 0_f64);
     for _ in 0..PAIRS {
         let (speed, syncs) = drain(files, Duration::ZERO);

@@ -25,7 +25,7 @@ use tree::{Content, Kind, TOP, Tree};
 #[derive(Debug)]
 pub(crate) struct Shared {
     tree: Mutex<Tree>,
-    pub(crate) trap: Trap,
+    pub(crate) trap: Arc<Trap>,
     is_hung: Mutex<bool>,
     moves_again: Condvar,
     refuses: Mutex<Option<Errno>>,
@@ -71,14 +71,18 @@ impl Forgetful {
     /// # Panics
     /// If this machine cannot mount: nothing is left out silently.
     pub(crate) fn new() -> Self {
-        Self::of(Tree::new())
+        Self::counted_by(Arc::default())
     }
 
-    /// A disk with this on it, mounted.
-    pub(crate) fn of(tree: Tree) -> Self {
+    /// Another disk in the same machine: what happens on it counts along.
+    pub(crate) fn beside(&self) -> Self {
+        Self::counted_by(Arc::clone(&self.shared.trap))
+    }
+
+    fn counted_by(trap: Arc<Trap>) -> Self {
         let shared = Arc::new(Shared {
-            tree: Mutex::new(tree),
-            trap: Trap::default(),
+            tree: Mutex::new(Tree::new()),
+            trap,
             is_hung: Mutex::new(false),
             moves_again: Condvar::new(),
             refuses: Mutex::new(None),
