@@ -499,7 +499,7 @@ async fn equip<W: World>(
             failed = world.ledger().list(query).await?.pop();
         }
     }
-    Ok(Equipment { equipped, record, delivered_at, strays, foreign, held, failed })
+    Ok(Equipment { equipped, record, delivered_at, strays, held, failed, foreign })
 }
 
 async fn elsewhere(disk: &impl Disk, route: &Route) -> Elsewhere {
