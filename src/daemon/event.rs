@@ -14,6 +14,7 @@ use crate::model::route::{Route, RouteName};
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Tick, Wall};
 use crate::world::folder::FolderError;
+use crate::world::instance::MarkError;
 use crate::world::ledger::LedgerError;
 use crate::world::watch::Hint;
 
@@ -114,6 +115,9 @@ pub(super) enum EquipFault {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The mark of its root.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// What lies in its `sending/`.
     #[error(transparent)]
     Stray(#[from] Stumble),

@@ -14,9 +14,10 @@ use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
+use crate::model::outcome::Code;
 use crate::model::route::Route;
 use crate::model::route::RouteName;
-use crate::model::step::{RouteRecord, State};
+use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
 use crate::model::time::{Now, Tick};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -66,8 +67,9 @@ impl<W: World> Daemon<W> {
         for route in due {
             let ctx = Arc::clone(&self.ctx);
             let record = self.records.get(&route.name).cloned();
+            let starts_paused = self.notes.starts_paused;
             self.spawn(Ticket::Equip(route.name.clone()), async move {
-                Work::Equipped(Box::new(equip(&ctx, route, record).await))
+                Work::Equipped(Box::new(equip(&ctx, route, record, starts_paused).await))
             });
         }
     }
@@ -98,8 +100,7 @@ impl<W: World> Daemon<W> {
         };
         self.unequipped.remove(name);
         let route = Arc::clone(&equipped.route);
-        let paused_at = record.paused_at.or(self.notes.starts_paused.then_some(now.wall));
-        self.schedule.add_route(&route, paused_at, now);
+        self.schedule.add_route(&route, record.paused_at, now);
         if let Some(at) = delivered_at {
             self.schedule.delivered_on_record(name);
             self.delivered_at.insert(name.clone(), at);
@@ -352,7 +353,8 @@ async fn clear_temporary(disk: &impl Disk, folder: &Arc<Path>) {
 async fn equip<W: World>(
     ctx: &Context<W>,
     route: Arc<Route>,
-    record: Option<RouteRecord>,
+    mut record: Option<RouteRecord>,
+    mut starts_paused: bool,
 ) -> Result<Equipment, EquipFault> {
     let world = &ctx.world;
     let disk = world.disk();
@@ -363,6 +365,15 @@ async fn equip<W: World>(
         Some(seen) if seen.kind == Kind::Folder => {}
         Some(_) => return Err(EquipFault::Rules(format!("{} is no folder", inbox.display()))),
         None => return Err(gone().into()),
+    }
+    if world.ledger().admit(inbox).await? {
+        // A root that has come back may have told that the ledger is an old copy.
+        let routes = world.ledger().routes().await?;
+        let is_behind = |record: &RouteRecord| {
+            record.pause_code.as_ref().is_some_and(|code| code.0 == LEDGER_BEHIND)
+        };
+        starts_paused |= routes.iter().any(is_behind);
+        record = routes.into_iter().find(|record| record.name == route.name);
     }
     disk.make_folder(Arc::clone(&route.folders.sending)).await?;
     for folder in [&route.folders.sent, &route.folders.failed, &route.folders.held] {
@@ -379,11 +390,18 @@ async fn equip<W: World>(
     let record = match record {
         Some(record) if record.first_sweep_at.is_some() => record,
         known => {
+            let now = world.clock().now().wall;
+            let starts_paused = starts_paused && known.is_none();
+            let behind = starts_paused.then(|| (now, Code::of(LEDGER_BEHIND)));
+            let known_pause = known.as_ref().and_then(|record| record.paused_at);
+            let known_code = known.as_ref().and_then(|record| record.pause_code.clone());
+            let (paused_at, pause_code) = behind.unzip();
             let fresh = RouteRecord {
                 name: route.name.clone(),
-                first_sweep_at: Some(world.clock().now().wall),
+                first_sweep_at: Some(now),
                 released: known.as_ref().is_some_and(|record| record.released),
-                paused_at: known.and_then(|record| record.paused_at),
+                paused_at: paused_at.or(known_pause),
+                pause_code: pause_code.or(known_code),
             };
             world.ledger().put_route(fresh.clone()).await?;
             fresh

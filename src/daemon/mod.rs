@@ -37,7 +37,7 @@ pub use folders::chain;
 use ids::Ids;
 use intake::Intake;
 use sealing::Sealing;
-pub use status::{no_route_alert, parent_alerts, paused_by_person};
+pub use status::{no_route_alert, parent_alerts, pause_on_record};
 use targets::Targets;
 
 use crate::config::Config;
@@ -109,7 +109,8 @@ pub enum Stop {
 pub struct Notes {
     /// What a person should know, in sentences.
     pub alerts: Vec<String>,
-    /// Every route starts paused, until a person resumes it: the ledger is an old copy.
+    /// Every route that is not on record yet starts paused, until a person resumes it: the ledger is
+    /// an old copy. (Those on record are paused there.)
     pub starts_paused: bool,
 }
 

@@ -10,9 +10,10 @@ use crate::journey::detect::Reason;
 use crate::journey::pace::PaceView;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
+use crate::model::outcome::Code;
 use crate::model::route::{Destination, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
-use crate::model::step::State;
+use crate::model::step::{LEDGER_BEHIND, State};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
@@ -136,10 +137,10 @@ impl<W: World> Daemon<W> {
             .map(|(index, (equipped, _))| {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
-                let is_by_person =
-                    self.records.get(&route.name).is_some_and(|record| record.paused_at.is_some());
-                let why = if is_by_person { paused_by_person } else { paused_by_an_old_ledger };
-                let by_person = view.paused_by_person.map(|since| why(&route.name, since));
+                let record = self.records.get(&route.name);
+                let code = record.and_then(|record| record.pause_code.as_ref());
+                let by_person =
+                    view.paused_by_person.map(|since| pause_on_record(&route.name, since, code));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
@@ -188,9 +189,13 @@ pub fn no_route_alert(folder: &Path, why: &str) -> String {
     format!("{} is no route, nothing in it is sent: {why}", folder.display())
 }
 
-/// The pause that a person has set.
+/// The pause that is on record, which a person lifts: one that a person has set, or that of an old
+/// ledger.
 #[must_use]
-pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
+pub fn pause_on_record(route: &RouteName, since: Wall, code: Option<&Code>) -> Pause {
+    if code.is_some_and(|code| code.0 == LEDGER_BEHIND) {
+        return paused_by_an_old_ledger(route, since);
+    }
     Pause {
         code: PAUSED_BY_PERSON.to_string(),
         text: "a person paused it".into(),
@@ -200,10 +205,9 @@ pub fn paused_by_person(route: &RouteName, since: Wall) -> Pause {
     }
 }
 
-/// The pause in which every route starts when the ledger is an old copy.
 fn paused_by_an_old_ledger(route: &RouteName, since: Wall) -> Pause {
     Pause {
-        code: "ledger-behind".to_owned(),
+        code: LEDGER_BEHIND.to_owned(),
         text: "the ledger is an older copy: what it does not know may have been sent".into(),
         remedy: format!(
             "Compare sent/ with the receiver, then `patchdrop resume {route}` lets it go on."

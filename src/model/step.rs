@@ -626,9 +626,14 @@ pub struct RouteRecord {
     pub first_sweep_at: Option<Wall>,
     /// Whether a person let the old files go (`release --route`).
     pub released: bool,
-    /// Since when a person has paused it.
+    /// Since when it is paused until a person resumes it.
     pub paused_at: Option<Wall>,
+    /// Why, where no person has paused it: [`LEDGER_BEHIND`].
+    pub pause_code: Option<Code>,
 }
+
+/// The code of the pause in which every route starts when the ledger is an old copy.
+pub const LEDGER_BEHIND: &str = "ledger-behind";
 
 #[cfg(test)]
 mod tests {

@@ -725,6 +725,7 @@ pub(crate) async fn a_routes_record_is_replaced_as_a_whole<B: Backend>() {
         first_sweep_at: Some(Wall(5)),
         released,
         paused_at: (!released).then_some(Wall(9)),
+        pause_code: None,
     };
     ledger.put_route(record("orders", false)).await.unwrap();
     ledger.put_route(record("invoices", true)).await.unwrap();

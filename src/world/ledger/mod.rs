@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
+use std::path::Path;
 
 use crate::model::file::{Digest, FileId};
 use crate::model::route::RouteName;
 use crate::model::step::{Entry, History, RouteRecord, State, Step};
 use crate::model::time::Wall;
+use crate::world::instance::MarkError;
 
 /// Why the ledger cannot be used. While it can't, nothing is sent.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +124,22 @@ pub trait Ledger: Send + Sync + 'static {
     /// The idempotency key of a chain of journeys that begins with this id: unique to this ledger,
     /// at most 64 characters of ASCII.
     fn key(&self, first: FileId) -> String;
+
+    /// The idempotency key under which a file went out whose record is lost, as far as its id tells:
+    /// [`Ledger::key`] as the ledger had it that gave the id out (promise P6).
+    fn key_of_stray(&self, id: FileId) -> String {
+        self.key(id)
+    }
+
+    /// Whether files below this folder are ours to send. Where the mark of its root could not be
+    /// read before, or was not ours, it is looked at now: then `true`, and what is on record about
+    /// routes may have changed.
+    ///
+    /// # Errors
+    /// [`MarkError`]: they are not, or nobody knows yet.
+    fn admit(&self, _folder: &Path) -> impl Future<Output = Result<bool, MarkError>> + Send {
+        async { Ok(false) }
+    }
 
     /// Reserves ids, durably (ledger first, then the marks in the roots), none below `floor`.
     fn reserve(

@@ -17,11 +17,14 @@ use crate::model::file::FileId;
 const APPLICATION_ID: i32 = 0x7064_726f;
 
 /// Frozen; `user_version` is the number of the last one applied.
-const MIGRATIONS: [&str; SCHEMA as usize] =
-    [include_str!("../migrations/0001.sql"), include_str!("../migrations/0002.sql")];
+const MIGRATIONS: [&str; SCHEMA as usize] = [
+    include_str!("../migrations/0001.sql"),
+    include_str!("../migrations/0002.sql"),
+    include_str!("../migrations/0003.sql"),
+];
 
 /// Newest schema that this program knows.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 /// Nobody but the service writes; this is for a person with a database shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
