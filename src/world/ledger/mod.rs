@@ -48,6 +48,26 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// What becomes of it while the service runs, and what a person can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "patchdrop tries again by itself",
+            Self::Damaged(_) => {
+                "only a start looks into it: restart the service; a ledger that is damaged is then \
+                 set aside, and what is in sending/ is held"
+            }
+            Self::Replaced => {
+                "put the ledger back into state_dir, or restart the service; what is in sending/ \
+                 and on no record is then held"
+            }
+            Self::Newer { .. } => "install the newer patchdrop again",
+            Self::Impossible { .. } => "please report this; other files are not concerned",
+        }
+    }
+}
+
 /// Names one ledger for good: 128 random bits, made with it, written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LedgerId(pub [u8; 16]);
@@ -80,6 +100,9 @@ pub struct Query {
     pub code: Option<String>,
     /// Only those claimed or decided at or after this.
     pub since: Option<Wall>,
+    /// Only those that no later file takes up again (resent, moved back by hand); a claim that came
+    /// to nothing takes nothing up.
+    pub only_last: bool,
     /// Only those dropped under this name.
     pub name: Option<std::ffi::OsString>,
     /// Only files with an id below this (for paging, newest first).
@@ -125,7 +148,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// at most 64 characters of ASCII.
     fn key(&self, first: FileId) -> String;
 
-    /// The idempotency key under which a file went out whose record is lost, as far as its id tells:
+    /// The idempotency key under which a file went out whose record is lost, as its id tells:
     /// [`Ledger::key`] as the ledger had it that gave the id out (promise P6).
     fn key_of_stray(&self, id: FileId) -> String {
         self.key(id)

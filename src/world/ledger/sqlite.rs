@@ -16,6 +16,9 @@ mod sieve;
 mod text;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
@@ -468,6 +471,11 @@ impl SqliteReader {
     /// Whether an id can have been given out by this ledger.
     pub fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {
         Ok(self.told(own_row(&self.connection))?.reserved.contains(&id.0))
+    }
+
+    /// Whether it stands in for a ledger that was lost or taken over.
+    pub fn has_lost(&self) -> Result<bool, LedgerError> {
+        Ok(!self.told(read::lost(&self.connection))?.is_empty())
     }
 
     /// All entries that are not settled, oldest first.

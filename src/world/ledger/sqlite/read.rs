@@ -138,6 +138,16 @@ pub(super) fn list(connection: &Connection, query: &Query) -> rusqlite::Result<V
     if let Some(before) = query.before {
         narrow("id < ?", Value::from(i64::try_from(before.0).unwrap_or(i64::MAX)));
     }
+    if query.only_last {
+        sql.push_str(
+            "
+            AND NOT EXISTS (
+                SELECT 1 FROM file AS later
+                WHERE later.previous = file.id AND later.state <> 'cancelled'
+            )
+            ",
+        );
+    }
     if !query.states.is_empty() && !query.states.contains(&State::Sent) {
         // Most files are sent. Both indexes together hold all that are not.
         sql.push_str(

@@ -104,7 +104,7 @@ impl Writer {
         self.due.get_or_insert_with(|| Instant::now() + APPENDED_MAX);
     }
 
-    fn write(&mut self, group: Vec<Request>) {
+    pub(super) fn write(&mut self, group: Vec<Request>) {
         let mut asked = Vec::with_capacity(group.len());
         for Request { change, done } in group {
             match done {
