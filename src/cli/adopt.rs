@@ -68,7 +68,9 @@ pub(super) async fn run(
     let is_done = arguments.yes || to_adopt.is_empty();
     if arguments.yes && !to_adopt.is_empty() {
         opened.ledger.adopt(to_adopt).await.map_err(service::no_mark)?;
-        lines.iter_mut().for_each(|line| line.adopted = is_adopted(line.mark));
+        for line in &mut lines {
+            line.adopted = is_adopted(line.mark);
+        }
     }
     opened.ledger.close();
     lock.release();
@@ -82,9 +84,9 @@ fn chosen(config: &Config, named: &[PathBuf]) -> Result<Vec<Arc<Path>>, Failure>
     let all = service::marked_folders(config);
     for name in named {
         if !all.iter().any(|folder| **folder == **name) {
-            let names: Vec<String> = all.iter().map(|it| it.display().to_string()).collect();
+            let roots: Vec<String> = all.iter().map(|it| it.display().to_string()).collect();
             return Err(Failure::usage(format!("{} is no root of this config", name.display()))
-                .hint(format!("there are: {}", names.join(", "))));
+                .hint(format!("there are: {}", roots.join(", "))));
         }
     }
     Ok(all

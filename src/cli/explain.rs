@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::daemon;
 use crate::journey::detect::Reason;
 use crate::journey::runs::{self, Errand};
+use crate::journey::settle;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Place, shown};
 use crate::model::route::Route;
@@ -513,7 +514,11 @@ impl Story {
 
 fn claim_text(entry: &Entry) -> String {
     let source = shown(entry.source.path().as_os_str());
-    let mut lines = vec![format!("claimed from {source}, {}", shown_bytes(entry.identity.size))];
+    let size = shown_bytes(entry.identity.size);
+    // Nobody knows when a file was claimed whose record was lost.
+    let is_found = settle::claimed_id(&entry.source.name) == Some(entry.id);
+    let how = if is_found { "found without a record at" } else { "claimed from" };
+    let mut lines = vec![format!("{how} {source}, {size}")];
     lines.extend(entry.digest.map(|digest| format!("sha256 {digest}")));
     lines.extend(
         entry.previous.map(|id| format!("it takes up {id} again (patchdrop explain {id})")),

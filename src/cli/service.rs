@@ -132,7 +132,7 @@ async fn hand_on(mut asked: mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
             break;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Does one command as the service would, without sweeping or sending anything.
@@ -328,22 +328,17 @@ fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
             return;
         }
         // Routes below these are stopped, each saying so as long as it lasts.
-        MarkFinding::Vanished { .. } | MarkFinding::Unreachable { .. } => {
-            tracing::error!("{}", finding_text(finding));
+        MarkFinding::Vanished { folder } => {
+            tracing::error!("{}", MarkError::Vanished { folder: folder.to_path_buf() });
+            return;
+        }
+        MarkFinding::Unreachable { folder, error } => {
+            tracing::error!(folder = %folder.display(), %error, "cannot reach a root");
             return;
         }
     };
     tracing::error!("{text}");
     notes.alerts.push(text);
-}
-
-fn finding_text(finding: &MarkFinding) -> String {
-    match finding {
-        MarkFinding::Unreachable { folder, error } => {
-            format!("{} cannot be reached: {error}", folder.display())
-        }
-        other => MarkError::Vanished { folder: other.folder().to_path_buf() }.to_string(),
-    }
 }
 
 /// The watcher, and what carries its hints into the loop one batch at a time.

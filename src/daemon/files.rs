@@ -239,9 +239,9 @@ impl<W: World> Daemon<W> {
 
     /// Nothing is sent that cannot be put on record.
     fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
-        let text = chain(error);
+        let text = format!("{}; {}", chain(error), error.remedy());
         if self.ledger_fault.as_ref() != Some(&text) {
-            tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
+            tracing::error!(error = %text, "sending paused: nothing can be put on record");
         }
         self.ledger_fault = Some(text);
         self.schedule.suspend(SUSPEND_FOR, now.tick);

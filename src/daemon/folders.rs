@@ -18,7 +18,7 @@ use crate::model::outcome::Code;
 use crate::model::route::Route;
 use crate::model::route::RouteName;
 use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
-use crate::model::time::{Now, Tick};
+use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError};
@@ -366,15 +366,7 @@ async fn equip<W: World>(
         Some(_) => return Err(EquipFault::Rules(format!("{} is no folder", inbox.display()))),
         None => return Err(gone().into()),
     }
-    if world.ledger().admit(inbox).await? {
-        // A root that has come back may have told that the ledger is an old copy.
-        let routes = world.ledger().routes().await?;
-        let is_behind = |record: &RouteRecord| {
-            record.pause_code.as_ref().is_some_and(|code| code.0 == LEDGER_BEHIND)
-        };
-        starts_paused |= routes.iter().any(is_behind);
-        record = routes.into_iter().find(|record| record.name == route.name);
-    }
+    (record, starts_paused) = admitted(ctx, &route, record, starts_paused).await?;
     disk.make_folder(Arc::clone(&route.folders.sending)).await?;
     for folder in [&route.folders.sent, &route.folders.failed, &route.folders.held] {
         if !folder.to_string_lossy().contains("{date}") {
@@ -390,19 +382,7 @@ async fn equip<W: World>(
     let record = match record {
         Some(record) if record.first_sweep_at.is_some() => record,
         known => {
-            let now = world.clock().now().wall;
-            let starts_paused = starts_paused && known.is_none();
-            let behind = starts_paused.then(|| (now, Code::of(LEDGER_BEHIND)));
-            let known_pause = known.as_ref().and_then(|record| record.paused_at);
-            let known_code = known.as_ref().and_then(|record| record.pause_code.clone());
-            let (paused_at, pause_code) = behind.unzip();
-            let fresh = RouteRecord {
-                name: route.name.clone(),
-                first_sweep_at: Some(now),
-                released: known.as_ref().is_some_and(|record| record.released),
-                paused_at: paused_at.or(known_pause),
-                pause_code: pause_code.or(known_code),
-            };
+            let fresh = fresh_record(&route, known, starts_paused, world.clock().now().wall);
             world.ledger().put_route(fresh.clone()).await?;
             fresh
         }
@@ -418,6 +398,52 @@ async fn equip<W: World>(
     let newest_sent = world.ledger().list(newest_sent).await?;
     let delivered_at = newest_sent.first().and_then(|entry| entry.decided_at);
     Ok(Equipment { equipped, record, delivered_at, strays })
+}
+
+/// Whether files of a route are ours to send: its record, and whether it starts paused where it has
+/// none.
+async fn admitted<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    mut record: Option<RouteRecord>,
+    mut starts_paused: bool,
+) -> Result<(Option<RouteRecord>, bool), EquipFault> {
+    let (ledger, disk) = (ctx.world.ledger(), ctx.world.disk());
+    if ledger.admit(&route.folders.inbox).await? {
+        // A root that has come back may have told that the ledger is an old copy.
+        let routes = ledger.routes().await?;
+        let is_behind = |record: &RouteRecord| {
+            record.pause_code.as_ref().is_some_and(|code| code.0 == LEDGER_BEHIND)
+        };
+        starts_paused |= routes.iter().any(is_behind);
+        record = routes.into_iter().find(|record| record.name == route.name);
+    }
+    // Only a route that a later ledger has worked for is one that an old one does not know.
+    let sending = Place::of_path(&route.folders.sending).filter(|_| starts_paused);
+    let was_worked_for = match sending {
+        Some(sending) => disk.look(sending).await?.is_some(),
+        None => false,
+    };
+    Ok((record, was_worked_for))
+}
+
+fn fresh_record(
+    route: &Route,
+    known: Option<RouteRecord>,
+    starts_paused: bool,
+    now: Wall,
+) -> RouteRecord {
+    let fresh = RouteRecord {
+        name: route.name.clone(),
+        first_sweep_at: Some(now),
+        released: false,
+        paused_at: starts_paused.then_some(now),
+        pause_code: starts_paused.then(|| Code::of(LEDGER_BEHIND)),
+    };
+    match known {
+        Some(known) => RouteRecord { first_sweep_at: fresh.first_sweep_at, ..known },
+        None => fresh,
+    }
 }
 
 /// An error with its causes, for one log line.

@@ -109,8 +109,8 @@ pub enum Stop {
 pub struct Notes {
     /// What a person should know, in sentences.
     pub alerts: Vec<String>,
-    /// Every route that is not on record yet starts paused, until a person resumes it: the ledger is
-    /// an old copy. (Those on record are paused there.)
+    /// The ledger is an old copy: every route that it does not know starts paused, until a person
+    /// resumes it. (Those on record are paused there.)
     pub starts_paused: bool,
 }
 

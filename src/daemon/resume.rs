@@ -20,7 +20,7 @@ use crate::journey::validate::Checked;
 use crate::model::file::{Digest, FileId, Identity, Place, Sighting};
 use crate::model::outcome::{Cause, Code, Outcome};
 use crate::model::route::Route;
-use crate::model::step::{AttemptEnd, Claim, Entry, Intent, State, Step, Verdict};
+use crate::model::step::{Claim, Entry, Intent, State, Step};
 use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError, MoveError};
@@ -354,7 +354,11 @@ async fn hold_stray<W: World>(
         Checked::Sound { envelope, .. } => Some(envelope),
         Checked::Truncated(_) | Checked::Faulty(_) | Checked::Unread(_) => None,
     };
-    let claim = Claim {
+    let cause = Cause::new(
+        Code::of("record-lost"),
+        "the ledger that knew this file is lost; whether it was accepted is not on record",
+    );
+    let mut claim = Claim {
         id,
         route: route.name.clone(),
         name: settle::name_of_claimed(&sighting.name),
@@ -363,29 +367,14 @@ async fn hold_stray<W: World>(
         identity: examined.identity,
         digest: examined.findings.digest,
         envelope,
-        key: ctx.world.ledger().key(id),
+        key: ctx.world.ledger().key_of_stray(id),
         previous: None,
         at,
         intent: Intent::Attempt,
     };
-    let mut entry = Entry::of(&claim);
-    let cause = Cause::new(
-        Code::of("record-lost"),
-        "the ledger that knew this file is lost; whether it was accepted is not on record",
-    );
-    let reservation = home(ctx, equipped, &entry, State::Held, at).await;
-    let end = AttemptEnd {
-        verdict: Verdict::InDoubt,
-        code: cause.code.clone(),
-        status: None,
-        request_id: None,
-        plain: cause.plain.clone(),
-    };
-    let target = reservation.place.clone();
-    let decided =
-        Step::Decided { id, attempt: Some((1, end)), state: State::Held, cause, target, at };
-    let steps = vec![Step::Claimed(Box::new(claim)), decided.clone()];
-    ctx.world.ledger().commit(steps).await?;
-    entry.apply(&decided);
+    let reservation = home(ctx, equipped, &Entry::of(&claim), State::Held, at).await;
+    claim.intent = Intent::Found { cause, target: reservation.place.clone() };
+    let entry = Entry::of(&claim);
+    ctx.world.ledger().commit(vec![Step::Claimed(Box::new(claim))]).await?;
     Ok(Some(entry))
 }

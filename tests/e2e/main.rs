@@ -11,6 +11,7 @@ mod bad_input;
 mod flows;
 mod folders;
 mod kills;
+mod lost;
 mod memory;
 mod odd_files;
 mod pauses;

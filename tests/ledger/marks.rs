@@ -22,7 +22,7 @@ fn root() -> (tempfile::TempDir, Arc<Path>) {
     (root, path)
 }
 
-fn mark(root: &Path) -> serde_json::Value {
+fn mark(root: &Path) -> Value {
     let text = std::fs::read(root.join(".patchdrop/owner.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
 }

@@ -48,6 +48,7 @@ conformance! {
     Sqlite:
     a_claimed_file_is_sending_with_attempt_1_open
     a_refused_file_is_failed_without_attempt_and_without_excerpt
+    a_file_found_without_a_record_is_held_in_doubt_without_an_attempt
     every_part_of_a_claim_comes_back
     any_name_comes_back_exactly
     an_ended_attempt_parks_the_file_until_the_next_begins

@@ -249,7 +249,8 @@ fn machine() -> Option<String> {
         return None;
     }
     let digest = sha2::Sha256::new().chain_update("patchdrop ").chain_update(id).finalize();
-    Some(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    let first = digest.first_chunk::<8>()?;
+    Some(format!("{:016x}", u64::from_be_bytes(*first)))
 }
 
 /// Only its name is known here.

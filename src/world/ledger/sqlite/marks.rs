@@ -19,6 +19,9 @@ use crate::world::instance::{
     MarkError, MarkFinding, Number, Standing, Tidings, find, number, patiently, put, renew,
 };
 
+/// How the writing of a mark ended.
+type Written = Result<(), MarkError>;
+
 /// A finding and the number of its folder.
 type Look = (MarkFinding, Option<Number>);
 
@@ -67,9 +70,10 @@ impl SqliteLedger {
                     let (doing, path) = ("read", folder.to_path_buf());
                     return Err(MarkError::Io { doing, path, source: error });
                 }
-                Ok((MarkFinding::Lost { mark, .. }, _)) => tidings.lose(&mark),
                 Ok((MarkFinding::Behind { mark, .. }, _)) => tidings.fall_behind(&mark),
-                Err(MarkError::Foreign { mark, .. }) => tidings.lose(&mark),
+                Ok((MarkFinding::Lost { mark, .. }, _)) | Err(MarkError::Foreign { mark, .. }) => {
+                    tidings.lose(&mark);
+                }
                 Err(MarkError::Elsewhere { mark, .. }) => {
                     let is_newer = mark.epoch > self.shared.epoch.load(Ordering::Acquire)
                         || mark.reserved_end > self.shared.reserved().end;
@@ -251,8 +255,8 @@ impl SqliteLedger {
         &self,
         folder: &Arc<Path>,
         standing: &Standing,
-        work: impl FnOnce(Option<Number>, &Path, &Standing) -> Result<(), MarkError> + Send + 'static,
-    ) -> Result<(), MarkError> {
+        work: impl FnOnce(Option<Number>, &Path, &Standing) -> Written + Send + 'static,
+    ) -> Written {
         let fail = |source| MarkError::Io { doing: "write", path: folder.to_path_buf(), source };
         let turn = lock(&self.marks).begin(folder).map_err(fail)?;
         let (at, standing) = (Arc::clone(folder), standing.clone());
