@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,7 @@ use super::screen::{Screen, Style};
 use crate::config::{self, Config, LoadOptions};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
-use crate::model::route::{
-    Backoff, CheckRules, Delivery, Encoding, Folders, Format, InDoubt, JudgeRules, ReadyRules,
-    Route, RouteName, Select,
-};
-use crate::model::secret::Secret;
+use crate::model::route::Route;
 use crate::model::step::{
     Attempt, AttemptEnd, Entry, Envelope, History, RouteRecord, State, Verdict,
 };
@@ -44,28 +41,31 @@ pub(super) fn shown<T>(write: impl FnOnce(&mut Screen<'_>) -> T) -> (String, T) 
     (String::from_utf8(out).unwrap(), result)
 }
 
-/// A config with these routes below `root`, all folders there.
+/// A config with these inbound routes below `root`, all folders there.
 pub(super) fn config(root: &Path, routes: &[&str]) -> Config {
     let state_dir = root.join("state");
-    std::fs::DirBuilder::new().recursive(true).create(&state_dir).unwrap();
-    let routes = routes.iter().map(|name| Arc::new(route(root, name))).collect();
-    made_up_config(root, &state_dir, routes)
-}
-
-fn made_up_config(root: &Path, state_dir: &Path, routes: Vec<Arc<Route>>) -> Config {
-    let text = format!(
+    let mut text = format!(
         "root = '{}'\nstate_dir = '{}'\ncompany = 'acme'\nauto_routes = false\n\
+         first_sweep_max_age = 'off'\n\
          [credential.inbound]\nkind = 'oauth2'\ntoken_url = 'https://auth.example/oauth/token'\n\
          client_id = 'id'\nclient_secret = {{ env = 'SECRET' }}\n",
         root.join("drop").display(),
         state_dir.display()
     );
+    for name in routes {
+        writeln!(text, "[route.{name}]\nfolder = '{}'", root.join(name).display()).unwrap();
+    }
     let options = LoadOptions { secrets_may_be_missing: true, ..LoadOptions::default() };
     let mut config = config::read(text.as_bytes(), &root.join("config.toml"), &options)
         .expect("a config without faults");
-    config.routes = routes;
     config.credentials.clear();
     config.warnings.clear();
+    config.marked.clear();
+    let folders = config.routes.iter().map(|route| &route.folders);
+    let own = folders.flat_map(|it| [&it.sending, &it.sent, &it.failed, &it.held]);
+    for folder in own.map(AsRef::as_ref).chain([&*state_dir]) {
+        std::fs::DirBuilder::new().recursive(true).create(folder).unwrap();
+    }
     config
 }
 
@@ -78,75 +78,7 @@ pub(super) fn never_quiet(config: &mut Config) {
 }
 
 pub(super) fn route(root: &Path, name: &str) -> Route {
-    let inbox = root.join(name);
-    let folder = |part: &str| -> Arc<Path> {
-        let folder = inbox.join(part);
-        std::fs::DirBuilder::new().recursive(true).create(&folder).unwrap();
-        Arc::from(folder)
-    };
-    let globs = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
-    Route {
-        name: RouteName::new(name),
-        folders: Folders {
-            inbox: folder(""),
-            sending: folder("sending"),
-            sent: folder("sent"),
-            failed: folder("failed"),
-            held: folder("held"),
-        },
-        select: Select {
-            include: globs(&["*.json"]),
-            exclude: Vec::new(),
-            temp_names: globs(&[".*", "*.tmp", "*.part"]),
-        },
-        ready: ReadyRules {
-            quiet_for: Duration::from_secs(1),
-            truncated_after: Duration::from_secs(30),
-            done_marker: None,
-            first_sweep_max_age: None,
-        },
-        check: CheckRules {
-            format: Format::Json,
-            max_depth: 512,
-            strict: false,
-            schema: None,
-            schema_max_bytes: 8_000_000,
-            encoding: Encoding::Auto,
-            wrap: None,
-            body_max_bytes: Some(8_000_000),
-        },
-        deliver: Delivery {
-            kind: "inbound",
-            url: Secret::new(format!("https://inbound.pwks.co/v1/acme/{name}")),
-            host: Arc::from("inbound.pwks.co"),
-            method: "POST",
-            content_type: "application/json".to_owned(),
-            headers: Vec::new(),
-            idempotency_header: Some("Idempotency-Key".to_owned()),
-            hmac: None,
-            flow: None,
-            credential: Some(Arc::from("inbound")),
-            connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_mins(1),
-        },
-        judge: JudgeRules {
-            success: [200, 201, 202, 204].into(),
-            success_when: None,
-            html_is_success: false,
-            file_faults: [400, 409, 413, 422].into(),
-            doubtful: [502, 504, 520, 524].into(),
-            run_id_fields: Vec::new(),
-        },
-        in_doubt: InDoubt::Hold,
-        retry: Backoff {
-            first: Duration::from_secs(1),
-            factor: 2.0,
-            max: Duration::from_mins(5),
-            give_up_after: Duration::from_hours(120),
-        },
-        concurrency: 4,
-        receipts: false,
-    }
+    Route::clone(&config(root, &[name]).routes[0])
 }
 
 /// A made-up file, claimed `id` seconds after the start, with one attempt that led to `state`.

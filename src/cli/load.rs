@@ -42,10 +42,7 @@ pub(super) fn load_config(
 pub(super) fn routes(config: &Config) -> Vec<Arc<Route>> {
     let mut routes = config.routes.clone();
     for discovery in &config.discoveries {
-        // A parent that cannot be listed has no routes now; the service says so.
-        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
-        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
-        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let names = folders_in(&discovery.parent).into_iter();
         let found = names.filter_map(|name| discovery.route_of(&name).ok());
         routes.extend(found.filter(|route| route.folders.inbox.is_dir()));
     }
@@ -57,13 +54,19 @@ pub(super) fn routes(config: &Config) -> Vec<Arc<Route>> {
 pub(super) fn not_routes(config: &Config) -> Vec<(PathBuf, NotARoute)> {
     let mut found = Vec::new();
     for discovery in &config.discoveries {
-        let Ok(folders) = fs::read_dir(&discovery.parent) else { continue };
-        let folders = folders.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
-        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
+        for name in folders_in(&discovery.parent) {
             let why = discovery.route_of(&name).err().filter(NotARoute::is_news);
             found.extend(why.map(|why| (discovery.parent.join(&name), why)));
         }
     }
     found.sort_by(|one, other| one.0.cmp(&other.0));
     found
+}
+
+/// The names of the folders in a parent. One that cannot be listed has none now; the service says
+/// so.
+fn folders_in(parent: &Path) -> Vec<String> {
+    let Ok(found) = fs::read_dir(parent) else { return Vec::new() };
+    let folders = found.flatten().filter(|it| it.file_type().is_ok_and(|it| it.is_dir()));
+    folders.filter_map(|folder| folder.file_name().into_string().ok()).collect()
 }

@@ -20,9 +20,8 @@ use super::load;
 use super::screen::{Style, shown_span};
 use super::service;
 use crate::config::Config;
-use crate::journey::runs;
 use crate::model::exchange::{
-    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal,
+    Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal, percent_encoded,
 };
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::{Credential, Flow, InDoubt, Route};
@@ -253,7 +252,7 @@ async fn visit(endpoint: &HttpEndpoint, place: Place) -> (Finding, Visit) {
     visit.certificate_ends = glance.certificate_ends;
     let finding = match glance.reply {
         Reply::Answer(answer) => {
-            visit.clocks = date(&answer).map(|theirs| (theirs, ended.wall));
+            visit.clocks = answer.server_now().map(|theirs| (theirs, ended.wall));
             let by = visit
                 .proxy
                 .as_ref()
@@ -280,12 +279,6 @@ fn get(method: &'static str, url: &str, headers: Vec<(String, Secret)>) -> Reque
         connect_timeout: CONNECT_TIMEOUT,
         timeout: TIMEOUT,
     }
-}
-
-/// The server's clock.
-fn date(answer: &Answer) -> Option<Wall> {
-    let zoned = jiff::fmt::rfc2822::parse(answer.date.as_deref()?).ok()?;
-    Some(Wall(zoned.timestamp().as_millisecond()))
 }
 
 fn level_of(cause: &Cause) -> Level {
@@ -352,7 +345,7 @@ async fn look_at_runs(
                 let url = format!(
                     "{}/flow-runs?filter%5Bflow_id%5D={}&per_page=1",
                     flow.core_url,
-                    runs::encoded(&flow.id)
+                    percent_encoded(&flow.id)
                 );
                 let header =
                     |token: &Token| ("Authorization".to_owned(), token.authorization.clone());

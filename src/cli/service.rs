@@ -3,6 +3,7 @@
 //! service.
 
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -82,8 +83,10 @@ pub(super) async fn serve(
         state_dir = %config.state_dir.display(),
         "started"
     );
+    // On the threads of the tasks that it waits for: none has to wake another for each event.
+    let running = tokio::spawn(daemon.run(sources));
     let end = tokio::select! {
-        end = daemon.run(sources) => end,
+        end = running => end.unwrap_or_else(|error| resume_unwind(error.into_panic())),
         () = hearing => unreachable!("hearing goes on for ever"),
         () = watching => unreachable!("watching goes on for ever"),
         () = keep_marks(&world, &stopping, &taken_over) => unreachable!("it goes on for ever"),

@@ -120,7 +120,7 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         host: route.deliver.host.to_string(),
         pause: ruled
             .paused_at
-            .map(|since| daemon::pause_on_record(&route.name, since, ruled.pause_code.as_ref())),
+            .map(|since| daemon::pause_on_record(route, since, ruled.pause_code.as_ref())),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
         confirming: files(State::Confirming),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::{self, UrlRules, VANITY_FORM, is_vanity};
+use super::delivery;
 use super::discovery::Template;
 use super::flow;
 use super::folders::{self, DATE, Shape, VANITY};
@@ -104,7 +105,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
 
 fn check_top(setting: &Setting<'_>, raw: &Raw) {
     if let Some(company) = &raw.company {
-        rules::is_company(setting.sink, company);
+        delivery::is_company(setting.sink, company);
     }
     for base in [&raw.base_url, &raw.start_url, &raw.core_url].into_iter().flatten() {
         setting.urls.base(base);
@@ -132,7 +133,7 @@ fn credentials(
         }
     }
     let bases = [
-        (&raw.base_url, rules::BASE_URL),
+        (&raw.base_url, delivery::BASE_URL),
         (&raw.start_url, flow::START_URL),
         (&raw.core_url, flow::CORE_URL),
     ];

@@ -5,6 +5,7 @@
 mod address;
 mod check;
 mod credential;
+mod delivery;
 mod destination;
 mod discovery;
 mod flow;

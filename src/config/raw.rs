@@ -12,7 +12,8 @@ use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
 use crate::model::route::{
-    CredentialsIn, Encoding, Format, HmacEncoding, InDoubt, Late, Rate, TokenMethod,
+    CredentialsIn, Duplicates, Encoding, Format, HmacEncoding, InDoubt, Late, OnFailed, OrderBy,
+    Priority, Rate, TokenMethod,
 };
 
 /// Keys of the file itself.
@@ -116,6 +117,9 @@ pub(super) const ROUTE: Keys = Keys {
         "connect_timeout",
         "timeout",
         "concurrency",
+        "order",
+        "on_failed",
+        "priority",
         "success",
         "success_when",
         "success_type",
@@ -134,8 +138,9 @@ pub(super) const ROUTE: Keys = Keys {
         "failed",
         "held",
         "receipts",
+        "duplicates",
     ],
-    planned: &["priority", "order", "on_failed", "duplicates", "keep_sent", "keep_failed"],
+    planned: &["keep_sent", "keep_failed"],
 };
 
 /// Keys of `success_when`.
@@ -299,6 +304,10 @@ pub(super) struct RawRoute {
     pub(super) connect_timeout: Option<At<Duration>>,
     pub(super) timeout: Option<At<Duration>>,
     pub(super) concurrency: Option<At<usize>>,
+    /// None within: no order.
+    pub(super) order: Option<At<Option<OrderBy>>>,
+    pub(super) on_failed: Option<At<OnFailed>>,
+    pub(super) priority: Option<At<Priority>>,
     pub(super) success: Statuses,
     pub(super) success_field: Option<At<String>>,
     pub(super) success_equals: Option<At<serde_json::Value>>,
@@ -315,6 +324,7 @@ pub(super) struct RawRoute {
     pub(super) failed: Option<At<String>>,
     pub(super) held: Option<At<String>>,
     pub(super) receipts: Option<At<bool>>,
+    pub(super) duplicates: Option<At<Duplicates>>,
 }
 
 /// What only a flow has, in `[defaults]` or `[route.NAME]`.
@@ -559,16 +569,7 @@ impl RawRoute {
             include: section.texts("include"),
             exclude: section.texts("exclude"),
             temp_names: section.texts("temp_names"),
-            format: section.choice(
-                "format",
-                &[
-                    ("json", Format::Json),
-                    ("xml", Format::Xml),
-                    ("text", Format::Text),
-                    ("binary", Format::Binary),
-                ],
-                &["csv", "ndjson"],
-            ),
+            format: section.choice("format", &FORMATS, &["csv", "ndjson"]),
             max_depth: section.whole("max_depth", 1..=10_000),
             strict: section.flag("strict"),
             schema: section.path("schema"),
@@ -601,6 +602,25 @@ impl RawRoute {
             connect_timeout: section.span("connect_timeout", SHORTEST..=HOUR),
             timeout: section.span("timeout", SHORTEST..=DAY),
             concurrency: section.whole("concurrency", 1..=1024),
+            order: section.choice(
+                "order",
+                &[
+                    ("none", None),
+                    ("name", Some(OrderBy::Name)),
+                    ("arrival", Some(OrderBy::Arrival)),
+                ],
+                &[],
+            ),
+            on_failed: section.choice(
+                "on_failed",
+                &[("skip", OnFailed::Skip), ("pause", OnFailed::Pause)],
+                &[],
+            ),
+            priority: section.choice(
+                "priority",
+                &[("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)],
+                &[],
+            ),
             success: section.statuses("success", 200..=399),
             success_field: success_when.text("field"),
             success_equals: success_when.scalar("equals"),
@@ -617,6 +637,7 @@ impl RawRoute {
             failed: section.path("failed"),
             held: section.path("held"),
             receipts: section.flag("receipts"),
+            duplicates: section.choice("duplicates", &DUPLICATES, &[]),
         };
         success_when.finish();
         retry.finish();
@@ -640,13 +661,24 @@ impl RawRoute {
         inherit! { merged from defaults:
             include temp_names format max_depth strict schema schema_max encoding quiet_for
             truncated_after done_marker deliver company base_url vanity url method credential
-            content_type max_body connect_timeout timeout concurrency success success_field
+            content_type max_body connect_timeout timeout concurrency order on_failed priority success success_field
             success_equals html_is_success file_faults in_doubt doubtful retry_first retry_factor
             retry_max give_up_after idempotency_header sent failed held receipts
+            duplicates
         }
         merged
     }
 }
+
+const FORMATS: [(&str, Format); 4] = [
+    ("json", Format::Json),
+    ("xml", Format::Xml),
+    ("text", Format::Text),
+    ("binary", Format::Binary),
+];
+
+const DUPLICATES: [(&str, Duplicates); 3] =
+    [("send", Duplicates::Send), ("skip", Duplicates::Skip), ("hold", Duplicates::Hold)];
 
 const IN_DOUBTS: [(&str, InDoubt); 3] =
     [("hold", InDoubt::Hold), ("resend", InDoubt::Resend), ("lookup", InDoubt::Lookup)];

@@ -126,7 +126,7 @@ impl<W: World> Desk<'_, W> {
         }
         let errand = runs::errand(&entry, route.in_doubt);
         match (errand, &route.deliver.flow) {
-            (Errand::Attempt, _) => Ok(resume(ctx, equipped, id).await),
+            (Errand::Attempt | Errand::Finish, _) => Ok(resume(ctx, equipped, id).await),
             (Errand::Confirm, Some(flow)) => Ok(self.confirm(flow, entry).await),
             (Errand::LookUp, Some(flow)) if route.in_doubt == InDoubt::Lookup => {
                 self.look_up(flow, entry, siblings).await

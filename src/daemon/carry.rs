@@ -15,7 +15,9 @@ use super::asking::Asked;
 use super::ids::Ids;
 use super::resume::{moved_back_by_a_power_cut, settle_again};
 use super::targets::{Reservation, Targets};
+use super::twins::{Turn, TurnTaken, Turns, turn, twin_for};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::order;
 use crate::journey::pace::Allowance;
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::runs::Errand;
@@ -50,6 +52,7 @@ pub(super) struct Context<W: World> {
     pub(super) world: Arc<W>,
     pub(super) ids: Ids,
     pub(super) targets: Targets,
+    pub(super) turns: Turns,
     pub(super) budget: Arc<Semaphore>,
     /// Knows the secrets of the config.
     pub(super) blotter: Blotter,
@@ -71,13 +74,15 @@ pub(super) struct Equipped {
 pub(super) struct Carried {
     pub(super) entry: Entry,
     body: Option<Bytes>,
+    /// No other file of the same bytes is sent meanwhile, where the route looks for duplicates.
+    pub(super) turn: Option<TurnTaken>,
     /// Its share of the byte budget.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Carried {
     pub(super) fn of(entry: Entry) -> Self {
-        Self { entry, body: None, _permit: None }
+        Self { entry, body: None, turn: None, _permit: None }
     }
 }
 
@@ -257,6 +262,7 @@ async fn take_over<W: World>(
         marker,
         identity: examined.identity,
         digest: examined.findings.digest,
+        twin: twin_for(route, envelope.as_ref()),
         envelope,
         key: key_for(ctx, id, previous.as_ref()),
         previous: previous.as_ref().map(|entry| entry.id),
@@ -264,7 +270,9 @@ async fn take_over<W: World>(
         intent,
     };
     let entry = Entry::of(&claim);
-    if let Err(error) = ctx.world.ledger().commit(vec![Step::Claimed(Box::new(claim))]).await {
+    let pause = pause_after(route, id, entry.state, now);
+    let steps = std::iter::once(Step::Claimed(Box::new(claim))).chain(pause).collect();
+    if let Err(error) = ctx.world.ledger().commit(steps).await {
         return Report::Unrecorded(error);
     }
     let sending = sending_place(route, &entry);
@@ -274,7 +282,7 @@ async fn take_over<W: World>(
     if let Some(previous) = &previous {
         forget_sidecar(ctx, previous).await;
     }
-    let carried = Carried { entry, body, _permit: permit };
+    let carried = Carried { entry, body, turn: None, _permit: permit };
     match reservation {
         Some(reservation) => {
             let cause = carried.entry.cause.clone();
@@ -282,6 +290,12 @@ async fn take_over<W: World>(
         }
         None => Report::Claimed(Box::new(carried)),
     }
+}
+
+/// The pause that goes on record together with a failure, on a route that keeps an order and wants
+/// it so: nothing can be claimed between the two.
+fn pause_after(route: &Route, id: FileId, state: State, at: Wall) -> Option<Step> {
+    order::pauses(route, state).then(|| Step::RoutePaused { id, route: route.name.clone(), at })
 }
 
 /// Steps 3 and 4: the marker, then the file, into `sending/`; both folders durable.
@@ -423,10 +437,14 @@ pub(super) fn sending_place(route: &Route, entry: &Entry) -> Place {
 pub(super) async fn attempt<W: World>(
     ctx: &Arc<Context<W>>,
     equipped: &Equipped,
-    mut carried: Box<Carried>,
+    carried: Box<Carried>,
 ) -> Report {
     let route = &equipped.route;
     let id = carried.entry.id;
+    let mut carried = match Box::pin(turn(ctx, equipped, carried)).await {
+        Turn::Mine(carried) => carried,
+        Turn::NotMine(report) => return *report,
+    };
     if carried.entry.attempt_open_since.is_none()
         && let Err(error) = begin_attempt(ctx, &mut carried.entry, None).await
     {
@@ -673,7 +691,8 @@ pub(super) async fn decide<W: World>(
     let reservation = home(ctx, equipped, &carried.entry, state, at).await;
     let target = reservation.place.clone();
     let decided = Step::Decided { id, attempt, state, cause: cause.for_the_record(), target, at };
-    let steps: Vec<Step> = before.into_iter().chain([decided]).collect();
+    let pause = pause_after(&equipped.route, id, state, at);
+    let steps: Vec<Step> = before.into_iter().chain([decided]).chain(pause).collect();
     if let Err(error) = ctx.world.ledger().commit(steps.clone()).await {
         return Report::Stumbled(id, error.into());
     }

@@ -136,7 +136,9 @@ impl<W: World> Daemon<W> {
         let now = self.now();
         match taken_up {
             TakenUp::Entry(entry) => {
+                let route = entry.route.clone();
                 self.park_entry(&Entry { due_at: None, ..*entry }, now);
+                self.look_for_held(&route);
             }
             TakenUp::Report(entry, report) => {
                 self.schedule.parked_on_record(
@@ -153,6 +155,7 @@ impl<W: World> Daemon<W> {
                 if !matches!(report, Report::Claimed(_) | Report::Resumed(_)) {
                     self.reported(entry.id, report, now);
                 }
+                self.look_for_held(&entry.route);
             }
             TakenUp::Route(record) => {
                 let name = record.name.clone();

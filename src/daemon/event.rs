@@ -49,6 +49,8 @@ pub(super) enum Ticket {
     Equip(RouteName),
     /// Moves of a route's files, to be made durable.
     Seal(RouteName),
+    /// The held file of a route that comes first, as of that many changes.
+    Held(RouteName, u64),
     /// A command's work.
     Command,
 }
@@ -78,6 +80,8 @@ pub(super) enum Work {
     Swept(Result<(), FolderError>),
     /// A route is ready, or cannot be.
     Equipped(Box<Result<Equipment, EquipFault>>),
+    /// The held file of a route that comes first.
+    FirstHeld(Box<Result<Option<Entry>, LedgerError>>),
     /// Entries that a command has put back on their journey.
     TakenUp(Vec<TakenUp>),
     /// It panicked: a bug, said loudly.
@@ -104,6 +108,10 @@ pub(super) struct Equipment {
     pub(super) delivered_at: Option<Wall>,
     /// Files in `sending/` whose record was lost, on record again as held.
     pub(super) strays: Vec<Entry>,
+    /// Where it keeps an order, a held file that comes first.
+    pub(super) held: Option<Entry>,
+    /// Where it is paused and a file that fails does that, the last that failed.
+    pub(super) failed: Option<Entry>,
 }
 
 /// Why a route cannot be used.

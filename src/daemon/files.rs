@@ -126,6 +126,7 @@ impl<W: World> Daemon<W> {
             | Work::Sealed(_)
             | Work::Swept(_)
             | Work::TakenUp(_)
+            | Work::FirstHeld(_)
             | Work::Panicked => (None, Heard::default(), false),
         };
         if is_understood && !matches!(report, Some(Report::Asked(_))) {
@@ -280,6 +281,9 @@ impl<W: World> Daemon<W> {
                 tracing::debug!(%route, %file, %id, code, "claim cancelled, nothing was sent");
             }
             State::Sending | State::Deferred | State::Confirming => {}
+        }
+        if entry.state == State::Failed {
+            self.order_after(entry);
         }
         self.name_is_free(entry);
     }

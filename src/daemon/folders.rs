@@ -1,5 +1,6 @@
 //! The loop's part about folders: making routes ready, sweeping, feeding what is found.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,15 +9,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::Daemon;
 use super::carry::{self, Context, Equipped};
 use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
-use super::intake::Intake;
+use super::intake::{Candidate, Intake};
+use super::order;
 use super::resume;
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::{Kind, Place};
 use crate::model::outcome::Code;
-use crate::model::route::Route;
-use crate::model::route::RouteName;
+use crate::model::route::{OnFailed, Route, RouteName};
 use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
@@ -84,7 +85,7 @@ impl<W: World> Daemon<W> {
         result: Result<Equipment, EquipFault>,
     ) {
         let now = self.now();
-        let Equipment { equipped, record, delivered_at, strays } = match result {
+        let Equipment { equipped, record, delivered_at, strays, held, failed } = match result {
             Ok(ready) => ready,
             Err(fault) => {
                 let text = chain(&fault);
@@ -108,6 +109,7 @@ impl<W: World> Daemon<W> {
         let first_sweep_at = record.first_sweep_at.filter(|_| !record.released);
         self.records.insert(name.clone(), record);
         self.equipped.insert(name.clone(), Arc::clone(&equipped));
+        self.order_on_record(name, held, failed);
         for entry in self.unsettled.remove(name).into_iter().flatten().chain(strays) {
             self.park_entry(&entry, now);
         }
@@ -202,43 +204,71 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    /// Hands ready candidates on while their routes have room.
+    /// Hands ready candidates on while their routes have room: one a folder and round, and not the
+    /// same folder first each time, so that none fills all places.
     pub(super) fn feed(&mut self, now: Now) {
-        let folders: Vec<Arc<Path>> = self.intakes.keys().cloned().collect();
-        for folder in folders {
-            while let Some(intake) = self.intakes.get_mut(&folder) {
-                let Some(candidate) = intake.next_candidate(now) else { break };
-                let route = candidate.equipped.route.name.clone();
-                let name = &candidate.sighting.name;
-                match self.schedule.may_claim(&route, name, now.tick) {
-                    Ok(()) => {
-                        intake.taken(name, now.tick);
-                        self.schedule.look_begun(&route, name, now.tick);
-                        let ticket = Ticket::Look(Box::new(LookTicket {
-                            folder: Arc::clone(&folder),
-                            index: candidate.index,
-                            route,
-                            sighting: candidate.sighting.clone(),
-                        }));
-                        let ctx = Arc::clone(&self.ctx);
-                        self.spawn(ticket, async move {
-                            let (equipped, sighting) = (candidate.equipped, candidate.sighting);
-                            let claim = carry::claim(&ctx, &equipped, sighting, candidate.evidence);
-                            Work::Report(claim.await)
-                        });
+        let mut folders: VecDeque<Arc<Path>> = self.intakes.keys().cloned().collect();
+        if folders.is_empty() {
+            return;
+        }
+        folders.rotate_left(self.fed % folders.len());
+        self.fed = self.fed.wrapping_add(1);
+        while let Some(folder) = folders.pop_front() {
+            if self.feed_from(&folder, now) {
+                folders.push_back(folder);
+            }
+        }
+    }
+
+    /// Takes up one candidate of a folder; whether there was one. Those that have to wait are
+    /// counted.
+    fn feed_from(&mut self, folder: &Arc<Path>, now: Now) -> bool {
+        let Some(intake) = self.intakes.get_mut(folder) else { return false };
+        for head in intake.heads() {
+            let (route, name) = (&head.equipped.route.name, &head.sighting.name);
+            if self.schedule.may_claim(route, name, now.tick).is_ok() {
+                intake.head_taken(head.index, now.tick);
+                self.look_at(folder, head, now.tick);
+                return true;
+            }
+        }
+        while let Some(candidate) = intake.next_candidate(now) {
+            let (route, name) = (&candidate.equipped.route.name, &candidate.sighting.name);
+            match self.schedule.may_claim(route, name, now.tick) {
+                Ok(()) => {
+                    intake.taken(name, now.tick);
+                    self.look_at(folder, candidate, now.tick);
+                    return true;
+                }
+                Err(Reason::Ready) => {
+                    intake.put_back(candidate, now.tick);
+                    if !intake.only_counts() {
+                        return false;
                     }
-                    Err(Reason::Ready) => {
-                        intake.put_back(candidate, now.tick);
-                        if !intake.only_counts() {
-                            break;
-                        }
-                    }
-                    Err(reason) => {
-                        intake.left(candidate.index, &candidate.sighting, reason, None, now.tick);
-                    }
+                }
+                Err(reason) => {
+                    intake.left(candidate.index, &candidate.sighting, reason, None, now.tick);
                 }
             }
         }
+        false
+    }
+
+    /// A candidate's journey begins.
+    fn look_at(&mut self, folder: &Arc<Path>, candidate: Candidate, now: Tick) {
+        let Candidate { equipped, index, sighting, evidence } = candidate;
+        let route = equipped.route.name.clone();
+        self.schedule.look_begun(&route, &sighting.name, now);
+        let ticket = Ticket::Look(Box::new(LookTicket {
+            folder: Arc::clone(folder),
+            index,
+            route,
+            sighting: sighting.clone(),
+        }));
+        let ctx = Arc::clone(&self.ctx);
+        self.spawn(ticket, async move {
+            Work::Report(carry::claim(&ctx, &equipped, sighting, evidence).await)
+        });
     }
 
     pub(super) fn swept(&mut self, folder: &Arc<Path>, result: Result<(), FolderError>) {
@@ -263,6 +293,7 @@ impl<W: World> Daemon<W> {
                     tracing::info!(folder = %folder.display(), "folder is back");
                     self.arm_again(folder);
                 }
+                self.look_for_held_in(folder);
                 if is_parent {
                     self.discover(folder, &end.folders);
                 }
@@ -397,7 +428,18 @@ async fn equip<W: World>(
     };
     let newest_sent = world.ledger().list(newest_sent).await?;
     let delivered_at = newest_sent.first().and_then(|entry| entry.decided_at);
-    Ok(Equipment { equipped, record, delivered_at, strays })
+    let mut held = None;
+    let mut failed = None;
+    if let Some(order) = equipped.route.order {
+        held = order::first_held(ctx, &equipped.route.name).await?;
+        if record.paused_at.is_some() && order.on_failed == OnFailed::Pause {
+            let name = Some(equipped.route.name.clone());
+            let query =
+                Query { route: name, states: vec![State::Failed], limit: 1, ..Query::default() };
+            failed = world.ledger().list(query).await?.pop();
+        }
+    }
+    Ok(Equipment { equipped, record, delivered_at, strays, held, failed })
 }
 
 /// Whether files of a route are ours to send: its record, and whether it starts paused where it has

@@ -14,8 +14,10 @@ use tokio::sync::oneshot;
 
 use super::carry::Equipped;
 use crate::journey::detect::{self, Reason, Sorted};
+use crate::journey::order::{InLine, Line};
 use crate::journey::ready::{self, Evidence, Readiness, Remembered};
 use crate::model::file::{Kind, Sighting};
+use crate::model::route::RouteName;
 use crate::model::status::Waiting;
 use crate::model::time::{Now, Tick, Wall};
 
@@ -59,6 +61,8 @@ pub(super) struct Intake {
     sweep: Option<Sweep>,
     sweeps: u64,
     counts: Counts,
+    /// Routes that keep an order, by their place among those of the folder.
+    lines: BTreeMap<usize, Line>,
     warned: BTreeSet<Reason>,
 }
 
@@ -122,6 +126,7 @@ impl Intake {
             sweep: None,
             sweeps: 0,
             counts: Counts::new(),
+            lines: BTreeMap::new(),
             warned: BTreeSet::new(),
         }
     }
@@ -130,6 +135,9 @@ impl Intake {
     pub(super) fn add_route(&mut self, equipped: Arc<Equipped>, first_sweep_at: Option<Wall>) {
         let own = equipped.route.folders.own_names_in(&self.folder);
         self.ours.extend(own.map(OsString::from));
+        if equipped.route.order.is_some() {
+            self.lines.insert(self.routes.len(), Line::default());
+        }
         self.routes.push((equipped, first_sweep_at));
         self.is_dirty = true;
     }
@@ -166,6 +174,7 @@ impl Intake {
     pub(super) fn begin_sweep(&mut self, now: Tick) {
         self.is_dirty = false;
         self.sweeps += 1;
+        self.lines.values_mut().for_each(Line::begin);
         self.sweep = Some(Sweep {
             begun_at: now,
             fed_at: now,
@@ -271,6 +280,9 @@ impl Intake {
             self.remembered.remove(&sighting.name);
             return;
         };
+        if let Some(line) = self.lines.get_mut(&index) {
+            line.wait();
+        }
         self.remember(sighting, Some(reason), now);
         self.left(index, sighting, reason, Some(wait), now);
     }
@@ -289,6 +301,7 @@ impl Intake {
         // What came before this sweep began, it has seen.
         self.moved_in.retain(|_, sweep| *sweep >= sweeps);
         self.counts = sweep.counts;
+        self.lines.values_mut().for_each(Line::end);
         self.swept_at = Some(now.wall);
         self.fault = None;
         let mut news = Vec::new();
@@ -331,9 +344,64 @@ impl Intake {
             })
     }
 
-    /// Whether files wait here for nothing but room on their route: none under way, or a pause.
+    /// Whether files wait here for nothing but room on their route: none under way, or a pause;
+    /// and are not known by name.
     pub(super) fn has_files_without_room(&self) -> bool {
-        self.has(&[Reason::Ready, Reason::Paused])
+        let is_used_up = |index| self.lines.get(index).is_some_and(Line::is_used_up);
+        self.has(&[Reason::Ready, Reason::Paused, Reason::TooManyDeferred])
+            || self.lines_with_files().any(is_used_up)
+    }
+
+    fn lines_with_files(&self) -> impl Iterator<Item = &usize> {
+        self.lines.keys().filter(|index| self.counts.contains_key(&(**index, Reason::InLine)))
+    }
+
+    /// The routes that keep an order and have files here that wait for their turn.
+    pub(super) fn routes_in_line(&self) -> impl Iterator<Item = &RouteName> {
+        let route = |index: &usize| self.routes.get(*index);
+        self.lines_with_files().filter_map(route).map(|(equipped, _)| &equipped.route.name)
+    }
+
+    /// Of each route that keeps an order the file that is ahead of all others here, where that is
+    /// known and it is complete.
+    pub(super) fn heads(&self) -> Vec<Candidate> {
+        if self.sweep.is_some() || self.is_dirty || self.fault.is_some() {
+            return Vec::new();
+        }
+        let head = |(index, line): (&usize, &Line)| {
+            let file = line.head()?;
+            let (equipped, _) = self.routes.get(*index)?;
+            let evidence = *file.ready.as_ref().ok()?;
+            let (equipped, sighting) = (Arc::clone(equipped), file.sighting.clone());
+            Some(Candidate { equipped, index: *index, sighting, evidence })
+        };
+        self.lines.iter().filter_map(head).collect()
+    }
+
+    /// The head of a route was taken.
+    pub(super) fn head_taken(&mut self, index: usize, now: Tick) {
+        let Some(file) = self.lines.get_mut(&index).and_then(Line::take) else { return };
+        self.taken(&file.sighting.name, now);
+        if let Some(waiting) = self.counts.get_mut(&(index, Reason::InLine)) {
+            waiting.files = waiting.files.saturating_sub(1);
+            if waiting.files == 0 {
+                self.counts.remove(&(index, Reason::InLine));
+            }
+        }
+    }
+
+    /// On a route that keeps an order a candidate lines up, ready or not; whether it is such a
+    /// route.
+    fn line_up(
+        &mut self,
+        index: usize,
+        sighting: &Sighting,
+        ready: Result<Evidence, Reason>,
+    ) -> bool {
+        let order = self.routes.get(index).and_then(|(equipped, _)| equipped.route.order);
+        let Some((line, order)) = self.lines.get_mut(&index).zip(order) else { return false };
+        line.add(order.by, InLine { sighting: sighting.clone(), ready }, self.sweeps);
+        true
     }
 
     /// Whether a file waits here for an earlier one of its name.
@@ -416,8 +484,13 @@ impl Intake {
         if rules.done_marker.is_none()
             && let Readiness::Wait(reason, wait) = ready::assess(&sighting, rules, &evidence, now)
         {
+            self.line_up(index, &sighting, Err(reason));
             self.remember(&sighting, remembered.and_then(|known| known.finding), now.tick);
             self.left(index, &sighting, reason, Some(wait), now.tick);
+            return None;
+        }
+        if self.line_up(index, &sighting, Ok(evidence)) {
+            self.left(index, &sighting, Reason::InLine, None, now.tick);
             return None;
         }
         Some(Candidate { equipped, index, sighting, evidence })

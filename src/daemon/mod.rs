@@ -13,10 +13,12 @@ mod files;
 mod folders;
 mod ids;
 mod intake;
+mod order;
 mod resume;
 mod sealing;
 mod status;
 mod targets;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -36,9 +38,11 @@ use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
 use ids::Ids;
 use intake::Intake;
+use order::Orders;
 use sealing::Sealing;
 pub use status::{no_route_alert, parent_alerts, pause_on_record};
 use targets::Targets;
+use twins::Turns;
 
 use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
@@ -149,6 +153,10 @@ pub struct Daemon<W: World> {
     ready: BTreeMap<FileId, Box<Carried>>,
     /// Files that were moved to their end and are not settled, by route.
     sealing: BTreeMap<RouteName, Sealing>,
+    /// What keeps routes with an order waiting.
+    orders: Orders,
+    /// Which folder is fed from first, counted.
+    fed: usize,
     /// Unsettled entries whose route is not there (yet).
     unsettled: BTreeMap<RouteName, Vec<Entry>>,
 
@@ -195,6 +203,7 @@ impl<W: World> Daemon<W> {
                 world,
                 ids: Ids::default(),
                 targets: Targets::default(),
+                turns: Turns::default(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
                 blotter: Blotter::new(&config.all_secrets()),
                 started_at: now.wall,
@@ -214,6 +223,8 @@ impl<W: World> Daemon<W> {
             delivered_at: BTreeMap::new(),
             ready: BTreeMap::new(),
             sealing: BTreeMap::new(),
+            orders: Orders::default(),
+            fed: 0,
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),
             not_routes: BTreeMap::new(),
@@ -317,6 +328,10 @@ impl<W: World> Daemon<W> {
             (Ticket::Sweep(folder), Work::Swept(result)) => self.swept(&folder, result),
             (Ticket::Equip(route), Work::Equipped(result)) => self.route_equipped(&route, *result),
             (Ticket::Seal(route), Work::Sealed(sealed)) => self.sealed(&route, sealed),
+            (Ticket::Held(route, changes), Work::FirstHeld(found)) => {
+                self.held_found(&route, changes, Some(*found));
+            }
+            (Ticket::Held(route, changes), _) => self.held_found(&route, changes, None),
             (Ticket::Command, work) => {
                 self.command_under_way = false;
                 if let Work::TakenUp(all) = work {
@@ -377,6 +392,7 @@ impl<W: World> Daemon<W> {
             && self.schedule.is_idle()
             && self.unequipped.values().all(|route| route.said.is_some())
             && self.intakes.values().all(|intake| !intake.has_more_to_come())
+            && !self.has_files_in_line()
             && !(self.schedule.is_any_paused()
                 && self.intakes.values().any(Intake::has_paused_files))
     }

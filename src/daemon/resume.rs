@@ -142,7 +142,7 @@ async fn go_on<W: World>(
     }
     match last {
         LastAttempt::Ended => match runs::errand(&entry, equipped.route.in_doubt) {
-            Errand::Attempt => Report::Resumed(Box::new(Carried::of(entry))),
+            Errand::Attempt | Errand::Finish => Report::Resumed(Box::new(Carried::of(entry))),
             errand @ (Errand::Confirm | Errand::LookUp) => {
                 let now = ctx.world.clock().now().wall;
                 let wait = entry.due_at.map_or(Duration::ZERO, |due_at| due_at.since(now));
@@ -369,6 +369,7 @@ async fn hold_stray<W: World>(
         envelope,
         key: ctx.world.ledger().key_of_stray(id),
         previous: None,
+        twin: None,
         at,
         intent: Intent::Attempt,
     };

@@ -115,6 +115,7 @@ impl<W: World> Daemon<W> {
         let now = self.now().tick;
         let id = entry.id;
         self.progress_at = now;
+        self.order_after(&entry);
         self.name_is_free(&entry);
         let sealing = self.sealing.entry(entry.route.clone()).or_default();
         if sealing.moved.is_empty() {
@@ -189,7 +190,7 @@ impl<W: World> Daemon<W> {
                 &entry.name,
                 entry.waited_for,
                 Refused::Never,
-                (AGAIN, Errand::Attempt),
+                (AGAIN, Errand::Finish),
                 now,
             );
         }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::Daemon;
 use super::intake::Intake;
 use crate::journey::detect::Reason;
+use crate::journey::order;
 use crate::journey::pace::PaceView;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
 use crate::model::outcome::Code;
-use crate::model::route::{Destination, RouteName};
+use crate::model::route::{Destination, Route, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::{LEDGER_BEHIND, State};
 use crate::model::time::{Now, Tick, Wall};
@@ -92,6 +93,30 @@ impl<W: World> Daemon<W> {
                 ));
             }
         }
+        for (destination, _) in self.schedule.destinations() {
+            if self.schedule.is_wary_of(destination, now.tick) {
+                let route =
+                    self.a_route_to(destination).map_or("ROUTE".into(), ToString::to_string);
+                alerts.push(format!(
+                    "{destination} has left files in doubt one after the other: it gets one file at a time, and the more it leaves in doubt the longer patchdrop waits, up to 4 hours. Look at the files in held/ and at how long it takes to answer (`timeout`); `patchdrop resume {route}` tries at once"
+                ));
+            }
+        }
+        alerts.extend(self.equipped.values().filter_map(|equipped| {
+            let view = self.schedule.view(&equipped.route.name);
+            let route = &equipped.route.name;
+            if view.parked + view.asking >= super::PARKED_MAX {
+                return Some(format!(
+                    "{} files of route {route} wait in sending/ for another attempt: nothing new is claimed before some of them have gone. `patchdrop list --route {route} --state deferred` tells why they wait",
+                    view.parked + view.asking
+                ));
+            }
+            let pause = view.pause.filter(|_| equipped.route.order.is_some())?;
+            Some(format!(
+                "route {route} keeps an order, and its first file is refused ({}): if it is that file alone, move it out of sending/ and `patchdrop resume {route}` lets the next one go",
+                pause.cause.code
+            ))
+        }));
         let not_routes = self.not_routes.iter();
         alerts.extend(not_routes.map(|(folder, why)| no_route_alert(folder, why)));
         for intake in self.intakes.values().filter(|intake| intake.is_parent) {
@@ -140,14 +165,14 @@ impl<W: World> Daemon<W> {
                 let record = self.records.get(&route.name);
                 let code = record.and_then(|record| record.pause_code.as_ref());
                 let by_person =
-                    view.paused_by_person.map(|since| pause_on_record(&route.name, since, code));
+                    view.paused_by_person.map(|since| pause_on_record(route, since, code));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
                     name: route.name.to_string(),
                     folder: route.folders.inbox.display().to_string(),
                     host: route.deliver.host.to_string(),
-                    pause: by_person.or(by_itself),
+                    pause: self.order_pause(&route.name).or(by_person).or(by_itself),
                     waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
                     deferred: view.parked as u64,
@@ -189,28 +214,35 @@ pub fn no_route_alert(folder: &Path, why: &str) -> String {
     format!("{} is no route, nothing in it is sent: {why}", folder.display())
 }
 
-/// The pause that is on record, which a person lifts: one that a person has set, or that of an old
-/// ledger.
+/// The pause that is on record, which a person lifts: one that a person has set, or a failed file
+/// where the route keeps an order, or that of an old ledger.
 #[must_use]
-pub fn pause_on_record(route: &RouteName, since: Wall, code: Option<&Code>) -> Pause {
+pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause {
     if code.is_some_and(|code| code.0 == LEDGER_BEHIND) {
         return paused_by_an_old_ledger(route, since);
     }
+    let text = if order::pauses(route, State::Failed) {
+        "a person paused it, or a file failed and on_failed = \"pause\""
+    } else {
+        "a person paused it"
+    };
     Pause {
         code: PAUSED_BY_PERSON.to_string(),
-        text: "a person paused it".into(),
-        remedy: format!("`patchdrop resume {route}` lets it go on."),
+        text: text.into(),
+        remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
         since: Some(since),
         next_probe_at: None,
     }
 }
 
-fn paused_by_an_old_ledger(route: &RouteName, since: Wall) -> Pause {
+/// The pause in which every route starts when the ledger is an old copy.
+fn paused_by_an_old_ledger(route: &Route, since: Wall) -> Pause {
     Pause {
         code: LEDGER_BEHIND.to_owned(),
         text: "the ledger is an older copy: what it does not know may have been sent".into(),
         remedy: format!(
-            "Compare sent/ with the receiver, then `patchdrop resume {route}` lets it go on."
+            "Compare sent/ with the receiver, then `patchdrop resume {}` lets it go on.",
+            route.name
         ),
         since: Some(since),
         next_probe_at: None,

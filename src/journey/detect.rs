@@ -26,6 +26,10 @@ pub enum Reason {
     SameName,
     /// Route or destination is paused.
     Paused,
+    /// Its route keeps an order, and it is not its turn.
+    InLine,
+    /// As many files of its route wait for another attempt as may.
+    TooManyDeferred,
     /// Complete; the destination takes no more at present.
     Paced,
     /// Older than `first_sweep_max_age` at the route's first sweep.
@@ -55,7 +59,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Ready,
         Self::NotReady,
         Self::InUse,
@@ -63,6 +67,8 @@ impl Reason {
         Self::NoMarker,
         Self::SameName,
         Self::Paused,
+        Self::InLine,
+        Self::TooManyDeferred,
         Self::Paced,
         Self::OlderThanFirstSweep,
         Self::Ignored,
@@ -95,6 +101,8 @@ impl Reason {
             Self::NoMarker => "no-marker",
             Self::SameName => "same-name-on-its-way",
             Self::Paused => "paused",
+            Self::InLine => "in-line",
+            Self::TooManyDeferred => "too-many-deferred",
             Self::Paced => "paced",
             Self::OlderThanFirstSweep => "older-than-first-sweep",
             Self::Ignored => "ignored",
@@ -122,6 +130,8 @@ impl Reason {
             Self::NoMarker => "done-marker not there",
             Self::SameName => "an earlier file of the same name is still on its way",
             Self::Paused => "route or destination is paused",
+            Self::InLine => "its route sends in order, and its turn comes",
+            Self::TooManyDeferred => "too many files of the route wait for another attempt already",
             Self::Paced => "the destination's rate limit is reached",
             Self::OlderThanFirstSweep => "older than patchdrop's first look",
             Self::Ignored => "no `include` of the route matches, or an `exclude` does",
@@ -150,6 +160,8 @@ impl Reason {
                 | Self::NoMarker
                 | Self::SameName
                 | Self::Paused
+                | Self::InLine
+                | Self::TooManyDeferred
                 | Self::Paced
                 | Self::OlderThanFirstSweep
         )
@@ -196,6 +208,8 @@ impl Reason {
             | Self::NoMarker
             | Self::SameName
             | Self::Paused
+            | Self::InLine
+            | Self::TooManyDeferred
             | Self::Paced
             | Self::Temporary
             | Self::Marker
@@ -390,13 +404,16 @@ mod tests {
         Sighting { name: name.into(), kind, identity, changed_at: Wall(0) }
     }
 
+    /// Where a name goes in a folder with one route, whose own folders are `sending` and `sent`.
+    fn check_with(selector: &Selector, name: &str, kind: Kind, expected: Sorted) {
+        let ours = |name: &OsString| name == "sending" || name == "sent";
+        assert_eq!(sort(&sighting(name, kind), &[selector], ours), expected, "{name}");
+    }
+
     #[test]
     fn each_name_is_a_candidate_or_left_for_a_reason() {
         let json = selector(&["*.json"], &["draft*"], Some("{name}.done"));
-        let check = |name: &str, kind: Kind, expected: Sorted| {
-            let ours = |name: &OsString| name == "sending" || name == "sent";
-            assert_eq!(sort(&sighting(name, kind), &[&json], ours), expected, "{name}");
-        };
+        let check = |name: &str, kind, expected| check_with(&json, name, kind, expected);
         check("a.json", Kind::File, Sorted::Candidate(0));
         check("A.JSON", Kind::File, Sorted::Candidate(0));
         check("a.xml", Kind::File, Sorted::Left(Reason::Ignored));
@@ -416,23 +433,21 @@ mod tests {
     #[test]
     fn what_is_no_drop_stays_even_where_every_name_is_included() {
         let all = selector(&["*"], &[], Some("{name}.done"));
-        let check = |name: &str, kind: Kind, expected: Sorted| {
-            let ours = |name: &OsString| name == "sending" || name == "sent";
-            assert_eq!(sort(&sighting(name, kind), &[&all], ours), expected, "{name}");
-        };
-        check("scan.pdf", Kind::File, Sorted::Candidate(0));
-        check("README", Kind::File, Sorted::Candidate(0));
-        check("a.why.txt.pdf", Kind::File, Sorted::Candidate(0));
-        check("scan.pdf.why.txt", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan~2.pdf.WHY.TXT", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan.pdf.receipt.json", Kind::File, Sorted::Left(Reason::Sidecar));
-        check("scan.pdf.part", Kind::File, Sorted::Left(Reason::Temporary));
-        check(".scan.pdf", Kind::File, Sorted::Left(Reason::Temporary));
-        check("scan.pdf.done", Kind::File, Sorted::Left(Reason::Marker));
-        check(".patchdrop-new", Kind::File, Sorted::Ours);
-        check("sending", Kind::Folder, Sorted::Ours);
-        check("sent", Kind::Folder, Sorted::Ours);
-        check("other", Kind::Folder, Sorted::Left(Reason::Subfolder));
+        let file = |name: &str, expected| check_with(&all, name, Kind::File, expected);
+        let folder = |name: &str, expected| check_with(&all, name, Kind::Folder, expected);
+        file("scan.pdf", Sorted::Candidate(0));
+        file("README", Sorted::Candidate(0));
+        file("a.why.txt.pdf", Sorted::Candidate(0));
+        file("scan.pdf.why.txt", Sorted::Left(Reason::Sidecar));
+        file("scan~2.pdf.WHY.TXT", Sorted::Left(Reason::Sidecar));
+        file("scan.pdf.receipt.json", Sorted::Left(Reason::Sidecar));
+        file("scan.pdf.part", Sorted::Left(Reason::Temporary));
+        file(".scan.pdf", Sorted::Left(Reason::Temporary));
+        file("scan.pdf.done", Sorted::Left(Reason::Marker));
+        file(".patchdrop-new", Sorted::Ours);
+        folder("sending", Sorted::Ours);
+        folder("sent", Sorted::Ours);
+        folder("other", Sorted::Left(Reason::Subfolder));
     }
 
     #[test]

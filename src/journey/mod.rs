@@ -6,6 +6,9 @@ pub mod detect;
 
 pub mod ready;
 
+pub mod order;
+pub mod twins;
+
 pub mod validate;
 
 pub mod send;

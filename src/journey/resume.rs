@@ -172,6 +172,7 @@ mod tests {
             envelope: None,
             key: "k".into(),
             previous: None,
+            twin: None,
             at: Wall(0),
             intent: Intent::Attempt,
         })

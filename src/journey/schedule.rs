@@ -4,21 +4,29 @@
 //! entries. The loop tells it what happened and asks what to start.
 
 mod asking;
+mod doubts;
 mod pacing;
+mod pauses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
+use doubts::Doubts;
+use pauses::{Probe, Trouble, blocked_until};
+
 use super::detect::Reason;
+use super::order::NaturalName;
 use super::pace::{Lesson, Pacer, Turn};
 use super::runs::Errand;
 use super::send::Judged;
-use super::settle::{Next, ceiling};
+use super::settle::Next;
 use crate::model::file::FileId;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
-use crate::model::route::{Backoff, Destination, PaceRules, Rate, Route, RouteName};
+use crate::model::route::{
+    Backoff, Destination, OrderBy, PaceRules, Priority, Rate, Route, RouteName,
+};
 use crate::model::time::{Now, Tick, Wall};
 
 /// How much may be under way at once.
@@ -80,13 +88,16 @@ enum Gate {
 #[derive(Clone, Debug)]
 struct Pause {
     cause: Cause,
+    /// Whether the trouble may be that of single files: then every other probe is a new one's.
+    may_be_the_files: bool,
     since: Wall,
+    begun_at: Tick,
     probes: u32,
     next_probe_at: Tick,
     /// The file that probes, while it does.
     prober: Option<Key>,
-    /// The one that probed last: the next is another, where there is one.
-    last_prober: Option<Key>,
+    /// The last probe was a parked file's: the next one is a new one's.
+    wants_new: bool,
 }
 
 /// A destination: its pace, its pause and what speaks against it.
@@ -95,6 +106,8 @@ struct Circuit {
     pause: Option<Pause>,
     not_before: Tick,
     strikes: BTreeSet<FileId>,
+    doubts: Doubts,
+    in_flight: usize,
     pacer: Pacer,
     /// The route that had the last turn: the next one is served first.
     served: Option<RouteName>,
@@ -115,8 +128,20 @@ struct Lane {
     fresh: VecDeque<FileId>,
     retries: VecDeque<FileId>,
     parked: BTreeSet<(Tick, FileId)>,
+    /// Where its files leave in an order: what says so.
+    order: Option<OrderBy>,
+    /// All its files under way but those being looked at, the one ahead first; empty without an
+    /// order.
+    line: BTreeSet<(Option<NaturalName>, FileId)>,
+    /// A held file comes first: nothing is claimed before a person has decided about it.
+    is_held_up: bool,
+    priority: Priority,
+    /// Its turns: see `pacing`.
+    credit: i64,
     /// Parked until their runs are asked for: no pause holds them back, and no slot is theirs.
     asking: BTreeSet<(Tick, FileId)>,
+    /// Parked before their last move: no pause holds that back, since nothing is sent by it.
+    finishing: BTreeSet<(Tick, FileId)>,
     asks: usize,
     /// Where runs are asked for; none where there are none.
     core: Option<Destination>,
@@ -159,6 +184,8 @@ struct Track {
     errand: Errand,
     is_retry: bool,
     refused_at: Option<Tick>,
+    /// When it last probed in vain, or began a pause.
+    probed_at: Option<Tick>,
     waited_for: Duration,
     /// Disk or ledger trouble in a row; for the wait before the next try.
     stumbles: u32,
@@ -262,20 +289,27 @@ impl Schedule {
     pub fn add_route(&mut self, route: &Route, paused_by_person: Option<Wall>, now: Now) {
         let destination = route.deliver.destination();
         let is_new = !self.lanes.contains_key(&route.name);
+        let concurrency = if route.order.is_some() { 1 } else { route.concurrency.max(1) };
         let pacer = &mut self.circuit(&destination).pacer;
         if is_new {
-            pacer.add_slots(route.concurrency.max(1));
+            pacer.add_slots(concurrency);
         }
         self.lanes.entry(route.name.clone()).or_insert_with(|| Lane {
             destination,
-            concurrency: route.concurrency.max(1),
+            concurrency,
             retry: route.retry,
             pause: None,
             paused_by_person,
             fresh: VecDeque::new(),
             retries: VecDeque::new(),
             parked: BTreeSet::new(),
+            order: route.order.map(|order| order.by),
+            line: BTreeSet::new(),
+            is_held_up: false,
+            priority: route.priority,
+            credit: 0,
             asking: BTreeSet::new(),
+            finishing: BTreeSet::new(),
             asks: 0,
             core: route.deliver.core(),
             asks_not_before: Tick(0),
@@ -283,7 +317,7 @@ impl Schedule {
             active_retries: 0,
             in_flight: 0,
             retries_in_flight: 0,
-            window: route.concurrency.max(1) + WINDOW_START,
+            window: concurrency + WINDOW_START,
             delivered_at: None,
             last_sent_at: None,
             blocked_for: Duration::ZERO,
@@ -302,11 +336,17 @@ impl Schedule {
         }
         let Some(lane) = self.lanes.get(route) else { return Err(Reason::NoRoute) };
         match self.gate(lane, now) {
-            Gate::Probe if self.has_only_last_prober(lane) => Ok(()),
+            Gate::Probe if self.probe_of(lane, now) == Some(Probe::New) => Ok(()),
             Gate::Closed | Gate::Probe => Err(Reason::Paused),
+            Gate::Open if lane.order.is_some() && !lane.is_free() => Err(Reason::InLine),
             Gate::Open if self.has_room(lane) => Ok(()),
+            Gate::Open if self.has_too_many_parked(lane) => Err(Reason::TooManyDeferred),
             Gate::Open => Err(Reason::Ready),
         }
+    }
+
+    fn has_too_many_parked(&self, lane: &Lane) -> bool {
+        lane.parked.len() + lane.asking.len() + lane.finishing.len() >= self.limits.parked_max
     }
 
     fn has_room(&self, lane: &Lane) -> bool {
@@ -314,7 +354,8 @@ impl Schedule {
         let fresh = lane.active.saturating_sub(lane.active_retries);
         lane.active < lane.window
             && fresh + kept_for_retries < lane.window
-            && lane.parked.len() + lane.asking.len() < self.limits.parked_max
+            && !self.has_too_many_parked(lane)
+            && (lane.order.is_none() || lane.is_free())
             && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
     }
 
@@ -323,42 +364,9 @@ impl Schedule {
     pub fn wants_files(&self, route: &RouteName, now: Tick) -> bool {
         self.lanes.get(route).is_some_and(|lane| match self.gate(lane, now) {
             Gate::Open => self.has_room(lane),
-            Gate::Probe => self.has_only_last_prober(lane),
+            Gate::Probe => self.probe_of(lane, now) == Some(Probe::New),
             Gate::Closed => false,
         })
-    }
-
-    /// Whether no parked file could probe but the one that did last.
-    fn has_only_last_prober(&self, lane: &Lane) -> bool {
-        self.next_prober(lane).is_none()
-    }
-
-    /// The parked file that probes next: another than the last time.
-    fn next_prober(&self, lane: &Lane) -> Option<(Tick, FileId)> {
-        let last = self.last_probers(lane);
-        lane.parked.iter().copied().find(|(_, id)| {
-            let key = self.files.get(id).map(|track| (track.route.clone(), track.name.clone()));
-            is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
-                && key.is_some_and(|key| !last.contains(&&key))
-        })
-    }
-
-    fn last_probers<'a>(&'a self, lane: &'a Lane) -> Vec<&'a Key> {
-        let circuit = self.circuits.get(&lane.destination);
-        [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
-            .into_iter()
-            .flatten()
-            .filter_map(|pause| pause.last_prober.as_ref())
-            .collect()
-    }
-
-    /// Whether the file that probed last must do it again: new ones had time to turn up.
-    fn same_may_probe(&self, lane: &Lane, now: Tick) -> bool {
-        let circuit = self.circuits.get(&lane.destination);
-        [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())]
-            .into_iter()
-            .flatten()
-            .all(|pause| pause.next_probe_at.plus(NEW_PROBER_WITHIN) <= now)
     }
 
     /// A look at a candidate has begun: its name is taken until the look comes to nothing or the
@@ -398,6 +406,7 @@ impl Schedule {
             errand: Errand::Attempt,
             is_retry: false,
             refused_at: None,
+            probed_at: None,
             waited_for: Duration::ZERO,
             stumbles: 0,
         };
@@ -406,6 +415,7 @@ impl Schedule {
         self.looks.remove(&key);
         self.names.entry(key).or_default().insert(id);
         if let Some(lane) = self.lanes.get_mut(route) {
+            lane.line_up(id, name);
             lane.fresh.push_back(id);
         }
     }
@@ -434,12 +444,14 @@ impl Schedule {
                 Refused::BeforeDelivery => Some(Tick(0)),
                 Refused::SinceDelivery => Some(Tick(2)),
             },
+            probed_at: None,
             waited_for,
             stumbles: 0,
         };
         if self.files.insert(id, track).is_none() {
             self.active += 1;
             if let Some(lane) = self.lanes.get_mut(route) {
+                lane.line_up(id, name);
                 lane.active += 1;
                 lane.active_retries += 1;
             }
@@ -453,6 +465,19 @@ impl Schedule {
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.delivered_at.get_or_insert(Tick(1));
         }
+    }
+
+    /// A route that keeps an order has a held file that comes first, or has none any more.
+    pub fn hold_up(&mut self, route: &RouteName, is_held_up: bool) {
+        if let Some(lane) = self.lanes.get_mut(route) {
+            lane.is_held_up = is_held_up && lane.order.is_some();
+        }
+    }
+
+    /// Whether a held file keeps the others of its route waiting.
+    #[must_use]
+    pub fn is_held_up(&self, route: &RouteName) -> bool {
+        self.lanes.get(route).is_some_and(|lane| lane.is_held_up)
     }
 
     /// A parked file was taken up again and waits for a slot.
@@ -469,8 +494,10 @@ impl Schedule {
 
     /// Moves a file out of its attempt, or out of anything else, into its last stage.
     pub fn settling(&mut self, id: FileId) {
+        self.leave_attempt(id);
         if let Some(track) = self.files.get_mut(&id) {
             track.phase = Phase::Settling;
+            track.errand = Errand::Finish;
         }
     }
 
@@ -483,6 +510,7 @@ impl Schedule {
         lane.in_flight = lane.in_flight.saturating_sub(1);
         lane.retries_in_flight = lane.retries_in_flight.saturating_sub(usize::from(track.is_retry));
         if let Some(circuit) = self.circuits.get_mut(&lane.destination) {
+            circuit.in_flight = circuit.in_flight.saturating_sub(1);
             circuit.pacer.vanished(turn, turn.at);
         }
     }
@@ -496,10 +524,12 @@ impl Schedule {
         self.free_name(id, &key);
         self.free_probe(&key);
         if let Some(lane) = self.lanes.get_mut(&track.route) {
+            lane.line.remove(&lane.in_line(id, &key.1));
             match track.phase {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
                     lane.asking.remove(&(due, id));
+                    lane.finishing.remove(&(due, id));
                     return;
                 }
                 Phase::Ready => {
@@ -536,6 +566,7 @@ impl Schedule {
         match errand {
             Errand::Attempt => lane.parked.insert((due, id)),
             Errand::Confirm | Errand::LookUp => lane.asking.insert((due, id)),
+            Errand::Finish => lane.finishing.insert((due, id)),
         };
         let key = (route.clone(), track.name.clone());
         if errand == Errand::Confirm {
@@ -594,6 +625,9 @@ impl Schedule {
         if judged.outcome == Outcome::RouteFault {
             track.refused_at = track.refused_at.or(Some(now.tick));
         }
+        if matches!(next, Next::Settle { .. }) {
+            track.errand = Errand::Finish;
+        }
         let phase = std::mem::replace(&mut track.phase, Phase::Settling);
         let key = (track.route.clone(), track.name.clone());
         let Some(lane) = self.lanes.get_mut(&key.0) else { return Vec::new() };
@@ -602,11 +636,18 @@ impl Schedule {
         let destination = lane.destination.clone();
         let mut changes = Vec::new();
         let lesson = if let Phase::Sending(turn) = phase {
+            self.heeded(&destination, judged, next, now.tick);
             self.hear(&destination, turn, &judged.heard(), now, &mut changes)
         } else {
             Lesson::default()
         };
         let is_paced = lesson.waits.is_some();
+        let may_be_the_files = !matches!(
+            judged.outcome,
+            Outcome::TokenRefused | Outcome::Deferred(Blame::Destination)
+        );
+        let cause = &judged.cause;
+        let trouble = Trouble { id, key: &key, was_retry, cause, may_be_the_files, now, dice };
         let files_own =
             matches!(next, Next::Settle { cause, .. } if cause.code.0 == "refused-again");
         match judged.outcome {
@@ -621,7 +662,7 @@ impl Schedule {
             Outcome::RouteFault => {
                 self.resume_destination(&destination, &mut changes);
                 if !files_own {
-                    self.pause_route(&key, &judged.cause, now, dice, &mut changes);
+                    self.pause_route(&trouble, &mut changes);
                 }
             }
             // The server is there and says what it wants: that is no fault, and nothing probes.
@@ -629,13 +670,13 @@ impl Schedule {
                 self.resume_destination(&destination, &mut changes);
             }
             Outcome::TokenRefused | Outcome::Deferred(Blame::Destination) => {
-                self.pause_destination(&destination, &key, judged, now, dice, &mut changes);
+                self.pause_destination(&destination, &trouble, &mut changes);
             }
             // Refused for too many at once: those that were sent together share one strike.
             Outcome::Deferred(Blame::Attempt)
                 if lesson.is_known_trouble && judged.status.is_some() => {}
             Outcome::Deferred(Blame::Attempt) | Outcome::InDoubt => {
-                self.strike(id, &destination, &key, judged, now, dice, &mut changes);
+                self.strike(&destination, &trouble, &mut changes);
             }
             Outcome::Changed => {}
         }
@@ -647,33 +688,6 @@ impl Schedule {
         self.free_probe(&key);
         self.note_blocked(now.tick);
         changes
-    }
-
-    /// A person pauses a route.
-    pub fn pause_by_person(&mut self, route: &RouteName, now: Now) {
-        if let Some(lane) = self.lanes.get_mut(route) {
-            lane.paused_by_person.get_or_insert(now.wall);
-        }
-        self.note_blocked(now.tick);
-    }
-
-    /// A person lets a route go on: whatever paused it, one file probes at once.
-    pub fn resume_by_person(&mut self, route: &RouteName, now: Now) {
-        if let Some(lane) = self.lanes.get_mut(route) {
-            lane.paused_by_person = None;
-            let circuit = self.circuits.get_mut(&lane.destination);
-            if let Some(pause) = lane.pause.as_mut() {
-                pause.next_probe_at = now.tick;
-            }
-            if let Some(circuit) = circuit {
-                circuit.not_before = Tick(0);
-                circuit.pacer.forget_wait();
-                if let Some(pause) = circuit.pause.as_mut() {
-                    pause.next_probe_at = now.tick;
-                }
-            }
-        }
-        self.note_blocked(now.tick);
     }
 
     /// What to start now. Each is considered started.
@@ -691,6 +705,7 @@ impl Schedule {
         let mut open = Vec::new();
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
             self.start_asks(route, now, &mut starts);
+            self.start_last_moves(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
                 Gate::Open => {
@@ -720,6 +735,9 @@ impl Schedule {
             }
             if !lane.asking.is_empty() {
                 earliest(lane.asks_not_before);
+            }
+            if let Some((due, _)) = lane.finishing.range((now.plus(TICK), FileId(0))..).next() {
+                earliest(*due);
             }
         }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
@@ -751,7 +769,9 @@ impl Schedule {
     /// is left waits for a pause to end or a person.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let waits = |lane: &Lane| !lane.parked.is_empty() || !lane.asking.is_empty();
+        let waits = |lane: &Lane| {
+            !(lane.parked.is_empty() && lane.asking.is_empty() && lane.finishing.is_empty())
+        };
         self.active == 0 && !self.lanes.values().any(waits)
     }
 
@@ -780,7 +800,7 @@ impl Schedule {
             pause: lane.pause.as_ref().map(Pause::view),
             paused_by_person: lane.paused_by_person,
             active: lane.active,
-            parked: lane.parked.len() + looked_up,
+            parked: lane.parked.len() + lane.finishing.len() + looked_up,
             asking: lane.asking.len() - looked_up + lane.asks,
             next_due_at: lane.parked.first().map(|(due, _)| *due),
             last_sent_at: lane.last_sent_at,
@@ -812,24 +832,26 @@ impl Schedule {
         self.lanes.get(route).is_some_and(|lane| self.gate(lane, now) != Gate::Open)
     }
 
-    fn gate(&self, lane: &Lane, now: Tick) -> Gate {
-        if lane.paused_by_person.is_some() || self.suspended_until.is_some_and(|until| until > now)
-        {
-            return Gate::Closed;
+    /// Files whose end is decided make their last moves, whatever is paused: nothing is sent by
+    /// that, and a file that failed does not lie in `sending/` for as long as its route waits.
+    fn start_last_moves(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
+        if self.suspended_until.is_some_and(|until| until > now) {
+            return;
         }
-        let circuit = self.circuits.get(&lane.destination);
-        if circuit.is_some_and(|circuit| circuit.not_before > now) {
-            return Gate::Closed;
+        let active_max = self.limits.active_max;
+        let Some(lane) = self.lanes.get_mut(route) else { return };
+        while self.active < active_max || lane.active < PLACES_ALWAYS {
+            let may = |id: &FileId| {
+                (lane.order.is_none() || lane.active == 0)
+                    && is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
+            };
+            let mut due = lane.finishing.iter().take_while(|(due, _)| *due <= now).copied();
+            let Some((due, id)) = due.find(|(_, id)| may(id)) else { return };
+            lane.finishing.remove(&(due, id));
+            self.active += 1;
+            take_up(&mut self.files, lane, id, now);
+            starts.push(Start::Resume(id));
         }
-        let pauses = [lane.pause.as_ref(), circuit.and_then(|circuit| circuit.pause.as_ref())];
-        let mut gate = Gate::Open;
-        for pause in pauses.into_iter().flatten() {
-            if pause.prober.is_some() || pause.next_probe_at > now {
-                return Gate::Closed;
-            }
-            gate = Gate::Probe;
-        }
-        gate
     }
 
     fn start_open(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
@@ -846,7 +868,9 @@ impl Schedule {
                 .parked
                 .iter()
                 .take_while(|(due, _)| *due <= now)
-                .find(|(_, id)| is_first_of_its_name(names, looks, files, *id))
+                .find(|(_, id)| {
+                    lane.is_its_turn(*id) && is_first_of_its_name(names, looks, files, *id)
+                })
                 .copied()
             else {
                 break;
@@ -855,78 +879,6 @@ impl Schedule {
             self.active += 1;
             take_up(&mut self.files, lane, id, now);
             starts.push(Start::Resume(id));
-        }
-    }
-
-    fn start_probe(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
-        let Some(lane) = self.lanes.get(route) else { return };
-        if lane.in_flight >= lane.concurrency {
-            // Attempts from before the pause fill the slots: their answers will tell.
-            return;
-        }
-        let same = |lane: &Lane| {
-            lane.parked
-                .iter()
-                .find(|(_, id)| is_first_of_its_name(&self.names, &self.looks, &self.files, *id))
-                .copied()
-                .filter(|_| self.same_may_probe(lane, now))
-        };
-        let parked = self.next_prober(lane).or_else(|| same(lane));
-        let Some(lane) = self.lanes.get_mut(route) else { return };
-        let Some(circuit) = self.circuits.get_mut(&lane.destination) else { return };
-        if !lane.has_slot() || circuit.pacer.may_start(now).is_err() {
-            return;
-        }
-        let (id, start) =
-            if let Some(id) = lane.retries.pop_front().or_else(|| lane.fresh.pop_front()) {
-                begin(&mut self.files, lane, circuit, id, now);
-                (id, Start::Attempt(id))
-            } else if let Some((due, id)) = parked {
-                lane.parked.remove(&(due, id));
-                self.active += 1;
-                take_up(&mut self.files, lane, id, now);
-                (id, Start::Resume(id))
-            } else {
-                return;
-            };
-        let key = self.files.get(&id).map(|track| (track.route.clone(), track.name.clone()));
-        for pause in [lane.pause.as_mut(), circuit.pause.as_mut()].into_iter().flatten() {
-            pause.prober.clone_from(&key);
-        }
-        starts.push(start);
-    }
-
-    /// Takes the claimed files of a route that has paused out of memory; the one that probes stays
-    /// and gets its slot.
-    fn shelve(&mut self, route: &RouteName, now: Tick, starts: &mut Vec<Start>) {
-        let Some(lane) = self.lanes.get_mut(route) else { return };
-        if lane.fresh.is_empty() && lane.retries.is_empty() {
-            return;
-        }
-        let Some(circuit) = self.circuits.get_mut(&lane.destination) else { return };
-        let probers: Vec<Key> = [lane.pause.as_ref(), circuit.pause.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter_map(|pause| pause.prober.clone())
-            .collect();
-        let may_probe = lane.paused_by_person.is_none()
-            && self.suspended_until.is_none()
-            && circuit.not_before <= now;
-        let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
-        for id in waiting {
-            let Some(track) = self.files.get_mut(&id) else { continue };
-            let is_prober = |(route, name): &Key| *route == track.route && *name == track.name;
-            if may_probe && probers.iter().any(is_prober) {
-                if lane.has_slot() && circuit.pacer.may_start(now).is_ok() {
-                    begin(&mut self.files, lane, circuit, id, now);
-                    starts.push(Start::Attempt(id));
-                } else {
-                    lane.retries.push_back(id);
-                }
-            } else {
-                track.phase = Phase::Settling;
-                starts.push(Start::Shelve(id));
-            }
         }
     }
 
@@ -940,89 +892,6 @@ impl Schedule {
         self.resume_route(route, now.tick, changes);
     }
 
-    fn resume_route(&mut self, route: &RouteName, now: Tick, changes: &mut Vec<Change>) {
-        let Some(lane) = self.lanes.get_mut(route) else { return };
-        if lane.pause.take().is_none() {
-            return;
-        }
-        changes.push(Change::RouteResumed(route.clone()));
-        let parked: Vec<(Tick, FileId)> = std::mem::take(&mut lane.parked).into_iter().collect();
-        for (due, id) in parked {
-            let is_unspent = self.files.get(&id).is_some_and(|track| track.refused_at.is_some());
-            let due = if is_unspent { due.min(now) } else { due };
-            if let Some(Track { phase: Phase::Parked { due: known, .. }, .. }) =
-                self.files.get_mut(&id)
-            {
-                *known = due;
-            }
-            lane.parked.insert((due, id));
-        }
-    }
-
-    fn resume_destination(&mut self, destination: &Destination, changes: &mut Vec<Change>) {
-        let Some(circuit) = self.circuits.get_mut(destination) else { return };
-        circuit.strikes.clear();
-        if circuit.pause.take().is_some() {
-            circuit.pacer.recovered();
-            changes.push(Change::DestinationResumed(destination.clone()));
-        }
-    }
-
-    fn pause_route(
-        &mut self,
-        key: &Key,
-        cause: &Cause,
-        now: Now,
-        dice: f64,
-        changes: &mut Vec<Change>,
-    ) {
-        let Some(lane) = self.lanes.get_mut(&key.0) else { return };
-        let retry = lane.retry;
-        lane.window = lane.concurrency + WINDOW_START;
-        if extend(&mut lane.pause, key, cause, &retry, now, dice) {
-            changes.push(Change::RoutePaused(key.0.clone(), cause.clone()));
-        }
-    }
-
-    fn pause_destination(
-        &mut self,
-        destination: &Destination,
-        key: &Key,
-        judged: &Judged,
-        now: Now,
-        dice: f64,
-        changes: &mut Vec<Change>,
-    ) {
-        let Some(retry) = self.lanes.get(&key.0).map(|lane| lane.retry) else { return };
-        for lane in self.lanes.values_mut().filter(|lane| lane.destination == *destination) {
-            lane.window = lane.concurrency + WINDOW_START;
-        }
-        let Some(circuit) = self.circuits.get_mut(destination) else { return };
-        circuit.strikes.clear();
-        if extend(&mut circuit.pause, key, &judged.cause, &retry, now, dice) {
-            let cause = judged.cause.clone();
-            changes.push(Change::DestinationPaused(destination.clone(), cause));
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call, and each is a different fact")]
-    fn strike(
-        &mut self,
-        id: FileId,
-        destination: &Destination,
-        key: &Key,
-        judged: &Judged,
-        now: Now,
-        dice: f64,
-        changes: &mut Vec<Change>,
-    ) {
-        let Some(circuit) = self.circuits.get_mut(destination) else { return };
-        circuit.strikes.insert(id);
-        if circuit.pause.is_some() || circuit.strikes.len() >= STRIKES_MAX {
-            self.pause_destination(destination, key, judged, now, dice, changes);
-        }
-    }
-
     fn leave_active(&mut self, route: &RouteName, was_retry: bool) {
         self.active = self.active.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(route) {
@@ -1030,41 +899,39 @@ impl Schedule {
             lane.active_retries = lane.active_retries.saturating_sub(usize::from(was_retry));
         }
     }
+}
 
-    fn free_probe(&mut self, key: &Key) {
-        let lanes = self.lanes.get_mut(&key.0);
-        let Some(lane) = lanes else { return };
-        let circuit = self.circuits.get_mut(&lane.destination);
-        let pauses = [lane.pause.as_mut(), circuit.and_then(|circuit| circuit.pause.as_mut())];
-        for pause in pauses.into_iter().flatten() {
-            if pause.prober.as_ref() == Some(key) {
-                pause.prober = None;
-            }
-        }
-    }
-
-    /// Counts time in which a route is paused, for the give-up time.
-    fn note_blocked(&mut self, now: Tick) {
-        for lane in self.lanes.values_mut() {
-            let circuit = self.circuits.get(&lane.destination);
-            let blocked = lane.paused_by_person.is_some()
-                || lane.pause.is_some()
-                || circuit.is_some_and(|circuit| {
-                    circuit.pause.is_some() || circuit.pacer.is_refused(now)
-                });
-            match (blocked, lane.blocked_since) {
-                (true, None) => lane.blocked_since = Some(now),
-                (false, Some(since)) => {
-                    lane.blocked_for += now.since(since);
-                    lane.blocked_since = None;
-                }
-                (true, Some(_)) | (false, None) => {}
-            }
-        }
+impl Circuit {
+    /// Whether pace and trust let one more attempt begin.
+    fn may_start(&self, now: Tick) -> bool {
+        self.pacer.may_start(now).is_ok() && (self.in_flight == 0 || !self.doubts.is_wary(now))
     }
 }
 
 impl Lane {
+    /// Whether none of its files is under way, and none keeps the others waiting.
+    fn is_free(&self) -> bool {
+        self.line.is_empty() && self.active == 0 && !self.is_held_up
+    }
+
+    /// Whether a parked file may go as far as its route's order goes: it is the one ahead, and none
+    /// is on its way.
+    fn is_its_turn(&self, id: FileId) -> bool {
+        let is_ahead = self.line.first().is_some_and(|(_, first)| *first == id);
+        self.order.is_none() || is_ahead && self.active == 0 && self.asking.is_empty()
+    }
+
+    fn in_line(&self, id: FileId, name: &OsStr) -> (Option<NaturalName>, FileId) {
+        ((self.order == Some(OrderBy::Name)).then(|| NaturalName::new(name)), id)
+    }
+
+    fn line_up(&mut self, id: FileId, name: &OsStr) {
+        if self.order.is_some() {
+            let place = self.in_line(id, name);
+            self.line.insert(place);
+        }
+    }
+
     /// Half of the places at most are for files taken up again, so that new ones are not starved
     /// by a heap of old ones; and that half is theirs, so that they are not starved either.
     fn retry_places(&self) -> usize {
@@ -1079,48 +946,6 @@ impl Lane {
     fn has_ready(&self) -> bool {
         !(self.fresh.is_empty() && self.retries.is_empty())
     }
-}
-
-impl Pause {
-    fn view(&self) -> PauseView {
-        PauseView {
-            cause: self.cause.clone(),
-            since: self.since,
-            next_probe_at: self.next_probe_at,
-        }
-    }
-}
-
-/// Begins a pause (true) or, if it holds already and its probe failed, waits longer.
-fn extend(
-    pause: &mut Option<Pause>,
-    key: &Key,
-    cause: &Cause,
-    retry: &Backoff,
-    now: Now,
-    dice: f64,
-) -> bool {
-    // Half of the wait is jittered: a pause always holds for a while, and two services that lost
-    // the same server do not come back in step.
-    let wait = |probes: u32| ceiling(retry, probes).mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
-    if let Some(known) = pause {
-        if known.prober.as_ref() == Some(key) {
-            known.last_prober = Some(key.clone());
-            known.probes = known.probes.saturating_add(1);
-            known.next_probe_at = now.tick.plus(wait(known.probes));
-            known.cause = cause.clone();
-        }
-        return false;
-    }
-    *pause = Some(Pause {
-        cause: cause.clone(),
-        since: now.wall,
-        probes: 1,
-        next_probe_at: now.tick.plus(wait(1)),
-        prober: None,
-        last_prober: Some(key.clone()),
-    });
-    true
 }
 
 /// Promise P13: a parked file may go on if it is the oldest of its name, and no other one of that
@@ -1141,10 +966,6 @@ fn is_first_of_its_name(
         files.get(other).is_some_and(|track| matches!(track.phase, Phase::Parked { .. }))
     };
     bearers.first() == Some(&id) && bearers.iter().all(|other| *other == id || is_parked(other))
-}
-
-fn blocked_until(lane: &Lane, now: Tick) -> Duration {
-    lane.blocked_for + lane.blocked_since.map_or(Duration::ZERO, |since| now.since(since))
 }
 
 fn take_up(files: &mut BTreeMap<FileId, Track>, lane: &mut Lane, id: FileId, now: Tick) {
@@ -1168,6 +989,7 @@ fn begin(
 ) {
     let Some(track) = files.get_mut(&id) else { return };
     track.phase = Phase::Sending(circuit.pacer.began(now));
+    circuit.in_flight += 1;
     lane.in_flight += 1;
     lane.retries_in_flight += usize::from(track.is_retry);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::pace::{Allowance, Heard};
 use super::runs;
 use crate::model::blot::Blotter;
-use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token};
+use crate::model::exchange::{Answer, Body, Progress, Reply, Request, Token, percent_encoded};
 use crate::model::file::shown;
 use crate::model::outcome::{Blame, Cause, Code, Outcome};
 use crate::model::route::{Delivery, Hmac, HmacEncoding, JudgeRules, RouteName};
@@ -76,7 +76,7 @@ fn url(delivery: &Delivery, entry: &Entry) -> Secret {
     let json = serde_json::Value::Object(filled).to_string();
     let url = delivery.url.reveal();
     let joint = if url.contains('?') { '&' } else { '?' };
-    Secret::new(format!("{url}{joint}flow_variables={}", runs::encoded(&json)))
+    Secret::new(format!("{url}{joint}flow_variables={}", percent_encoded(&json)))
 }
 
 fn body_digest(entry: &Entry) -> String {
@@ -183,6 +183,21 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// What an attempt came to of which the server has said nothing.
+    #[must_use]
+    pub fn unanswered(outcome: Outcome, cause: Cause) -> Self {
+        Self {
+            outcome,
+            cause,
+            status: None,
+            request_id: None,
+            retry_after: None,
+            allowance: Allowance::default(),
+            may_hide_a_refused_token: false,
+            run: None,
+        }
+    }
+
     /// Whether anything of the server's own words is in it.
     #[must_use]
     pub fn says_something(&self) -> bool {
@@ -258,7 +273,8 @@ pub fn heard(reply: &Reply, now: Wall) -> Heard {
     match reply {
         Reply::Answer(answer) => Heard {
             status: Some(answer.status),
-            retry_after: retry_after(answer, now),
+            // What of it is believed is the destination's matter.
+            retry_after: answer.asked_wait(now),
             allowance: allowance(answer, now),
             is_trouble: is_trouble(answer.status),
         },
@@ -285,33 +301,22 @@ fn is_trouble(status: u16) -> bool {
 pub fn judge(rules: &JudgeRules, reply: &Reply, now: Wall) -> Judged {
     match reply {
         Reply::Answer(answer) => judge_answer(rules, answer, now),
-        Reply::NoAnswer { progress, cause } => Judged {
-            outcome: match progress {
+        Reply::NoAnswer { progress, cause } => {
+            let outcome = match progress {
                 Progress::Nothing => Outcome::Deferred(Blame::Destination),
                 Progress::Partial => Outcome::Deferred(Blame::Attempt),
                 Progress::Whole => Outcome::InDoubt,
-            },
-            cause: cause.clone(),
-            status: None,
-            request_id: None,
-            retry_after: None,
-            allowance: Allowance::default(),
-            may_hide_a_refused_token: *progress == Progress::Partial,
-            run: None,
-        },
-        Reply::Changed => Judged {
-            outcome: Outcome::Changed,
-            cause: Cause::new(
-                Code::of("changed-after-claim"),
-                "the file's content changed after it was claimed; the connection was dropped before the last block",
-            ),
-            status: None,
-            request_id: None,
-            retry_after: None,
-            allowance: Allowance::default(),
-            may_hide_a_refused_token: false,
-            run: None,
-        },
+            };
+            Judged {
+                may_hide_a_refused_token: *progress == Progress::Partial,
+                ..Judged::unanswered(outcome, cause.clone())
+            }
+        }
+        Reply::Changed => {
+            let plain = "the file's content changed after it was claimed; the connection was dropped before the last block";
+            let cause = Cause::new(Code::of("changed-after-claim"), plain);
+            Judged::unanswered(Outcome::Changed, cause)
+        }
     }
 }
 
@@ -355,7 +360,7 @@ fn judge_answer(rules: &JudgeRules, answer: &Answer, now: Wall) -> Judged {
         outcome,
         status: Some(status),
         request_id: answer.request_id.clone(),
-        retry_after: retry_after(answer, now),
+        retry_after: answer.asked_wait(now),
         allowance: allowance(answer, now),
         may_hide_a_refused_token: false,
         run,
@@ -490,20 +495,6 @@ pub(super) fn excerpt(answer: &Answer) -> Option<String> {
     Some(text)
 }
 
-/// `Retry-After`, seconds or a date. What of it is believed is the destination's matter.
-pub(super) fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
-    let text = answer.retry_after.as_deref()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = http_date(text)?;
-    Some(until.since(servers_clock(answer, now)))
-}
-
-fn servers_clock(answer: &Answer, now: Wall) -> Wall {
-    answer.date.as_deref().and_then(http_date).unwrap_or(now)
-}
-
 /// What the answer's headers say about the server's rate limit.
 fn allowance(answer: &Answer, now: Wall) -> Allowance {
     let rate = &answer.rate;
@@ -517,7 +508,7 @@ fn allowance(answer: &Answer, now: Wall) -> Allowance {
         }
         let millis = if reset < EPOCH_MILLIS_FROM { reset.saturating_mul(1000) } else { reset };
         let at = Wall(i64::try_from(millis).unwrap_or(i64::MAX));
-        at.since(servers_clock(answer, now))
+        at.since(answer.server_now().unwrap_or(now))
     };
     let limit = said(&rate.limit, ["limit", "q"]);
     let remaining = said(&rate.remaining, ["remaining", "r"]);
@@ -543,11 +534,6 @@ fn member(summary: &str, name: &str) -> Option<u64> {
         let (key, value) = part.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| leading_number(value))?
     })
-}
-
-pub(super) fn http_date(text: &str) -> Option<Wall> {
-    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Wall(zoned.timestamp().as_millisecond()))
 }
 
 /// A file's name for messages.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::exchange::percent_encoded;
 use super::secret::Secret;
 
 /// What stands where a secret stood.
@@ -14,6 +16,10 @@ pub const BLOT: &str = "***";
 
 /// A shorter secret would blot out ordinary words.
 const SECRET_BYTES_MIN: usize = 6;
+
+/// What browsers and the URL standard leave as it is in a form differs from RFC 3986 in two signs.
+const FORM_ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
 
 /// Knows secrets in every form in which they may turn up. Clones share them.
 #[derive(Clone, Default)]
@@ -43,8 +49,8 @@ impl Blotter {
                 needles.push(json.get(1..json.len() - 1).unwrap_or_default().to_owned());
                 needles.push(form);
             }
-            for is_kept in [is_unreserved, is_form_safe] {
-                let encoded = percent_encoded(plain, is_kept);
+            let of_a_form = utf8_percent_encode(plain, FORM_ENCODED).to_string();
+            for encoded in [percent_encoded(plain), of_a_form] {
                 needles.push(encoded.to_lowercase());
                 needles.push(encoded.replace("%20", "+"));
                 needles.push(encoded);
@@ -69,21 +75,6 @@ impl Blotter {
         }
         clean
     }
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
-}
-
-fn is_form_safe(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._*".contains(&byte)
-}
-
-fn percent_encoded(text: &str, is_kept: fn(u8) -> bool) -> String {
-    let encode = |byte| {
-        if is_kept(byte) { String::from(char::from(byte)) } else { format!("%{byte:02X}") }
-    };
-    text.bytes().map(encode).collect()
 }
 
 /// The base64 of a secret wherever it begins in what is encoded, both alphabets, without the
@@ -114,9 +105,9 @@ mod tests {
             secret.to_owned(),
             format!("{secret:?}"),
             serde_json::to_string(secret).unwrap(),
-            percent_encoded(secret, is_unreserved),
-            percent_encoded(secret, is_unreserved).to_lowercase(),
-            percent_encoded(secret, is_form_safe).replace("%20", "+"),
+            "s3cr%C3%A9t%2F%22word%22%20%2Bx".to_owned(),
+            "s3cr%c3%a9t%2f%22word%22%20%2bx".to_owned(),
+            "s3cr%C3%A9t%2F%22word%22+%2Bx".to_owned(),
             in_base64(""),
             in_base64("u"),
             in_base64("us"),

@@ -5,10 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::file::Digest;
 use super::outcome::Cause;
 use super::secret::Secret;
+use super::time::Wall;
+
+/// What RFC 3986 (2.3) calls unreserved stays as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes one value of a query or a form, or one part of a path.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
 
 /// One request, complete but for the connection.
 #[derive(Debug)]
@@ -105,6 +116,25 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// The server's clock, where it says it; in whole seconds.
+    #[must_use]
+    pub fn server_now(&self) -> Option<Wall> {
+        Wall::of_http_date(self.date.as_deref()?)
+    }
+
+    /// How long `Retry-After` asks for, in seconds or until a date. `now` stands in for the clock
+    /// of a server that does not say it.
+    #[must_use]
+    pub fn asked_wait(&self, now: Wall) -> Option<Duration> {
+        let text = self.retry_after.as_deref()?.trim();
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        Some(Wall::of_http_date(text)?.since(self.server_now().unwrap_or(now)))
+    }
+}
+
 /// What a server says about its rate limit, each as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateHeaders {
@@ -140,3 +170,15 @@ pub struct TokenRefusal {
 
 /// Shared name of a credential.
 pub type CredentialName = Arc<str>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_unreserved_stays_as_it_is() {
+        assert_eq!(percent_encoded("a/b?c=1&d"), "a%2Fb%3Fc%3D1%26d");
+        assert_eq!(percent_encoded("01ab-c_.~"), "01ab-c_.~");
+        assert_eq!(percent_encoded("ä +"), "%C3%A4%20%2B");
+    }
+}

@@ -57,8 +57,77 @@ pub struct Route {
     pub retry: Backoff,
     /// Attempts in flight at once, 1 to 1,024; the POST alone counts.
     pub concurrency: usize,
+    /// What happens to a file whose bytes were accepted before at the same URL.
+    pub duplicates: Duplicates,
+    /// The order in which its files leave, one at a time; `None`: as they come.
+    pub order: Option<Ordered>,
+    /// Its share of the turns among the routes of its destination.
+    pub priority: Priority,
     /// Whether `NAME.receipt.json` is written beside each sent file.
     pub receipts: bool,
+}
+
+/// What happens to a file whose bytes were accepted before at the same URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    /// It is sent like any other.
+    Send,
+    /// It is not sent, and goes to `sent/`, with the one that was on record.
+    Skip,
+    /// It is not sent, and a person decides.
+    Hold,
+}
+
+/// A route whose files leave in an order: one at a time, and none before the one ahead of it has
+/// gone its way. One that is deferred, in doubt or held keeps those behind it waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// What says which one is ahead.
+    pub by: OrderBy,
+    /// What follows when one fails.
+    pub on_failed: OnFailed,
+}
+
+/// What says which of two files is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderBy {
+    /// Its name, with numbers in it as numbers: 9 before 10.
+    Name,
+    /// When it was first seen, then its mtime, then its name.
+    Arrival,
+}
+
+/// What becomes of those behind a file that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailed {
+    /// The next one goes.
+    Skip,
+    /// They wait until a person resumes the route.
+    Pause,
+}
+
+/// A route's share of the turns where the routes of a destination have to take turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// A turn where the others have two or four.
+    Low,
+    /// Two turns.
+    #[default]
+    Normal,
+    /// Four turns.
+    High,
+}
+
+impl Priority {
+    /// Turns in a round.
+    #[must_use]
+    pub fn turns(self) -> u32 {
+        match self {
+            Self::Low => 1,
+            Self::Normal => 2,
+            Self::High => 4,
+        }
+    }
 }
 
 /// The folders of a route, all absolute. The last three may hold `{date}`: the local date of the

@@ -109,6 +109,16 @@ pub enum Step {
         /// When.
         at: Wall,
     },
+    /// Its route keeps an order and pauses when a file fails: it is paused from now on, like by a
+    /// person. Committed with the step that says that the file fails.
+    RoutePaused {
+        /// The file that fails.
+        id: FileId,
+        /// Its route.
+        route: RouteName,
+        /// When; the same as the file's decision.
+        at: Wall,
+    },
     /// A person said what became of it, or something else worth telling.
     Noted {
         /// The file.
@@ -135,6 +145,7 @@ impl Step {
             | Self::Cancelled { id, .. }
             | Self::Missing { id, .. }
             | Self::Released { id, .. }
+            | Self::RoutePaused { id, .. }
             | Self::Noted { id, .. } => *id,
         }
     }
@@ -163,6 +174,9 @@ pub struct Claim {
     pub key: String,
     /// The file that this one follows (resend, moved back by hand).
     pub previous: Option<FileId>,
+    /// What it has in common with files of the same bytes for the same URL, on routes that look
+    /// for them.
+    pub twin: Option<Digest>,
     /// When.
     pub at: Wall,
     /// What comes next.
@@ -476,6 +490,15 @@ pub struct Entry {
     pub waited_for: Duration,
 }
 
+/// A file with what its twins must know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// The file.
+    pub entry: Entry,
+    /// One of its attempts ended in doubt, whatever came after it.
+    pub was_in_doubt: bool,
+}
+
 impl Entry {
     /// A new entry, from its first step.
     #[must_use]
@@ -574,7 +597,7 @@ impl Entry {
                 self.waited_for = Duration::ZERO;
                 self.due_at = Some(*at);
             }
-            Step::Claimed(_) | Step::Noted { .. } => {}
+            Step::Claimed(_) | Step::RoutePaused { .. } | Step::Noted { .. } => {}
         }
     }
 
@@ -638,7 +661,8 @@ pub struct RouteRecord {
     pub first_sweep_at: Option<Wall>,
     /// Whether a person let the old files go (`release --route`).
     pub released: bool,
-    /// Since when it is paused until a person resumes it.
+    /// Since when it is paused until a person resumes it: by a person, by a file that failed where
+    /// the order is to wait for a person then ([`Step::RoutePaused`]), or for what the code says.
     pub paused_at: Option<Wall>,
     /// Why, where no person has paused it: [`LEDGER_BEHIND`].
     pub pause_code: Option<Code>,

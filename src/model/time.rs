@@ -13,6 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Wall(pub i64);
 
 impl Wall {
+    /// The moment of an HTTP date, e.g. `Sun, 22 Nov 2026 10:00:00 GMT`; in whole seconds.
+    #[must_use]
+    pub fn of_http_date(text: &str) -> Option<Self> {
+        let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
+        Some(Self(zoned.timestamp().as_millisecond()))
+    }
+
     /// The time `span` later.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {

@@ -1,6 +1,6 @@
 //! One request: what it is for, what the rules want, how it is answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Incoming;
 use hyper::header::{
@@ -86,11 +86,12 @@ pub(super) async fn answer(
         inner.in_flight
     };
     let _leaves = Leaves(state);
-    let visit = Visit { door, place, path: &path, head: &head, state };
+    let visit = Visit { door, place, path: &path, head: &head, state, pace: OnceLock::new() };
     let answered = match pace::crowded(state, in_flight) {
         Some(answer) => visit.turn_away(body, UNWANTED_MAX_BYTES, answer).await,
         None => enter(&visit, road, body).await,
     };
+    let answered = answered.map(|answer| Pace::mark(visit.pace.get().copied(), answer));
     if answered.is_ok() && !state.options.latency.is_zero() {
         tokio::time::sleep(state.options.latency).await;
     }
@@ -138,10 +139,12 @@ pub(super) struct Visit<'a> {
     pub(super) path: &'a str,
     pub(super) head: &'a Parts,
     pub(super) state: &'a State,
+    /// What the door says of its rate, once the request was counted and came in time.
+    pace: OnceLock<Pace>,
 }
 
 /// What the rules made of a request.
-pub(super) enum Admitted {
+enum Admitted {
     /// It has its answer already.
     Answered(Response),
     /// Its body was read; then this is to happen.
@@ -153,12 +156,18 @@ impl Visit<'_> {
         self.head.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Counts against the rate of the door.
-    ///
-    /// # Errors
-    /// The answer to a request that comes too early.
-    pub(super) fn enter(&self) -> Result<Option<Pace>, Response> {
-        pace::enter(self.state, self.door)
+    /// Counts against the rate of the door, of which the answer then speaks; the answer itself to a
+    /// request that comes too early.
+    pub(super) fn too_early(&self) -> Option<Response> {
+        match pace::enter(self.state, self.door) {
+            Ok(pace) => {
+                if let Some(pace) = pace {
+                    self.pace.get_or_init(|| pace);
+                }
+                None
+            }
+            Err(answer) => Some(answer),
+        }
     }
 
     /// Answers a request whose body is of no interest, when the body is there.
@@ -172,8 +181,21 @@ impl Visit<'_> {
         Ok(answer)
     }
 
-    /// A request that was let in: rules first, then its body.
-    pub(super) async fn admit(&self, body: Incoming, wanted: Wanted<'_>) -> Result<Admitted, Cut> {
+    /// A request that was let in, to its answer: what the rules want of it, else what is ordinary.
+    pub(super) async fn serve(
+        &self,
+        body: Incoming,
+        wanted: Wanted<'_>,
+        ordinary: impl FnOnce(&Act, Read) -> Response,
+    ) -> Result<Response, Cut> {
+        match self.admit(body, wanted).await? {
+            Admitted::Answered(answer) => Ok(answer),
+            Admitted::In(act, read) => self.finish(act, |act| ordinary(act, read)).await,
+        }
+    }
+
+    /// Rules first, then the body.
+    async fn admit(&self, body: Incoming, wanted: Wanted<'_>) -> Result<Admitted, Cut> {
         let options = &self.state.options;
         let takes_payloads = self.door.takes_payloads();
         if takes_payloads && let Some(name) = self.header(&options.name_header) {
@@ -252,7 +274,7 @@ impl Visit<'_> {
     }
 
     /// Does what is ordinary if the act wants that, and answers as it wants.
-    pub(super) async fn finish(
+    async fn finish(
         &self,
         act: Act,
         ordinary: impl FnOnce(&Act) -> Response,

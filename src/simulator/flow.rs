@@ -12,10 +12,9 @@ use super::answer::{
 use super::body::{Read, Wanted};
 use super::caller::{self, Takes};
 use super::document::{Field, Root};
-use super::door::{Admitted, Visit, content_length, is_json};
+use super::door::{Visit, content_length, is_json};
 use super::login::put;
 use super::options::IdForm;
-use super::pace::Pace;
 use super::record::Started;
 use super::rules::Act;
 use super::run;
@@ -92,13 +91,10 @@ pub(super) async fn answer(
     if visit.head.method != Method::POST {
         return visit.turn_away(body, most, wrong_method("POST")).await;
     }
-    if let Some(answer) = caller::refuse(visit.state, visit.head, Takes::Core) {
+    let stranger = caller::refuse(visit.state, visit.head, Takes::Core);
+    if let Some(answer) = stranger.or_else(|| visit.too_early()) {
         return visit.turn_away(body, most, answer).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, most, answer).await,
-    };
     let is_known = match &options.flows {
         Some(flows) => flows.contains(visit.place),
         None => is_number(visit.place),
@@ -112,15 +108,11 @@ pub(super) async fn answer(
         asked.fault()
     };
     if let Some(answer) = refused {
-        return Ok(Pace::mark(pace, visit.turn_away(body, most, answer).await?));
+        return visit.turn_away(body, most, answer).await;
     }
     let field = Some(options.envelope_field.as_str());
     let wanted = Wanted { bytes_max: Some(most), field, ..Wanted::default() };
-    let answer = match visit.admit(body, wanted).await? {
-        Admitted::Answered(answer) => answer,
-        Admitted::In(act, read) => visit.finish(act, |act| take(visit, &asked, act, read)).await?,
-    };
-    Ok(Pace::mark(pace, answer))
+    visit.serve(body, wanted, |act, read| take(visit, &asked, act, read)).await
 }
 
 /// What the flow gets.

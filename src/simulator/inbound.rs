@@ -6,8 +6,7 @@ use hyper::{Method, StatusCode};
 use super::answer::{Cut, Response, message, not_found, too_large, wrong_method};
 use super::body::Wanted;
 use super::caller::{self, Takes};
-use super::door::{Admitted, Visit, content_length};
-use super::pace::Pace;
+use super::door::{Visit, content_length};
 
 /// The inbound API lets nobody in without a token, and reads no body that is too large.
 pub(super) async fn answer(
@@ -23,52 +22,38 @@ pub(super) async fn answer(
     if visit.head.method != Method::POST {
         return Ok(wrong_method("POST"));
     }
-    if let Some(answer) = caller::refuse(visit.state, visit.head, Takes::Oauth2) {
+    let stranger = caller::refuse(visit.state, visit.head, Takes::Oauth2);
+    if let Some(answer) = stranger.or_else(|| visit.too_early()) {
         return visit.turn_away(body, most, answer).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, most, answer).await,
-    };
     let is_known = match &options.vanities {
         Some(vanities) => vanities.contains(visit.place),
         None => is_vanity(visit.place),
     };
-    let answer = if company == options.company && is_known {
-        take(visit, body, Some(most)).await?
+    if company == options.company && is_known {
+        take(visit, body, Some(most)).await
     } else {
-        visit.turn_away(body, most, not_found()).await?
-    };
-    Ok(Pace::mark(pace, answer))
+        visit.turn_away(body, most, not_found()).await
+    }
 }
 
 /// The plain door takes any method and any body.
 pub(super) async fn hook(visit: &Visit<'_>, body: Incoming) -> Result<Response, Cut> {
-    if visit.state.options.hook_is_closed
-        && let Some(answer) = caller::refuse(visit.state, visit.head, Takes::Any)
-    {
+    let is_closed = visit.state.options.hook_is_closed;
+    let stranger = is_closed.then(|| caller::refuse(visit.state, visit.head, Takes::Any)).flatten();
+    if let Some(answer) = stranger.or_else(|| visit.too_early()) {
         return visit.turn_away(body, u64::MAX, answer).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, u64::MAX, answer).await,
-    };
-    let answer = take(visit, body, None).await?;
-    Ok(Pace::mark(pace, answer))
+    take(visit, body, None).await
 }
 
 /// What is let in is stored, whatever it is.
 async fn take(visit: &Visit<'_>, body: Incoming, bytes_max: Option<u64>) -> Result<Response, Cut> {
-    match visit.admit(body, Wanted { bytes_max, ..Wanted::default() }).await? {
-        Admitted::Answered(answer) => Ok(answer),
-        Admitted::In(act, read) => {
-            let store = |_: &_| {
-                visit.store(read, None, None);
-                message(StatusCode::OK, "Payload stored successfully.")
-            };
-            visit.finish(act, store).await
-        }
-    }
+    let store = |_: &_, read| {
+        visit.store(read, None, None);
+        message(StatusCode::OK, "Payload stored successfully.")
+    };
+    visit.serve(body, Wanted { bytes_max, ..Wanted::default() }, store).await
 }
 
 fn is_vanity(text: &str) -> bool {

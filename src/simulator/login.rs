@@ -5,29 +5,16 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::answer::{Cut, Response, invalid, message, wrong_method};
-use super::body::Wanted;
 use super::caller::issue;
-use super::door::{Admitted, Visit, is_json};
-use super::oauth::{BODY_MAX_BYTES, given_out};
-use super::pace::Pace;
+use super::door::{Visit, is_json};
+use super::oauth::{BODY_MAX_BYTES, for_a_token, given_out};
 use super::rules::Act;
 
 pub(super) async fn answer(visit: &Visit<'_>, body: Incoming) -> Result<Response, Cut> {
     if visit.head.method != Method::POST {
         return visit.turn_away(body, BODY_MAX_BYTES, wrong_method("POST")).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, BODY_MAX_BYTES, answer).await,
-    };
-    let wanted = Wanted { bytes_max: Some(BODY_MAX_BYTES), is_kept: true, ..Wanted::default() };
-    let (act, read) = match visit.admit(body, wanted).await? {
-        Admitted::Answered(answer) => return Ok(answer),
-        Admitted::In(act, read) => (act, read),
-    };
-    let body = read.kept.unwrap_or_default();
-    let answer = visit.finish(act, |act| exchange(visit, &body, act)).await?;
-    Ok(Pace::mark(pace, answer))
+    for_a_token(visit, body, |body, act| exchange(visit, body, act)).await
 }
 
 fn exchange(visit: &Visit<'_>, body: &[u8], act: &Act) -> Response {

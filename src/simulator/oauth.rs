@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::answer::{Cut, Response, json_answer, typed, wrong_method};
-use super::body::Wanted;
+use super::body::{Read, Wanted};
 use super::caller::{SCOPE, issue};
-use super::door::{Admitted, Visit};
-use super::pace::Pace;
+use super::door::Visit;
 use super::rules::{Act, OddToken};
 use super::text::{pairs, unbasic};
 
@@ -46,19 +45,21 @@ pub(super) const BODY_MAX_BYTES: u64 = 64 * 1024;
 
 pub(super) async fn answer(visit: &Visit<'_>, body: Incoming) -> Result<Response, Cut> {
     visit.state.inner().seen.token_requests += 1;
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, BODY_MAX_BYTES, answer).await,
-    };
+    for_a_token(visit, body, |body, act| exchange(visit.state, visit.head, body, act)).await
+}
+
+/// A request for a token, its short body read as a whole.
+pub(super) async fn for_a_token(
+    visit: &Visit<'_>,
+    body: Incoming,
+    exchange: impl FnOnce(&[u8], &Act) -> Response,
+) -> Result<Response, Cut> {
+    if let Some(answer) = visit.too_early() {
+        return visit.turn_away(body, BODY_MAX_BYTES, answer).await;
+    }
     let wanted = Wanted { bytes_max: Some(BODY_MAX_BYTES), is_kept: true, ..Wanted::default() };
-    let (act, read) = match visit.admit(body, wanted).await? {
-        Admitted::Answered(answer) => return Ok(answer),
-        Admitted::In(act, read) => (act, read),
-    };
-    let body = read.kept.unwrap_or_default();
-    let ordinary = |act: &Act| exchange(visit.state, visit.head, &body, act);
-    let answer = visit.finish(act, ordinary).await?;
-    Ok(Pace::mark(pace, answer))
+    let ordinary = |act: &_, read: Read| exchange(&read.kept.unwrap_or_default(), act);
+    visit.serve(body, wanted, ordinary).await
 }
 
 /// Credentials for a token.

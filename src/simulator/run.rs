@@ -12,9 +12,8 @@ use super::State;
 use super::answer::{Cut, Response, invalid, json_answer, message, not_found, wrong_method};
 use super::body::Wanted;
 use super::caller::{self, Takes};
-use super::door::{Admitted, Visit};
+use super::door::Visit;
 use super::options::{IdForm, RunEnd, RunForm, TimeForm};
-use super::pace::Pace;
 use super::rules::Act;
 use super::text::{is_number, pairs};
 
@@ -142,19 +141,11 @@ pub(super) async fn answer(
     } else {
         caller::refuse(visit.state, visit.head, Takes::Core)
     };
-    if let Some(answer) = turned_away {
+    if let Some(answer) = turned_away.or_else(|| visit.too_early()) {
         return visit.turn_away(body, BODY_MAX_BYTES, answer).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, BODY_MAX_BYTES, answer).await,
-    };
     let wanted = Wanted { bytes_max: Some(BODY_MAX_BYTES), ..Wanted::default() };
-    let answer = match visit.admit(body, wanted).await? {
-        Admitted::Answered(answer) => answer,
-        Admitted::In(act, _) => visit.finish(act, |_| found(visit, rest)).await?,
-    };
-    Ok(Pace::mark(pace, answer))
+    visit.serve(body, wanted, |_, _| found(visit, rest)).await
 }
 
 /// What is asked for: a list, a run, or its log.

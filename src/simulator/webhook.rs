@@ -5,10 +5,9 @@ use hyper::body::Incoming;
 
 use super::answer::{Cut, Response, message, not_found, status_of, too_large, typed, wrong_method};
 use super::body::{Read, Wanted};
-use super::door::{Admitted, Visit, content_length};
+use super::door::{Visit, content_length};
 use super::hmac;
 use super::options::WebhookOptions;
-use super::pace::Pace;
 use super::text::pairs;
 
 /// The query's name, and that of the header that may stand for it.
@@ -36,23 +35,15 @@ pub(super) async fn answer(
     } else {
         None
     };
-    if let Some(answer) = refused {
+    if let Some(answer) = refused.or_else(|| visit.too_early()) {
         return visit.turn_away(body, most, answer).await;
     }
-    let pace = match visit.enter() {
-        Ok(pace) => pace,
-        Err(answer) => return visit.turn_away(body, most, answer).await,
-    };
     let wanted = Wanted {
         bytes_max: options.body_max_bytes,
         hmac_key: options.hmac.as_ref().map(|hmac| hmac.key.reveal().as_bytes()),
         ..Wanted::default()
     };
-    let answer = match visit.admit(body, wanted).await? {
-        Admitted::Answered(answer) => answer,
-        Admitted::In(act, read) => visit.finish(act, |_| take(visit, environment, read)).await?,
-    };
-    Ok(Pace::mark(pace, answer))
+    visit.serve(body, wanted, |_, read| take(visit, environment, read)).await
 }
 
 fn is_signed(visit: &Visit<'_>, options: &WebhookOptions) -> bool {

@@ -62,7 +62,7 @@ rat = '60/min'
         "
 [route.orders]
 Quiet-for = '2s'
-order = 'name'
+duplicates = 'skip'
 retry = { frist = '1s', max_wait = '2s' }
 success_when = { feild = 'x' }
 ",
@@ -84,6 +84,25 @@ concurrency = 0
 retry_after_max = '90d'
 [destination.'inbound.pwks.co:8443']
 rate = '60 per minute'
+",
+    );
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn an_order_wants_to_know_what_follows_a_failure() {
+    let mut said = String::new();
+    said += &check_below(
+        "
+[route.orders]
+order = 'name'
+[route.stock]
+order = 'size'
+on_failed = 'stop'
+priority = 'urgent'
+[route.fine]
+order = 'arrival'
+on_failed = 'skip'
 ",
     );
     insta::assert_snapshot!(said);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
 use patchdrop::model::route::{
-    CredentialsIn, Encoding, Format, InDoubt, PaceRules, Rate, Route, TokenMethod,
+    CredentialsIn, Duplicates, Encoding, Format, InDoubt, OnFailed, OrderBy, Ordered, PaceRules,
+    Priority, Rate, Route, TokenMethod,
 };
 
 use super::{CREDENTIAL, oauth2, options, right};
@@ -68,11 +69,13 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(route.judge.file_faults, [400, 409, 413, 422].into());
     assert_eq!(route.judge.doubtful, [502, 504, 520, 524].into());
     assert_eq!(route.in_doubt, InDoubt::Hold);
+    assert_eq!(route.duplicates, Duplicates::Send);
     assert_eq!(route.retry.first, Duration::from_secs(1));
     assert!((route.retry.factor - 2.0).abs() < f64::EPSILON);
     assert_eq!(route.retry.max, Duration::from_mins(5));
     assert_eq!(route.retry.give_up_after, Duration::from_hours(5 * 24));
     assert_eq!(route.concurrency, 4);
+    assert_eq!((route.order, route.priority), (None, Priority::Normal));
     assert!(!route.receipts && !route.check.strict && !route.judge.html_is_success);
     let credential = &config.credentials["inbound"];
     let oauth2 = oauth2(credential);
@@ -518,4 +521,31 @@ url = 'https://h.example/in'
     // A schema that is not there stops the routes that apply it, and no others.
     let broken: Vec<_> = config.broken.iter().map(|route| route.name.as_str()).collect();
     assert_eq!(broken, ["orders", "auto_routes"]);
+}
+
+#[test]
+fn an_order_and_a_priority_are_taken_from_the_route_or_the_defaults() {
+    #[track_caller]
+    fn check(text: &str, order: Option<(OrderBy, OnFailed)>, priority: Priority) {
+        let config = below(text);
+        let route = route(&config, "orders");
+        let order = order.map(|(by, on_failed)| Ordered { by, on_failed });
+        assert_eq!((route.order, route.priority), (order, priority), "{text}");
+    }
+    check("[route.orders]\norder = 'none'\npriority = 'high'", None, Priority::High);
+    check(
+        "[route.orders]\norder = 'name'\non_failed = 'pause'\npriority = 'low'",
+        Some((OrderBy::Name, OnFailed::Pause)),
+        Priority::Low,
+    );
+    check(
+        "[defaults]\norder = 'arrival'\non_failed = 'skip'\n[route.orders]",
+        Some((OrderBy::Arrival, OnFailed::Skip)),
+        Priority::Normal,
+    );
+    check(
+        "[defaults]\norder = 'arrival'\non_failed = 'skip'\n[route.orders]\norder = 'none'",
+        None,
+        Priority::Normal,
+    );
 }

@@ -14,11 +14,15 @@ use sha2::{Digest, Sha256};
 
 use super::scene::{Plan, Scene, files, names};
 
-/// Routes that start flow 12 as an API key may, and wait for its runs.
-const CONFIRMING: &str = "
+/// The credential of the Core API, an API key.
+const CORE: &str = "
 [credential.core]
 kind = 'api_key'
 api_key = { file = 'key' }
+";
+
+/// A route that starts flow 12 and waits for its runs.
+const CONFIRMING: &str = "
 [route.orders]
 deliver = 'flow'
 credential = 'core'
@@ -31,15 +35,17 @@ confirm_every = '200ms'
 
 const KEY: &str = "demo-key";
 
-fn plan(simulator: SimulatorOptions) -> Plan {
-    let simulator = SimulatorOptions { keep_bodies: true, ..simulator };
-    Plan { tables: CONFIRMING, top: "auto_routes = false", simulator, ..Plan::default() }
-}
-
-fn scene(plan: Plan) -> Scene {
-    let scene = Scene::of(plan);
+/// A scene with these routes and [`CORE`]; its service does not run yet.
+fn scene(routes: &str, simulator: SimulatorOptions) -> Scene {
+    let scene = Scene::of(Plan { simulator, ..Plan::default() });
+    scene.configure("auto_routes = false", "", &format!("{CORE}{routes}"));
     fs::write(scene.path("key"), KEY).unwrap();
     scene
+}
+
+/// The same with [`CONFIRMING`].
+fn confirming(simulator: SimulatorOptions) -> Scene {
+    scene(CONFIRMING, simulator)
 }
 
 fn never_ending() -> SimulatorOptions {
@@ -49,30 +55,50 @@ fn never_ending() -> SimulatorOptions {
     }
 }
 
-/// The one rule: runs of files whose body holds this end so.
+/// Runs of files whose body holds this end so.
 fn run_rule(contains: &str, ends: RunEnd, reason: &str) -> Rule {
-    Rule {
-        when: Match { contains: Some(contains.to_owned()), ..Match::default() },
-        act: Act::Run {
-            ends,
-            queue_millis: None,
-            takes_millis: None,
-            reason: Some(reason.to_owned()),
-        },
-        first: None,
-        per: Per::default(),
-    }
+    let when = Match { contains: Some(contains.to_owned()), ..Match::default() };
+    let reason = Some(reason.to_owned());
+    let act = Act::Run { ends, queue_millis: None, takes_millis: None, reason };
+    Rule { when, act, first: None, per: Per::default() }
+}
+
+/// A door answers so.
+fn answer_rule(door: Door, status: u16) -> Rule {
+    let when = Match { door: Some(door), ..Match::default() };
+    let act = Act::Answer { status, message: None, retry_after: None };
+    Rule { when, act, first: None, per: Per::default() }
+}
+
+/// A webhook that wants an HMAC under this key.
+fn signed(key: Secret) -> WebhookOptions {
+    let (header, encoding) = ("X-HMAC-HASH".to_owned(), HmacEncoding::Hex);
+    let hmac = Some(HmacOptions { key, header, encoding, status: 401 });
+    WebhookOptions { hmac, ..WebhookOptions::default() }
+}
+
+/// What was dropped arrived, as long as it was announced.
+fn check_arrived(payload: &Payload, content: &str) {
+    let digest = patchdrop::model::file::Digest(Sha256::digest(content.as_bytes()).into());
+    let said = format!("{:?} at {:?}", payload.name, payload.door);
+    assert_eq!(payload.announced_bytes, Some(payload.bytes), "{said}");
+    let arrived = payload.start.as_ref().map_or(Some(payload.sha256), |it| it.payload_sha256);
+    assert_eq!(arrived, Some(digest), "{said}");
+}
+
+/// Waits until so many files are accepted and wait for their runs.
+fn until_confirming(scene: &Scene, files: u64) {
+    scene.until("the runs are asked for", |scene| {
+        scene.route("orders").is_some_and(|route| route.confirming == files)
+    });
 }
 
 fn why(scene: &Scene, folder: &str, name: &str) -> String {
     fs::read_to_string(scene.inbox().join(folder).join(format!("{name}.why.txt"))).unwrap()
 }
 
-/// A route for every way of delivery, and a credential of every kind.
+/// A route for every way of delivery, and, with [`CORE`], a credential of every kind.
 const DOORS: &str = "
-[credential.core]
-kind = 'api_key'
-api_key = { file = 'key' }
 [credential.login]
 kind = 'login'
 login_url = '{sim}/api/v1/login'
@@ -154,21 +180,12 @@ fn doors(rules: Vec<Rule>) -> Scene {
         login: LoginOptions { password: word("password"), ..LoginOptions::default() },
         bearer: Some(word("token")),
         basic: Some(("erp".to_owned(), word("password"))),
-        webhook: WebhookOptions {
-            signature: Secret::new(SIGNATURE),
-            hmac: Some(HmacOptions {
-                key: word("hook-key"),
-                header: "X-HMAC-HASH".to_owned(),
-                encoding: HmacEncoding::Hex,
-                status: 401,
-            }),
-            ..WebhookOptions::default()
-        },
+        webhook: WebhookOptions { signature: Secret::new(SIGNATURE), ..signed(word("hook-key")) },
         rules,
         ..SimulatorOptions::default()
     };
     let scene = Scene::of(Plan { simulator, ..Plan::default() });
-    let tables = DOORS.replace("{host}", &scene.sim.addr().to_string());
+    let tables = format!("{CORE}{DOORS}").replace("{host}", &scene.sim.addr().to_string());
     let top = format!(
         "start_url = '{0}/api/v1'\ncore_url = '{0}/api/v1'\nauto_routes = false",
         scene.sim.url()
@@ -209,11 +226,8 @@ fn the_same_file_goes_through_every_door() {
         .into_iter()
         .map(|payload| (payload.name.clone().unwrap().into(), payload))
         .collect();
-    let digest = patchdrop::model::file::Digest(Sha256::digest(content.as_bytes()).into());
-    for (name, payload) in &by_name {
-        assert_eq!(payload.announced_bytes, Some(payload.bytes), "{name}");
-        let arrived = payload.start.as_ref().map_or(Some(payload.sha256), |it| it.payload_sha256);
-        assert_eq!(arrived, Some(digest), "{name} arrived as it was dropped");
+    for payload in by_name.values() {
+        check_arrived(payload, content);
     }
     let start = |route: &str| by_name[&format!("{route}.json")].start.clone().unwrap();
     let envelope = start("envelope");
@@ -228,8 +242,7 @@ fn the_same_file_goes_through_every_door() {
     assert!(start("raw").is_raw && start("manual-raw").is_raw);
     assert_eq!(by_name["hook.json"].door, Door::Webhook);
     assert_eq!(&*by_name["put.json"].method, "PUT");
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 /// Everything that was written but the files that the secrets are in, with where it lies.
@@ -264,11 +277,9 @@ fn forms(secret: &str) -> Vec<String> {
 
 #[test]
 fn no_secret_is_in_anything_that_is_written() {
-    let answer = |door: Door, status: u16| Rule {
-        when: Match { door: Some(door), ..Match::default() },
-        first: Some(1),
-        per: Per::Vanity,
-        act: Act::Answer { status, message: None, retry_after: None },
+    let answer = |door: Door, status: u16| {
+        let rule = answer_rule(door, status);
+        Rule { first: Some(1), per: Per::Vanity, ..rule }
     };
     // Each door refuses before it lets in; one of them repeats what it was sent.
     let said = format!("refused {} {} {SIGNATURE}", WORDS[1].1, WORDS[2].1);
@@ -336,9 +347,6 @@ fn no_secret_is_in_anything_that_is_written() {
 #[test]
 fn xml_text_and_binary_files_go_where_they_may() {
     const TABLES: &str = "
-[credential.core]
-kind = 'api_key'
-api_key = { file = 'key' }
 [defaults.retry]
 first = '1s'
 [route.orders]
@@ -362,8 +370,7 @@ format = 'binary'
 quiet_for = '300ms'
 ";
     let mut scene =
-        Scene::of(Plan { tables: TABLES, top: "auto_routes = false", ..Plan::default() });
-    fs::write(scene.path("key"), KEY).unwrap();
+        scene(TABLES, SimulatorOptions { keep_bodies: true, ..SimulatorOptions::default() });
     for route in ["xml", "text", "binary"] {
         fs::create_dir_all(scene.path("root").join(route)).unwrap();
     }
@@ -396,20 +403,17 @@ quiet_for = '300ms'
     assert_eq!(types["a.xml"], "application/json");
     assert_eq!(types["a.txt"], "text/plain; charset=utf-8");
     assert_eq!(types["a.bin"], "application/octet-stream");
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 #[test]
 fn a_file_goes_where_its_run_ends() {
-    let mut scene = scene(plan(SimulatorOptions {
-        rules: vec![
-            run_rule("fails", RunEnd::Failure, "customer 4711 is unknown"),
-            run_rule("stops", RunEnd::Stopped, "by hand"),
-            run_rule("partly", RunEnd::Partial, "line 3"),
-        ],
-        ..SimulatorOptions::default()
-    }));
+    let rules = vec![
+        run_rule("fails", RunEnd::Failure, "customer 4711 is unknown"),
+        run_rule("stops", RunEnd::Stopped, "by hand"),
+        run_rule("partly", RunEnd::Partial, "line 3"),
+    ];
+    let mut scene = confirming(SimulatorOptions { rules, ..SimulatorOptions::default() });
     scene.start();
     for name in ["good", "fails", "stops", "partly"] {
         scene.drop_file(format!("{name}.json"), format!("{{\"it\": \"{name}\"}}"));
@@ -437,19 +441,18 @@ fn a_file_goes_where_its_run_ends() {
     assert!(said.contains("failed at the server"), "{said}");
     // A run's reason is content: it stands in the sidecar alone.
     assert!(!scene.log().contains("customer 4711"));
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 #[test]
 fn a_service_killed_while_it_waits_for_a_run_sends_nothing_twice() {
-    let mut scene = scene(plan(never_ending()));
+    let mut scene = confirming(never_ending());
     scene.start();
     scene.drop_file("good.json", "{\"n\": 1}");
     scene.drop_file("bad.json", "{\"n\": 2}");
-    scene.until("both runs are asked for", |scene| {
-        scene.route("orders").is_some_and(|route| route.confirming == 2)
-            && scene.sim.seen().doors.get(&Door::Runs).is_some_and(|runs| runs.requests >= 4)
+    until_confirming(&scene, 2);
+    scene.until("both runs are asked for again", |scene| {
+        scene.sim.seen().doors.get(&Door::Runs).is_some_and(|runs| runs.requests >= 4)
     });
     assert_eq!(files(&scene.inbox().join("sending")).len(), 2);
     let listed = scene.ask(&["list", "--state", "confirming"]).out;
@@ -467,18 +470,15 @@ fn a_service_killed_while_it_waits_for_a_run_sends_nothing_twice() {
     scene.start();
     scene.until_in("sent", &["bad.json", "good.json"]);
     assert_eq!(scene.arrivals().values().copied().collect::<Vec<_>>(), [1, 1]);
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 #[test]
 fn a_run_that_fails_while_nobody_watches_still_fails_its_file() {
-    let mut scene = scene(plan(never_ending()));
+    let mut scene = confirming(never_ending());
     scene.start();
     scene.drop_file("a.json", "{\"n\": 1}");
-    scene.until("the run is asked for", |scene| {
-        scene.route("orders").is_some_and(|route| route.confirming == 1)
-    });
+    until_confirming(&scene, 1);
     scene.kill();
     assert_eq!(scene.sim.end_runs(RunEnd::Failure, Some("stock is closed")), 1);
     scene.start();
@@ -498,26 +498,19 @@ fn a_run_that_fails_while_nobody_watches_still_fails_its_file() {
 #[test]
 fn an_answer_without_a_run_is_sent_and_said_to_be_unconfirmed() {
     let start = StartOptions { run_id_field: None, ..StartOptions::default() };
-    let mut scene = scene(plan(SimulatorOptions { start, ..SimulatorOptions::default() }));
+    let mut scene = confirming(SimulatorOptions { start, ..SimulatorOptions::default() });
     scene.start();
     scene.drop_file("a.json", "{}");
     scene.until_in("sent", &["a.json"]);
     let said = scene.ask(&["explain", "a.json"]).out;
     assert!(said.contains("unconfirmed"), "{said}");
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 #[test]
 fn a_core_that_cannot_be_asked_holds_nothing_up_and_is_said_once() {
-    let refuse = Rule {
-        when: Match { door: Some(Door::Runs), ..Match::default() },
-        act: Act::Answer { status: 403, message: None, retry_after: None },
-        first: None,
-        per: Per::default(),
-    };
-    let mut scene =
-        scene(plan(SimulatorOptions { rules: vec![refuse], ..SimulatorOptions::default() }));
+    let rules = vec![answer_rule(Door::Runs, 403)];
+    let mut scene = confirming(SimulatorOptions { rules, ..SimulatorOptions::default() });
     scene.start();
     scene.drop_file("a.json", "{}");
     scene.until("the trouble is said", |scene| scene.log().contains("runs cannot be asked for"));
@@ -533,16 +526,12 @@ fn a_core_that_cannot_be_asked_holds_nothing_up_and_is_said_once() {
     scene.until_in("sent", &["a.json", "b.json"]);
     assert_eq!(scene.log().matches("runs cannot be asked for").count(), 1);
     assert!(scene.log().contains("runs can be asked for again"));
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 #[test]
 fn a_large_body_is_signed_and_enveloped_without_being_held_in_memory() {
     const TABLES: &str = "
-[credential.core]
-kind = 'api_key'
-api_key = { file = 'key' }
 [route.orders]
 credential = 'core'
 deliver = 'flow'
@@ -557,24 +546,10 @@ hmac = { key = { file = 'key' } }
 ";
     let simulator = SimulatorOptions {
         start: StartOptions { body_max_bytes: u64::MAX, ..StartOptions::default() },
-        webhook: WebhookOptions {
-            hmac: Some(HmacOptions {
-                key: Secret::new(KEY),
-                header: "X-HMAC-HASH".to_owned(),
-                encoding: HmacEncoding::Hex,
-                status: 401,
-            }),
-            ..WebhookOptions::default()
-        },
+        webhook: signed(Secret::new(KEY)),
         ..SimulatorOptions::default()
     };
-    let mut scene = Scene::of(Plan {
-        tables: TABLES,
-        top: "auto_routes = false",
-        simulator,
-        ..Plan::default()
-    });
-    fs::write(scene.path("key"), KEY).unwrap();
+    let mut scene = scene(TABLES, simulator);
     fs::write(scene.path("hook"), scene.sim.webhook_url("7").reveal()).unwrap();
     fs::create_dir(scene.path("root/hook")).unwrap();
     scene.start();
@@ -590,15 +565,11 @@ hmac = { key = { file = 'key' } }
     scene.until("the hook has it too", |scene| {
         names(&scene.path("root/hook/sent")) == ["large.json"]
     });
-    let digest = patchdrop::model::file::Digest(Sha256::digest(content.as_bytes()).into());
     for payload in scene.sim.seen().payloads {
-        assert_eq!(payload.announced_bytes, Some(payload.bytes));
-        let arrived = payload.start.as_ref().map_or(Some(payload.sha256), |it| it.payload_sha256);
-        assert_eq!(arrived, Some(digest), "{:?}", payload.door);
+        check_arrived(&payload, &content);
     }
     assert_eq!(scene.sim.seen().payloads.len(), 2);
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }
 
 /// The rate that the simulator allows here: so many in a window.
@@ -619,6 +590,5 @@ fn a_limit_that_the_server_tells_of_is_kept_to_and_used() {
     let refused = seen.doors.get(&Door::Inbound).map_or(0, DoorSeen::throttled);
     assert!(refused <= 2, "{refused} refusals\n{}", scene.story());
     assert_eq!(seen.payloads.len() as u64, count);
-    assert_eq!(scene.stop(), Some(0));
-    scene.verify();
+    scene.stop_and_verify();
 }

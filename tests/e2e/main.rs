@@ -8,12 +8,14 @@
 #![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
+mod duplicates;
 mod flows;
 mod folders;
 mod kills;
 mod lost;
 mod memory;
 mod odd_files;
+mod orders;
 mod pauses;
 mod refused;
 mod scene;

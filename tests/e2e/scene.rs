@@ -234,6 +234,12 @@ impl Scene {
         self.ended()
     }
 
+    /// Asks the service to stop; it does so in order, and what it leaves agrees.
+    pub(crate) fn stop_and_verify(&mut self) {
+        assert_eq!(self.stop(), Some(0), "{}", self.story());
+        self.verify();
+    }
+
     /// As a power cut ends it.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);

@@ -72,6 +72,7 @@ conformance! {
     what_was_taken_up_again_is_no_longer_counted_as_failed
     unsettled_files_come_oldest_first
     ids_come_in_blocks_that_only_grow
+    twins_know_of_each_other_until_a_person_lets_one_go
     a_predecessor_is_the_newest_settled_failure_with_this_digest
     counts_agree_with_the_entries_whatever_happened
     a_list_is_newest_first_and_holds_what_was_asked_for

@@ -324,11 +324,12 @@ pub(crate) async fn an_accepted_file_is_confirming_and_never_attempted_again<B: 
         ..fresh(claim(100))
     };
     assert_eq!(entry(&ledger, 100).await, confirming);
-    let refused = ledger.commit(vec![begun(100, 2, 300)]).await;
-    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
-    let cancelled = Step::Cancelled { id: FileId(100), cause: end_cause(), at: Wall(300) };
-    let refused = ledger.commit(vec![cancelled]).await;
-    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+    let check_refused = async |step: Step| {
+        let refused = ledger.commit(vec![step]).await;
+        assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+    };
+    check_refused(begun(100, 2, 300)).await;
+    check_refused(Step::Cancelled { id: FileId(100), cause: end_cause(), at: Wall(300) }).await;
     // A person lets a held one go: its run is asked for again, from then on.
     record(&ledger, vec![decided(100, None, State::Held, 400), settled(100)]).await;
     let released = Step::Released {
@@ -341,8 +342,7 @@ pub(crate) async fn an_accepted_file_is_confirming_and_never_attempted_again<B: 
     let again = entry(&ledger, 100).await;
     assert_eq!(again.state, State::Confirming);
     assert_eq!(again.confirming_since, Some(Wall(500)));
-    let refused = ledger.commit(vec![begun(100, 2, 600)]).await;
-    assert!(matches!(refused, Err(LedgerError::Impossible { .. })), "{refused:?}");
+    check_refused(begun(100, 2, 600)).await;
 }
 
 pub(crate) async fn a_run_is_known_as_that_of_its_file<B: Backend>() {
@@ -654,6 +654,48 @@ pub(crate) async fn a_predecessor_is_the_newest_settled_failure_with_this_digest
     assert_eq!(found(&ledger, &orders, 8).await, None);
     drop(ledger);
     assert_eq!(found(&backend.open(0), &orders, 7).await, Some(101));
+}
+
+pub(crate) async fn twins_know_of_each_other_until_a_person_lets_one_go<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    let with_twin = |id: u64, byte: Option<u8>| {
+        Step::Claimed(Box::new(Claim { twin: byte.map(digest), ..claim(id) }))
+    };
+    let found = async |ledger: &B::Ledger, id: u64| {
+        let twins = ledger.twins(FileId(id)).await.unwrap();
+        twins.iter().map(|twin| (twin.entry.id.0, twin.was_in_doubt)).collect::<Vec<_>>()
+    };
+    record(&ledger, vec![with_twin(100, Some(1))]).await;
+    record(&ledger, vec![with_twin(101, Some(1)), delivered(101, 200), settled(101)]).await;
+    record(&ledger, vec![with_twin(102, Some(2)), with_twin(103, None)]).await;
+    record(&ledger, vec![with_twin(104, Some(1)), ended(104, 1, Verdict::InDoubt, 200)]).await;
+    record(&ledger, vec![begun(104, 2, 300), ended(104, 2, Verdict::NotSent, 400)]).await;
+    assert_eq!(found(&ledger, 100).await, [(100, false), (101, false), (104, true)]);
+    assert_eq!(found(&ledger, 104).await, [(104, true), (101, false), (100, false)]);
+    assert_eq!(found(&ledger, 102).await, [(102, false)]);
+    assert_eq!(found(&ledger, 103).await, [], "its route looks for none");
+
+    let release = |id: u64| Step::Released {
+        id: FileId(id),
+        source: place("/srv/drop/orders/held", &format!("{id}.json")),
+        identity: identity(id),
+        at: Wall(600),
+    };
+    let duplicate = Step::Decided {
+        id: FileId(100),
+        attempt: None,
+        state: State::Held,
+        cause: cause("duplicate-of"),
+        target: place("/srv/drop/orders/held", "100.json"),
+        at: Wall(500),
+    };
+    record(&ledger, vec![duplicate, settled(100), release(100)]).await;
+    assert_eq!(found(&ledger, 100).await, [], "a person has seen that it is a duplicate");
+    record(&ledger, vec![decided(104, None, State::Held, 500), settled(104), release(104)]).await;
+    assert_eq!(found(&ledger, 104).await, [(104, true), (101, false)]);
+    drop(ledger);
+    assert_eq!(found(&backend.open(0), 104).await, [(104, true), (101, false)]);
 }
 
 pub(crate) async fn counts_agree_with_the_entries_whatever_happened<B: Backend>() {

@@ -44,6 +44,7 @@ pub(crate) fn claim(id: u64) -> Claim {
         }),
         key: format!("key-{id}"),
         previous: None,
+        twin: None,
         at: Wall(i64::try_from(id).unwrap()),
         intent: Intent::Attempt,
     }

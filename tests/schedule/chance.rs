@@ -10,12 +10,17 @@ use patchdrop::journey::schedule::{Limits, Refused, Start};
 use patchdrop::journey::settle::Next;
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::Outcome;
+use patchdrop::model::route::OrderBy;
 use patchdrop::model::time::Tick;
 use proptest::prelude::*;
 
+use crate::order::ordered;
 use crate::scene::{CUT, DOWN, Scene, judged, name_of, route};
 
-const ROUTES: [(&str, &str, usize); 3] = [("a", "one", 1), ("b", "one", 3), ("c", "two", 4)];
+const ROUTES: [(&str, &str, usize); 4] =
+    [("a", "one", 1), ("b", "one", 3), ("c", "two", 4), (IN_ORDER, "two", 1)];
+/// Its files leave by name.
+const IN_ORDER: &str = "d";
 const LIMITS: Limits = Limits { active_max: 6, parked_max: 5 };
 
 /// Where the test itself believes a file to be.
@@ -115,8 +120,13 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let routes: Vec<_> =
-            ROUTES.iter().map(|(name, host, slots)| route(name, host, *slots)).collect();
+        let routes: Vec<_> = ROUTES
+            .iter()
+            .map(|(name, host, slots)| match *name {
+                IN_ORDER => ordered(name, host, OrderBy::Name),
+                _ => route(name, host, *slots),
+            })
+            .collect();
         Self {
             scene: Scene::new(LIMITS, &routes),
             files: BTreeMap::new(),
@@ -283,8 +293,10 @@ impl Pair {
             let (Start::Attempt(id) | Start::Resume(id) | Start::Ask(id) | Start::Shelve(id)) =
                 *start;
             let file = self.files[&id];
+            // Its last move is nobody's wish to stop, and passes nobody.
+            let is_decided = self.decided.contains(&id);
             let is_lawful = tick >= self.suspended_until
-                && !self.stopped_by_person.contains(&file.route)
+                && (is_decided || !self.stopped_by_person.contains(&file.route))
                 && self.is_oldest_of_its_name(id);
             match start {
                 Start::Attempt(_) => {
@@ -294,6 +306,13 @@ impl Pair {
                 }
                 Start::Ask(_) => unreachable!("no route here starts flows"),
                 Start::Resume(_) => {
+                    let ahead = self.files.iter().filter(|(_, other)| other.route == file.route);
+                    let ahead = ahead.min_by_key(|(id, other)| (other.name, **id));
+                    let is_ahead = ahead.is_some_and(|(ahead, _)| *ahead == id);
+                    assert!(
+                        ROUTES[file.route].0 != IN_ORDER || is_decided || is_ahead,
+                        "{start:?} is not ahead"
+                    );
                     assert_eq!(file.stage, Stage::Parked, "{start:?}");
                     assert!(is_lawful, "{start:?} of {file:?} at {tick}");
                     self.put(id, Stage::Resuming);
@@ -350,6 +369,7 @@ impl Pair {
             let view = self.scene.schedule.view(&name_of(name));
             assert_eq!((view.active, view.parked), (active, parked), "active and parked of {name}");
             assert!(active <= 65, "{active} files of {name} are under way");
+            assert!(*name != IN_ORDER || active <= 1, "{active} at once where the order counts");
             active_in_all += active;
         }
         assert_eq!(self.scene.schedule.active(), active_in_all);

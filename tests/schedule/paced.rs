@@ -11,7 +11,7 @@ use patchdrop::journey::schedule::{Change, Schedule};
 use patchdrop::journey::send::Judged;
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::{Blame, Outcome};
-use patchdrop::model::route::{PaceRules, Rate, Route};
+use patchdrop::model::route::{PaceRules, Priority, Rate, Route};
 use patchdrop::model::time::Tick;
 
 use crate::scene::{SECOND, Scene, WIDE, destination, judged, name_of, route};
@@ -399,6 +399,24 @@ fn routes_of_one_destination_take_turns_under_a_pace() {
         shares.len() == 3 && shares.values().all(|share| (69..=71).contains(share)),
         "{shares:?}"
     );
+}
+
+#[test]
+fn priorities_share_the_turns_as_4_to_2_to_1_and_leave_nobody_out() {
+    let rules = PaceRules { rate: Some(Rate { count: 7, per: SECOND }), ..PaceRules::default() };
+    let of = |name, priority| Route { priority, ..route(name, "server.example", 8) };
+    let routes = [of("a", Priority::Low), of("b", Priority::High), of("c", Priority::Normal)];
+    let mut drive = Drive::new(Server::new(20), &routes, rules);
+    for name in ["a", "b", "c"] {
+        drive.drop_files(name, 400);
+    }
+    drive.until_delivered(210);
+    let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, id) in &drive.delivered {
+        *shares.entry(drive.owners[id].as_str()).or_default() += 1;
+    }
+    let near = |route: &str, turns: usize| shares[route].abs_diff(turns * 30) <= 4;
+    assert!(near("a", 1) && near("b", 4) && near("c", 2), "{shares:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use patchdrop::journey::detect::Reason;
 use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Refused, Start};
+use patchdrop::journey::settle::Next;
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::Outcome;
 use patchdrop::model::time::Tick;
@@ -72,6 +73,192 @@ fn the_probe_is_another_file_where_there_is_one() {
     }
     assert!(probers.windows(2).all(|pair| pair[0] != pair[1]), "{probers:?}");
     assert!(probers.iter().all(|id| claimed.contains(id)));
+}
+
+/// Lets time pass, and drops a new file whenever it can be claimed, until one with a name that
+/// `is_good` knows has been delivered; how many attempts that took.
+fn attempts_until_delivered(
+    scene: &mut Scene,
+    new: &[(&str, &str)],
+    bad: &dyn Fn(FileId) -> bool,
+    trouble: &Outcome,
+) -> usize {
+    let (mut new, mut attempts) = (new.iter(), 0);
+    let mut next = new.next();
+    for _ in 0..200 {
+        if let Some((route, name)) = next
+            && scene.claim(route, name).is_ok()
+        {
+            next = new.next();
+        }
+        for id in scene.attempts() {
+            attempts += 1;
+            if !bad(id) {
+                scene.answer(id, Outcome::Delivered);
+                return attempts;
+            }
+            scene.answer(id, trouble.clone());
+        }
+        scene.pass_to_wake();
+    }
+    panic!("the good file has never had its turn in {attempts} attempts");
+}
+
+#[test]
+fn bad_files_never_keep_a_good_one_from_probing() {
+    #[track_caller]
+    fn check(bad: u64, trouble: Outcome) {
+        let mut scene = Scene::of_one(2);
+        let parked: Vec<_> = (0..bad)
+            .map(|n| scene.recorded("orders", &format!("bad{n}"), Duration::ZERO))
+            .collect();
+        let is_bad = |id: FileId| parked.contains(&id);
+        // They are refused first, so that the route or its destination is paused.
+        for _ in 0..bad.max(6) {
+            let mut begun = scene.attempts();
+            while begun.is_empty() {
+                scene.pass_to_wake();
+                begun = scene.attempts();
+            }
+            for id in begun {
+                scene.answer(id, trouble.clone());
+            }
+        }
+        assert!(scene.is_paused("orders"));
+        let took = attempts_until_delivered(&mut scene, &[("orders", "good")], &is_bad, &trouble);
+        assert!(took <= 3, "{took} attempts before the good one of {bad} bad ones, {trouble:?}");
+        assert!(!scene.is_paused("orders"));
+    }
+    for bad in [1, 2, 3, 10, 100] {
+        check(bad, Outcome::RouteFault);
+    }
+    for bad in [3, 10, 100] {
+        check(bad, CUT);
+    }
+}
+
+#[test]
+fn bad_files_of_two_routes_never_keep_a_good_one_of_either_from_probing() {
+    for good in ["a", "b"] {
+        let mut scene = Scene::new(WIDE, &[route("a", "one", 2), route("b", "one", 2)]);
+        let bad: Vec<_> = [("a", "1"), ("a", "2"), ("b", "3"), ("b", "4")]
+            .map(|(route, name)| scene.recorded(route, name, Duration::ZERO))
+            .to_vec();
+        let is_bad = |id: FileId| bad.contains(&id);
+        for _ in 0..8 {
+            for id in scene.attempts() {
+                scene.answer(id, CUT);
+            }
+            scene.pass_to_wake();
+        }
+        assert!(scene.is_paused("a") && scene.is_paused("b"));
+        let took = attempts_until_delivered(&mut scene, &[(good, "good")], &is_bad, &CUT);
+        assert!(took <= 4, "{took} attempts before the good one of route {good}");
+    }
+}
+
+#[test]
+fn whoever_probed_longest_ago_probes_next_and_a_dead_server_costs_no_claims() {
+    let mut scene = Scene::of_one(1);
+    let ids: Vec<_> =
+        (0..4).map(|n| scene.recorded("orders", &n.to_string(), Duration::ZERO)).collect();
+    let mut probers = Vec::new();
+    while probers.len() < 9 {
+        assert!(probers.is_empty() || scene.may_claim("orders", "new").is_err());
+        for id in scene.attempts() {
+            scene.answer(id, DOWN);
+            probers.push(id);
+        }
+        scene.pass_to_wake();
+    }
+    let in_turn: Vec<_> = ids.iter().cycle().take(9).copied().collect();
+    assert_eq!(probers, in_turn);
+}
+
+/// Drops files while they are claimed; one in `of` attempts is accepted, the others are left in
+/// doubt. How many are in the first day, and how many were accepted.
+fn a_day_of_doubts(concurrency: usize, of: usize) -> (usize, usize) {
+    let mut scene = Scene::of_one(concurrency);
+    scene.dice = 0.5;
+    let end = scene.tick + 24 * 3_600_000;
+    let (mut held, mut sent, mut attempts) = (0, 0, 0);
+    while scene.tick < end && attempts < 20_000 {
+        scene.claim_many(1_000);
+        for id in scene.attempts() {
+            attempts += 1;
+            if attempts % of == 0 {
+                sent += 1;
+                scene.answer(id, Outcome::Delivered);
+            } else {
+                held += 1;
+                scene.answer(id, Outcome::InDoubt);
+            }
+        }
+        // An answer in time is a matter of seconds.
+        scene.pass(SECOND);
+        if scene.may_claim("orders", "next").is_err() && scene.attempts().is_empty() {
+            scene.pass_to_wake();
+        }
+    }
+    (held, sent)
+}
+
+#[test]
+fn a_server_that_never_answers_leaves_a_handful_in_doubt_and_not_hundreds_a_day() {
+    for concurrency in [1, 4, 16] {
+        let (held, _) = a_day_of_doubts(concurrency, usize::MAX);
+        assert!(held > 5, "its probes go on: {held}");
+        assert!(held <= 3 + concurrency + 18, "{held} with {concurrency} slots");
+    }
+}
+
+#[test]
+fn a_server_that_answers_now_and_then_leaves_a_handful_in_doubt_too() {
+    for of in [2, 3, 10] {
+        let (held, sent) = a_day_of_doubts(4, of);
+        assert!(held <= 30, "{held} held and {sent} sent, one in {of}");
+        assert!(sent >= 1, "{sent} sent, one in {of}");
+    }
+}
+
+#[test]
+fn after_doubts_one_file_goes_at_a_time_until_clean_answers_have_made_up_for_them() {
+    let mut scene = Scene::of_one(4);
+    let ids = scene.claim_many(8);
+    for id in scene.attempts() {
+        scene.answer(id, Outcome::InDoubt);
+    }
+    assert!(scene.is_paused("orders"));
+    scene.pass(Duration::from_mins(5));
+    let mut alone = 0;
+    loop {
+        scene.claim_many(8);
+        let begun = scene.attempts();
+        if begun.len() > 1 {
+            break;
+        }
+        alone += 1;
+        scene.answer(begun[0], Outcome::Delivered);
+    }
+    // Four doubts, of which two are left after sixteen deliveries.
+    assert_eq!(alone, 16, "{ids:?}");
+}
+
+#[test]
+fn a_doubt_that_costs_no_file_is_probed_again_as_usual() {
+    let mut scene = Scene::of_one(3);
+    let ids: Vec<_> =
+        (0..3).map(|n| scene.recorded("orders", &n.to_string(), Duration::ZERO)).collect();
+    assert_eq!(scene.attempts(), ids);
+    let doubt = judged(Outcome::InDoubt);
+    for id in &ids {
+        let next = Next::Park { wait: SECOND, errand: Errand::Attempt };
+        scene.schedule.answered(*id, &doubt, &next, scene.now(), 0.0);
+        scene.schedule.park(*id, SECOND, Errand::Attempt, Tick(scene.tick));
+    }
+    assert!(scene.is_paused("orders"));
+    scene.pass(SECOND);
+    assert_eq!(scene.attempts().len(), 1, "the usual schedule");
 }
 
 #[test]
@@ -373,4 +560,31 @@ fn a_probe_takes_a_slot_like_any_other_attempt() {
         begun = scene.attempts();
     }
     assert_eq!(begun, [refused], "the one slot of route a is taken by {in_flight}");
+}
+
+#[test]
+fn a_file_whose_end_is_decided_makes_its_last_move_whatever_is_paused() {
+    let mut scene = Scene::of_one(2);
+    let orders = name_of("orders");
+    scene.schedule.pause_by_person(&orders, scene.now());
+    let waits = scene.recorded("orders", "waits", Duration::ZERO);
+    let (id, none, tick) = (FileId(1_000), Duration::ZERO, Tick(scene.tick));
+    let (name, errand) = (OsStr::new("decided"), (SECOND, Errand::Finish));
+    scene.schedule.parked_on_record(id, &orders, name, none, Refused::Never, errand, tick);
+    assert_eq!(scene.starts(), []);
+    scene.pass_to_wake();
+    assert_eq!(scene.starts(), [Start::Resume(id)]);
+    assert!(scene.schedule.knows(waits), "it waits for the person");
+
+    // One whose move did not succeed is tried again the same way.
+    let mut scene = Scene::of_one(2);
+    let id = scene.claim("orders", "a").expect("there is room");
+    assert_eq!(scene.attempts(), [id]);
+    let rejected = judged(Outcome::Rejected);
+    let next = scene.next_of(id, &rejected);
+    scene.schedule.answered(id, &rejected, &next, scene.now(), 0.0);
+    scene.schedule.stumbled(id, Tick(scene.tick));
+    scene.schedule.pause_by_person(&orders, scene.now());
+    scene.pass(SECOND);
+    assert_eq!(scene.starts(), [Start::Resume(id)]);
 }

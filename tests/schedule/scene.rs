@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
-use patchdrop::journey::pace::Allowance;
 use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Change, Limits, Refused, Schedule, Start};
 use patchdrop::journey::send::Judged;
@@ -16,8 +15,8 @@ use patchdrop::journey::settle::Next;
 use patchdrop::model::file::FileId;
 use patchdrop::model::outcome::{Blame, Cause, Code, Outcome};
 use patchdrop::model::route::{
-    Backoff, CheckRules, Delivery, Destination, Encoding, Folders, Format, InDoubt, JudgeRules,
-    ReadyRules, Route, RouteName, Select,
+    Backoff, CheckRules, Delivery, Destination, Duplicates, Encoding, Folders, Format, InDoubt,
+    JudgeRules, Priority, ReadyRules, Route, RouteName, Select,
 };
 use patchdrop::model::secret::Secret;
 use patchdrop::model::step::State;
@@ -90,21 +89,15 @@ pub(crate) fn route(name: &str, host: &str, concurrency: usize) -> Route {
             give_up_after: Duration::from_hours(120),
         },
         concurrency,
+        order: None,
+        priority: Priority::Normal,
         receipts: false,
+        duplicates: Duplicates::Send,
     }
 }
 
 pub(crate) fn judged(outcome: Outcome) -> Judged {
-    Judged {
-        outcome,
-        cause: Cause::new(Code::of("for-the-test"), "the test says so"),
-        status: None,
-        request_id: None,
-        retry_after: None,
-        allowance: Allowance::default(),
-        may_hide_a_refused_token: false,
-        run: None,
-    }
+    Judged::unanswered(outcome, Cause::new(Code::of("for-the-test"), "the test says so"))
 }
 
 /// The schedule with the test's clock.

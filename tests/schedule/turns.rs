@@ -63,7 +63,7 @@ fn with_too_many_parked_files_nothing_new_is_claimed() {
     let mut scene = Scene::new(limits, &[route("orders", "server.example", 2)]);
     let parked: Vec<_> =
         (0..3).map(|n| scene.recorded("orders", &format!("old{n}"), SECOND * 100)).collect();
-    assert_eq!(scene.may_claim("orders", "new"), Err(Reason::Ready));
+    assert_eq!(scene.may_claim("orders", "new"), Err(Reason::TooManyDeferred));
     scene.schedule.ended(parked[1]);
     assert_eq!(scene.may_claim("orders", "new"), Ok(()));
 }

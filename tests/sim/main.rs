@@ -12,7 +12,7 @@ mod state;
 mod stories;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,11 +21,7 @@ use std::time::Duration;
 use patchdrop::config::{self, Config, LoadOptions};
 use patchdrop::daemon::{Daemon, Mode, Notes, Sources, Stop};
 use patchdrop::model::command::{Command, CommandAnswer};
-use patchdrop::model::route::{
-    Backoff, CheckRules, Confirm, Delivery, Encoding, Flow, Folders, Format, InDoubt, JudgeRules,
-    Late, ReadyRules, Route, RouteName, Select,
-};
-use patchdrop::model::secret::Secret;
+use patchdrop::model::route::{Confirm, Duplicates, Flow, InDoubt, Late, Route};
 use patchdrop::model::time::Wall;
 use patchdrop::world::watch::{Hint, Watch, WatchError};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -64,95 +60,39 @@ fn flow_of(flow: StoryFlow) -> Flow {
     }
 }
 
-fn route(story: &Story) -> Route {
-    Route {
-        name: RouteName::new("orders"),
-        folders: Folders {
-            inbox: folder(""),
-            sending: folder("/sending"),
-            sent: folder("/sent"),
-            failed: folder("/failed"),
-            held: folder("/held"),
-        },
-        select: Select {
-            include: vec!["*.json".into()],
-            exclude: Vec::new(),
-            temp_names: vec![".*".into(), "*.tmp".into()],
-        },
-        ready: ReadyRules {
-            quiet_for: Duration::from_secs(1),
-            truncated_after: Duration::from_secs(30),
-            done_marker: None,
-            first_sweep_max_age: None,
-        },
-        check: CheckRules {
-            format: Format::Json,
-            max_depth: 512,
-            strict: false,
-            schema: None,
-            schema_max_bytes: 8_000_000,
-            encoding: Encoding::Auto,
-            wrap: None,
-            body_max_bytes: Some(8_000_000),
-        },
-        deliver: Delivery {
-            kind: "inbound",
-            url: Secret::new("https://server.example/v1/acme/orders"),
-            host: Arc::from("server.example"),
-            method: "POST",
-            content_type: "application/json".into(),
-            headers: vec![
-                ("X-Id".into(), Secret::new("{id}")),
-                ("X-Name".into(), Secret::new("{name}")),
-            ],
-            idempotency_header: Some("Idempotency-Key".into()),
-            hmac: None,
-            flow: story.flow.map(flow_of),
-            credential: story.has_credential.then(|| Arc::from("main")),
-            connect_timeout: Duration::from_secs(10),
-            timeout: Duration::from_mins(1),
-        },
-        judge: JudgeRules {
-            success: BTreeSet::from([200, 201, 202, 204]),
-            success_when: None,
-            html_is_success: false,
-            file_faults: BTreeSet::from([400, 409, 413, 422]),
-            doubtful: BTreeSet::from([502, 504, 520, 524]),
-            run_id_fields: story.flow.map(|_| "flow_run_id".to_owned()).into_iter().collect(),
-        },
-        in_doubt: match (story.flow, story.resends_in_doubt) {
-            (Some(_), _) => InDoubt::Lookup,
-            (None, true) => InDoubt::Resend,
-            (None, false) => InDoubt::Hold,
-        },
-        retry: Backoff {
-            first: Duration::from_secs(1),
-            factor: 2.0,
-            max: Duration::from_mins(5),
-            give_up_after: Duration::from_hours(120),
-        },
-        concurrency: 2,
-        receipts: story.receipts,
-    }
-}
-
 const CONFIG: &str = r"
 state_dir   = '/s'
 watch       = 'poll'
 poll_every  = '20s'
 sweep_every = '60s'
+first_sweep_max_age = 'off'
 
 [route.orders]
 folder  = '/r/orders'
 deliver = 'http'
 url     = 'https://server.example/v1/acme/orders'
+headers = { X-Id = '{id}', X-Name = '{name}' }
+max_body = '8MB'
+concurrency = 2
 ";
 
 fn config(story: &Story) -> Config {
     let options = LoadOptions::default();
     let read = config::read(CONFIG.as_bytes(), Path::new("/etc/patchdrop/config.toml"), &options);
     let mut config = read.expect("the config of the simulation is sound");
-    config.routes = vec![Arc::new(route(story))];
+    let mut route = Route::clone(&config.routes[0]);
+    route.deliver.flow = story.flow.map(flow_of);
+    route.deliver.credential = story.has_credential.then(|| Arc::from("main"));
+    route.judge.run_id_fields = story.flow.map(|_| "flow_run_id".to_owned()).into_iter().collect();
+    route.in_doubt = match (story.flow, story.resends_in_doubt) {
+        (Some(_), _) => InDoubt::Lookup,
+        (None, true) => InDoubt::Resend,
+        (None, false) => InDoubt::Hold,
+    };
+    route.order = story.order;
+    route.receipts = story.receipts;
+    route.duplicates = if story.skips_duplicates { Duplicates::Skip } else { Duplicates::Send };
+    config.routes = vec![Arc::new(route)];
     config
 }
 
@@ -496,7 +436,8 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
 #[test]
 fn every_story_keeps_every_promise_wherever_it_is_cut() {
     let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
-    let stories: Vec<Story> = stories::all().into_iter().chain(stories::flows()).collect();
+    let stories: Vec<Story> =
+        stories::all().into_iter().chain(stories::flows()).chain(stories::in_order()).collect();
     let broken = AtomicBool::new(false);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = stories

@@ -47,6 +47,7 @@ pub fn check_rest(state: &mut State, story: &Story) {
     check_sent(state);
     check_doubts(state);
     check_server(state, story);
+    check_order(state, story);
     check_strangers(state, story);
     let open: Vec<String> = state
         .record
@@ -106,7 +107,9 @@ fn check_sent(state: &mut State) {
                 && entry.state == FileState::Sent
                 && (state.record.has_delivered(entry.id)
                     || entry.confirming_since.is_some()
-                    || entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent"))
+                    || entry.cause.as_ref().is_some_and(|cause| {
+                        matches!(&*cause.code.0, "marked-sent" | "duplicate-of")
+                    }))
         });
         if !accepted {
             state.violates("P4", &format!("{shown} is in sent/ without an acceptance on record"));
@@ -115,7 +118,9 @@ fn check_sent(state: &mut State) {
             let marked = entry.cause.as_ref().is_some_and(|cause| cause.code.0 == "marked-sent");
             entry.digest == Some(digest) && marked
         });
-        let has_it = state.server.stored.iter().any(|stored| stored.digest == digest);
+        let bare = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&content);
+        let body = crate::state::digest(bare);
+        let has_it = state.server.stored.iter().any(|stored| stored.digest == body);
         if !has_it && !by_a_person {
             state.violates("P4", &format!("{shown} is in sent/, and the server never stored it"));
         }
@@ -163,6 +168,23 @@ fn check_server(state: &mut State, story: &Story) {
         if keys > 1 && !rejected {
             state.violates("P6", &format!("{content} went out under {keys} keys"));
         }
+    }
+}
+
+/// P13, and the route's order: the server stored files in the order in which the story tells them.
+fn check_order(state: &mut State, story: &Story) {
+    if story.order.is_none() {
+        return;
+    }
+    let of = |digest| {
+        story
+            .homes
+            .iter()
+            .position(|(content, _)| crate::state::digest(content.as_bytes()) == digest)
+    };
+    let order: Vec<_> = state.server.stored.iter().map(|stored| of(stored.digest)).collect();
+    if !order.is_sorted() {
+        state.violates("P13", &format!("the server stored files in the order {order:?}"));
     }
 }
 

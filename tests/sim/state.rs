@@ -196,6 +196,8 @@ pub struct Record {
     pub entries: BTreeMap<FileId, Entry>,
     pub attempts: BTreeMap<FileId, Vec<Attempt>>,
     pub remarks: BTreeMap<FileId, Vec<Remark>>,
+    /// What files have in common with their twins, on routes that look for duplicates.
+    pub twins: BTreeMap<FileId, Digest>,
     pub routes: BTreeMap<String, RouteRecord>,
     pub reserved_end: u64,
     /// Appended, not yet durable.
@@ -220,6 +222,7 @@ impl Record {
                     self.attempts.insert(id, vec![first]);
                 }
                 self.own.insert(id);
+                self.twins.extend(claim.twin.map(|twin| (id, twin)));
                 assert!(self.entries.insert(id, entry).is_none(), "id {id} claimed twice");
                 return;
             }
@@ -235,6 +238,11 @@ impl Record {
                 if let Some(known) = known.iter_mut().find(|known| known.number == *attempt) {
                     known.ended_at = Some(*at);
                     known.end = Some(end.clone());
+                }
+            }
+            Step::RoutePaused { route, at, .. } => {
+                if let Some(record) = self.routes.get_mut(&*route.0) {
+                    record.paused_at.get_or_insert(*at);
                 }
             }
             Step::Noted { at, text, .. } => {

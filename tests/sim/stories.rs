@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use patchdrop::model::command::Command;
 use patchdrop::model::file::Place;
+use patchdrop::model::route::{OnFailed, OrderBy, Ordered};
 use patchdrop::model::step::State as FileState;
 
 use crate::state::{Asked, Behaviour, Rule};
@@ -100,6 +101,9 @@ pub struct Story {
     pub resends_in_doubt: bool,
     pub syncs_folders: bool,
     pub receipts: bool,
+    pub skips_duplicates: bool,
+    /// Its files leave in this order.
+    pub order: Option<Ordered>,
     pub has_credential: bool,
     /// Doubts are looked up among its runs.
     pub flow: Option<StoryFlow>,
@@ -117,6 +121,8 @@ impl Default for Story {
             resends_in_doubt: false,
             syncs_folders: true,
             receipts: false,
+            skips_duplicates: false,
+            order: None,
             has_credential: false,
             flow: None,
         }
@@ -148,9 +154,16 @@ fn mark_failed(id: String) -> Command {
 }
 
 const A: &str = r#"{"order":"A"}"#;
+/// The same order, from a program that writes a byte order mark: another file, the same body.
+const A_WITH_BOM: &str = "\u{feff}{\"order\":\"A\"}";
 const B: &str = r#"{"order":"B"}"#;
 const C: &str = r#"{"order":"C"}"#;
 const D: &str = r#"{"order":"D"}"#;
+/// A route that goes by name.
+fn by_name(on_failed: OnFailed) -> Option<Ordered> {
+    Some(Ordered { by: OrderBy::Name, on_failed })
+}
+
 const BAD: &str = r#"{"order":]"#;
 
 fn once_then_accept(asked: &Asked, first: Behaviour) -> Behaviour {
@@ -235,6 +248,33 @@ pub fn all() -> Vec<Story> {
             homes: vec![(A, Sent)],
             stored: vec![(A, 1, 9)],
             resends_in_doubt: true,
+            ..Story::default()
+        },
+        Story {
+            name: "the same order twice, duplicates skipped",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("a again.json", A_WITH_BOM)),
+                (9, Drop("b.json", B)),
+            ],
+            homes: vec![(A, Sent), (A_WITH_BOM, Sent), (B, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9)],
+            resends_in_doubt: true,
+            skips_duplicates: true,
+            ..Story::default()
+        },
+        Story {
+            name: "the same order twice, the first answer lost",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (0, Drop("a again.json", A_WITH_BOM)),
+                (9, Drop("b.json", B)),
+            ],
+            rule: |asked| once_then_accept(asked, AcceptAndHide),
+            homes: vec![(A, Sent), (A_WITH_BOM, Sent), (B, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9)],
+            resends_in_doubt: true,
+            skips_duplicates: true,
             ..Story::default()
         },
         Story {
@@ -385,6 +425,23 @@ pub fn all() -> Vec<Story> {
             rule: |asked| if asked.content.contains('B') { Status(404) } else { Accept },
             homes: vec![(A, SentOrHeld), (B, FailedOrHeld), (C, SentOrHeld), (D, SentOrHeld)],
             stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 1)],
+            ..Story::default()
+        },
+        Story {
+            name: "two files are refused like a wrong route, and good ones come later",
+            script: vec![
+                (0, Drop("b.json", B)),
+                (0, Drop("c.json", C)),
+                (200, Drop("a.json", A)),
+                (900, Drop("d.json", D)),
+            ],
+            rest: 1_500,
+            rule: |asked| {
+                let is_bad = asked.content.contains('B') || asked.content.contains('C');
+                if is_bad { Status(404) } else { Accept }
+            },
+            homes: vec![(A, SentOrHeld), (B, FailedOrHeld), (C, FailedOrHeld), (D, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 0), (C, 0, 0), (D, 0, 1)],
             ..Story::default()
         },
         Story {
@@ -552,6 +609,91 @@ pub fn flows() -> Vec<Story> {
             stored: vec![(A, 1, 1)],
             rest: 1_800,
             flow: Some(StoryFlow { run_ends: |_| None, ..flow }),
+            ..Story::default()
+        },
+    ]
+}
+
+/// Stories of routes that keep an order. Their homes are told in that order, and so must the server
+/// have stored them.
+pub fn in_order() -> Vec<Story> {
+    use Act::{Await, Drop, TakeAway, Tell};
+    use Behaviour::{Accept, AcceptAndHide, AcceptAndLose, Status};
+    use Home::{Failed, Inbox, Nowhere, Sent, SentOrHeld};
+    vec![
+        Story {
+            name: "an order by name, the first one deferred, the second one in doubt",
+            script: vec![
+                (0, Drop("10.json", C)),
+                (0, Drop("9.json", B)),
+                (0, Drop("1.json", A)),
+                (2, Drop("100.json", D)),
+            ],
+            rule: |asked| match asked.before {
+                0..2 if asked.content.contains('A') => Status(503),
+                0 if asked.content.contains('B') => AcceptAndHide,
+                _ => Accept,
+            },
+            homes: vec![(A, Sent), (B, Sent), (C, Sent), (D, Sent)],
+            stored: vec![(A, 1, 9), (B, 1, 9), (C, 1, 9), (D, 1, 9)],
+            resends_in_doubt: true,
+            order: by_name(OnFailed::Skip),
+            ..Story::default()
+        },
+        Story {
+            name: "an order that pauses when a file is refused by us",
+            script: vec![(0, Drop("3.json", C)), (0, Drop("2.json", BAD)), (0, Drop("1.json", A))],
+            homes: vec![(A, Sent), (BAD, Failed), (C, Inbox)],
+            stored: vec![(A, 1, 9), (BAD, 0, 0), (C, 0, 0)],
+            resends_in_doubt: true,
+            order: by_name(OnFailed::Pause),
+            ..Story::default()
+        },
+        Story {
+            name: "an order that pauses when a file is rejected",
+            script: vec![(0, Drop("3.json", C)), (0, Drop("2.json", B)), (0, Drop("1.json", A))],
+            rule: |asked| if asked.content.contains('B') { Status(422) } else { Accept },
+            homes: vec![(A, Sent), (B, Failed), (C, Inbox)],
+            stored: vec![(A, 1, 9), (B, 0, 0), (C, 0, 0)],
+            resends_in_doubt: true,
+            order: by_name(OnFailed::Pause),
+            ..Story::default()
+        },
+        Story {
+            name: "an order that a held file blocks until a person has decided",
+            script: vec![
+                (0, Drop("2.json", B)),
+                (0, Drop("1.json", A)),
+                (1, Await(A, FileState::Held)),
+                (300, Tell(A, mark_sent)),
+            ],
+            // Nothing may pass the held one, however long the person takes.
+            rule: |asked| match asked.content.contains('A') {
+                true => AcceptAndLose,
+                false if asked.at < 300 => Status(422),
+                false => Accept,
+            },
+            homes: vec![(A, Sent), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            order: by_name(OnFailed::Skip),
+            ..Story::default()
+        },
+        Story {
+            name: "an order that a held file blocks until somebody moves it away",
+            script: vec![
+                (0, Drop("2.json", B)),
+                (0, Drop("1.json", A)),
+                (1, Await(A, FileState::Held)),
+                (200, TakeAway(A)),
+            ],
+            rule: |asked| match asked.content.contains('A') {
+                true => AcceptAndLose,
+                false if asked.at < 200 => Status(422),
+                false => Accept,
+            },
+            homes: vec![(A, Nowhere), (B, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1)],
+            order: by_name(OnFailed::Skip),
             ..Story::default()
         },
     ]

@@ -16,7 +16,9 @@ use patchdrop::model::file::{Digest, FileId, Identity, Place, Sighting};
 use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::secret::Secret;
-use patchdrop::model::step::{Entry, History, RouteRecord, State as FileState, Step, Verdict};
+use patchdrop::model::step::{
+    Attempt, Entry, History, RouteRecord, State as FileState, Step, Twin, Verdict,
+};
 use patchdrop::model::time::{Now, Tick, Wall};
 use patchdrop::world::World;
 use patchdrop::world::clock::Clock;
@@ -384,6 +386,31 @@ impl Ledger for Fake {
                 && matches!(entry.state, FileState::Failed | FileState::Held)
         };
         Ok(state.record.entries.values().rev().find(fits).cloned())
+    }
+
+    async fn twins(&self, id: FileId) -> Result<Vec<Twin>, LedgerError> {
+        let state = self.read();
+        let own = state.record.twins.get(&id);
+        let is_in_doubt = |attempt: &Attempt| {
+            attempt.end.as_ref().is_some_and(|end| end.verdict == Verdict::InDoubt)
+        };
+        let twin = |entry: &Entry| Twin {
+            entry: entry.clone(),
+            was_in_doubt: state
+                .record
+                .attempts
+                .get(&entry.id)
+                .into_iter()
+                .flatten()
+                .any(is_in_doubt),
+        };
+        let share = |entry: &&Entry| own.is_some() && state.record.twins.get(&entry.id) == own;
+        let mut twins: Vec<Twin> = state.record.entries.values().filter(share).map(twin).collect();
+        twins.sort_by_key(|twin| {
+            let is_accepted = matches!(twin.entry.state, FileState::Sent | FileState::Confirming);
+            (twin.entry.id != id, !is_accepted, twin.entry.id)
+        });
+        Ok(twins)
     }
 
     async fn successor(&self, id: FileId) -> Result<Option<FileId>, LedgerError> {

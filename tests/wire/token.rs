@@ -31,7 +31,7 @@ const DAY: Duration = Duration::from_hours(24);
 pub(crate) struct Still(Mutex<Now>);
 
 impl Still {
-    pub(crate) fn new() -> Arc<Self> {
+    fn new() -> Arc<Self> {
         let now = Now { wall: Wall(1_790_000_000_000), tick: Tick(5_000) };
         Arc::new(Self(Mutex::new(now)))
     }
@@ -72,11 +72,11 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    pub(crate) fn new(rule: impl Fn(&Request, u64) -> Reply + Send + Sync + 'static) -> Self {
+    fn new(rule: impl Fn(&Request, u64) -> Reply + Send + Sync + 'static) -> Self {
         Self { rule: Arc::new(rule), count: Arc::default(), asked: Arc::default() }
     }
 
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 }
@@ -165,7 +165,7 @@ fn oauth2(credential: &mut Credential) -> &mut OAuth2 {
     oauth2
 }
 
-pub(crate) fn desk<C: Clock, E: Endpoint + Clone>(
+fn desk<C: Clock, E: Endpoint + Clone>(
     credential: Credential,
     folder: &Path,
     clock: &Arc<C>,
@@ -173,6 +173,25 @@ pub(crate) fn desk<C: Clock, E: Endpoint + Clone>(
 ) -> TokenDesk<C, E> {
     let credentials = BTreeMap::from([(Arc::clone(&credential.name), Arc::new(credential))]);
     TokenDesk::new(credentials, folder, Arc::clone(clock), endpoint.clone())
+}
+
+/// An endpoint that answers by rule, a clock that stands still, and a folder for what is kept.
+pub(crate) struct Office {
+    pub(crate) endpoint: Scripted,
+    clock: Arc<Still>,
+    folder: TempDir,
+}
+
+impl Office {
+    pub(crate) fn of(rule: impl Fn(&Request, u64) -> Reply + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { endpoint: Scripted::new(rule), clock: Still::new(), folder }
+    }
+
+    /// A desk in it, as after a restart where there was one before.
+    pub(crate) fn desk(&self, credential: Credential) -> TokenDesk<Still, Scripted> {
+        desk(credential, self.folder.path(), &self.clock, &self.endpoint)
+    }
 }
 
 pub(crate) fn name() -> CredentialName {
@@ -223,73 +242,67 @@ async fn fifty_at_once_share_one_exchange_and_a_restart_asks_for_none() {
 
 #[tokio::test]
 async fn an_end_costs_one_exchange() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let desk = office.desk(credential("http://t/"));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
-    clock.pass(DAY);
+    office.clock.pass(DAY);
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
-    assert_eq!(endpoint.count(), 2);
+    assert_eq!(office.endpoint.count(), 2);
 }
 
 #[tokio::test]
 async fn shortly_before_its_end_the_old_token_is_used_while_a_new_one_is_fetched() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
     // refresh_before is 10 min, half of the jitter's 10 % on top.
-    clock.pass(DAY.saturating_sub(Duration::from_secs(631)));
+    office.clock.pass(DAY.saturating_sub(Duration::from_secs(631)));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
-    assert_eq!(endpoint.count(), 1);
-    clock.pass(Duration::from_secs(1));
+    assert_eq!(office.endpoint.count(), 1);
+    office.clock.pass(Duration::from_secs(1));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
     until(|| desk.peek(&name()).unwrap().generation == 2).await;
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok2");
-    assert_eq!(endpoint.count(), 2);
+    assert_eq!(office.endpoint.count(), 2);
 }
 
 #[tokio::test]
 async fn an_early_refresh_that_fails_costs_nobody_the_old_token() {
-    let endpoint = Scripted::new(|_, count| if count == 1 { granted(1) } else { refused() });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| if count == 1 { granted(1) } else { refused() });
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
-    clock.pass(DAY.saturating_sub(Duration::from_mins(1)));
+    office.clock.pass(DAY.saturating_sub(Duration::from_mins(1)));
     for _ in 0..3 {
         assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
-        until(|| endpoint.count() == 2).await;
+        until(|| office.endpoint.count() == 2).await;
     }
-    clock.pass(Duration::from_mins(1));
+    office.clock.pass(Duration::from_mins(1));
     assert_eq!(shown(&desk.current(&name()).await), "token-invalid-client");
 }
 
 #[tokio::test]
 async fn a_short_life_is_never_refreshed_before_its_half() {
-    let endpoint =
-        Scripted::new(|_, _| json(200, "{\"access_token\":\"t\",\"expires_in\":\"60\"}"));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, _| json(200, "{\"access_token\":\"t\",\"expires_in\":\"60\"}"));
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
-    clock.pass(Duration::from_secs(29));
+    office.clock.pass(Duration::from_secs(29));
     desk.current(&name()).await.unwrap();
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(endpoint.count(), 1);
-    clock.pass(Duration::from_secs(1));
+    assert_eq!(office.endpoint.count(), 1);
+    office.clock.pass(Duration::from_secs(1));
     desk.current(&name()).await.unwrap();
     until(|| desk.peek(&name()).unwrap().generation == 2).await;
-    assert_eq!(endpoint.count(), 2);
+    assert_eq!(office.endpoint.count(), 2);
 }
 
 #[tokio::test]
 async fn a_refused_token_is_refreshed_once_a_generation() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..20 {
@@ -298,7 +311,7 @@ async fn a_refused_token_is_refreshed_once_a_generation() {
     }
     assert!(tasks.join_all().await.iter().all(|token| token == "2 Bearer tok2"));
     assert_eq!(shown(&desk.refresh(&name(), 1).await), "2 Bearer tok2");
-    assert_eq!(endpoint.count(), 2);
+    assert_eq!(office.endpoint.count(), 2);
     // Taken in between: its refusal is news.
     desk.taken(&name(), 2);
     assert_eq!(shown(&desk.refresh(&name(), 2).await), "3 Bearer tok3");
@@ -306,12 +319,11 @@ async fn a_refused_token_is_refreshed_once_a_generation() {
 
 #[tokio::test]
 async fn an_api_that_refuses_every_token_does_not_wear_out_the_token_endpoint() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let desk = office.desk(credential("http://t/"));
     let mut asked_at = vec![];
     for second in 0..7200 {
-        let before = endpoint.count();
+        let before = office.endpoint.count();
         // A probe: whatever token there is, refused; one forced refresh, refused again.
         let token = desk.current(&name()).await.unwrap();
         match desk.refresh(&name(), token.generation).await {
@@ -323,14 +335,14 @@ async fn an_api_that_refuses_every_token_does_not_wear_out_the_token_endpoint() 
                 assert_eq!(desk.current(&name()).await.unwrap().generation, token.generation);
             }
         }
-        if endpoint.count() > before {
+        if office.endpoint.count() > before {
             asked_at.push(second);
         }
-        clock.pass(Duration::from_secs(1));
+        office.clock.pass(Duration::from_secs(1));
     }
     // First and forced at once, then after growing waits.
     assert_eq!(asked_at, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630, 4530, 5430, 6330]);
-    assert_eq!(endpoint.count(), 13);
+    assert_eq!(office.endpoint.count(), 13);
     // Once a token was taken, the next refusal is answered at once, and the waits begin anew.
     let token = desk.current(&name()).await.unwrap();
     desk.taken(&name(), token.generation);
@@ -345,35 +357,33 @@ async fn a_refused_token_is_handed_out_no_more_even_if_there_is_no_other() {
         progress: Progress::Nothing,
         cause: Cause::new(Code::of("connect-refused"), "connection refused by t"),
     };
-    let endpoint = Scripted::new(move |_, count| if count == 2 { away() } else { granted(count) });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(move |_, count| if count == 2 { away() } else { granted(count) });
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
     assert_eq!(shown(&desk.refresh(&name(), 1).await), "token-unreachable");
     assert_eq!(shown(&desk.current(&name()).await), "token-unreachable");
-    assert_eq!(endpoint.count(), 2);
-    clock.pass(Duration::from_secs(1));
+    assert_eq!(office.endpoint.count(), 2);
+    office.clock.pass(Duration::from_secs(1));
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok3");
 }
 
 #[tokio::test]
 async fn a_refused_secret_is_not_hammered() {
-    let endpoint = Scripted::new(|_, _| refused());
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, _| refused());
+    let desk = office.desk(credential("http://t/"));
     let mut asked_at = vec![];
     for second in 0..7200 {
-        let before = endpoint.count();
+        let before = office.endpoint.count();
         let refusal = desk.current(&name()).await.unwrap_err();
         assert!(refusal.retry_after.unwrap() > Duration::ZERO);
-        if endpoint.count() > before {
+        if office.endpoint.count() > before {
             asked_at.push(second);
         }
-        clock.pass(Duration::from_secs(1));
+        office.clock.pass(Duration::from_secs(1));
     }
     assert_eq!(asked_at, [0, 30, 90, 210, 450, 930, 1830, 2730, 3630, 4530, 5430, 6330]);
     // It stops at invalid_client: one way, one request a time.
-    assert_eq!(endpoint.count(), 12);
+    assert_eq!(office.endpoint.count(), 12);
 }
 
 #[tokio::test]
@@ -388,16 +398,15 @@ async fn auto_walks_on_where_a_way_is_not_taken_and_remembers_what_was() {
     ];
     for first in walk_on {
         let case = format!("{first:?}");
-        let endpoint = Scripted::new(move |request, count| {
+        let office = Office::of(move |request, count| {
             let is_json = request.headers.iter().any(|(_, value)| value.reveal().ends_with("json"))
                 && request.headers.iter().any(|(name, _)| name == "Content-Type");
             let body = matches!(&request.body, Body::Bytes(bytes) if bytes.starts_with(b"{"));
             if is_json && body { granted(count) } else { first.clone() }
         });
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-        let first_desk = desk(credential("http://t/x?y=1"), folder.path(), &clock, &endpoint);
+        let first_desk = office.desk(credential("http://t/x?y=1"));
         assert_eq!(shown(&first_desk.current(&name()).await), "1 Bearer tok3", "{case}");
-        let asked = endpoint.asked.lock().unwrap().clone();
+        let asked = office.endpoint.asked.lock().unwrap().clone();
         assert!(asked[0].starts_with("GET http://t/x?y=1&grant_type=client_credentials&scope="));
         assert!(asked[0].contains("Authorization: Basic ZGVtby1jbGllbnQ6czNjcmV0"));
         assert!(asked[1].starts_with("POST http://t/x?y=1 "));
@@ -408,8 +417,8 @@ async fn auto_walks_on_where_a_way_is_not_taken_and_remembers_what_was() {
             assert!(!url.contains("s3cret"), "{url}");
         }
         // Remembered, also across a restart and after the end of the token.
-        clock.pass(25 * HOUR);
-        let again = desk(credential("http://t/x?y=1"), folder.path(), &clock, &endpoint);
+        office.clock.pass(25 * HOUR);
+        let again = office.desk(credential("http://t/x?y=1"));
         assert_eq!(shown(&again.current(&name()).await), "2 Bearer tok4", "{case}");
     }
 }
@@ -441,31 +450,29 @@ async fn the_way_that_worked_outlives_its_token() {
         ("another endpoint", |_, new| oauth2(new).token_url = "http://u/".into(), 2),
     ];
     for (case, change, requests) in changes {
-        let endpoint = Scripted::new(only_form);
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let office = Office::of(only_form);
         let mut credential = credential("http://t/");
-        let first = desk(credential.clone(), folder.path(), &clock, &endpoint);
+        let first = office.desk(credential.clone());
         first.current(&name()).await.unwrap();
-        assert_eq!(endpoint.count(), 2, "{case}");
-        clock.pass(Duration::from_secs(1));
-        change(&clock, &mut credential);
-        let second = desk(credential, folder.path(), &clock, &endpoint);
+        assert_eq!(office.endpoint.count(), 2, "{case}");
+        office.clock.pass(Duration::from_secs(1));
+        change(&office.clock, &mut credential);
+        let second = office.desk(credential);
         second.current(&name()).await.unwrap();
-        assert_eq!(endpoint.count() - 2, requests, "{case}");
+        assert_eq!(office.endpoint.count() - 2, requests, "{case}");
     }
     // In one run: after a refusal, and after the end.
-    let endpoint = Scripted::new(only_form);
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(only_form);
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
     desk.refresh(&name(), 1).await.unwrap();
-    clock.pass(year);
+    office.clock.pass(year);
     desk.current(&name()).await.unwrap();
-    assert_eq!(endpoint.count(), 4);
+    assert_eq!(office.endpoint.count(), 4);
     // Forgetting forgets the way too.
     desk.forget(&name()).await.unwrap();
     desk.current(&name()).await.unwrap();
-    assert_eq!(endpoint.count(), 6);
+    assert_eq!(office.endpoint.count(), 6);
 }
 
 #[tokio::test]
@@ -487,11 +494,10 @@ async fn auto_stops_where_another_way_cannot_help() {
     ];
     for first in stop_at {
         let case = format!("{first:?}");
-        let endpoint = Scripted::new(move |_, _| first.clone());
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        let office = Office::of(move |_, _| first.clone());
+        let desk = office.desk(credential("http://t/"));
         desk.current(&name()).await.unwrap_err();
-        assert_eq!(endpoint.count(), 1, "{case}");
+        assert_eq!(office.endpoint.count(), 1, "{case}");
     }
 }
 
@@ -515,38 +521,35 @@ async fn of_several_refusals_the_one_that_tells_most_is_told() {
         ([json(404, "{}"), json(405, ""), error(401, "invalid_client")], "token-invalid-client"),
     ] {
         let case = format!("{replies:?}");
-        let endpoint =
-            Scripted::new(move |_, count| replies[usize::try_from(count - 1).unwrap()].clone());
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        let office =
+            Office::of(move |_, count| replies[usize::try_from(count - 1).unwrap()].clone());
+        let desk = office.desk(credential("http://t/"));
         assert_eq!(shown(&desk.current(&name()).await), code, "{case}");
-        assert_eq!(endpoint.count(), 3, "{case}");
+        assert_eq!(office.endpoint.count(), 3, "{case}");
     }
 }
 
 #[tokio::test]
 async fn a_way_that_works_no_longer_is_left_for_the_others() {
-    let endpoint = Scripted::new(|request, count| match (request.method, count) {
+    let office = Office::of(|request, count| match (request.method, count) {
         ("GET", 1) | ("POST", _) => granted(count),
         (_, _) => json(405, "{}"),
     });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let desk = office.desk(credential("http://t/"));
     desk.current(&name()).await.unwrap();
-    clock.pass(DAY);
+    office.clock.pass(DAY);
     assert_eq!(shown(&desk.current(&name()).await), "2 Bearer tok3");
     assert_eq!(desk.peek(&name()).unwrap().way, "POST, credentials in a form body");
 }
 
 #[tokio::test]
 async fn a_login_posts_address_and_password_as_json() {
-    let endpoint = Scripted::new(|_, _| {
+    let office = Office::of(|_, _| {
         json(200, "{\"message\":\"Welcome\",\"data\":{\"token\":\"jwt\",\"expires_in\":7200}}")
     });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(login("http://t/api/v1/login"), folder.path(), &clock, &endpoint);
+    let desk = office.desk(login("http://t/api/v1/login"));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer jwt");
-    let asked = endpoint.asked.lock().unwrap().clone();
+    let asked = office.endpoint.asked.lock().unwrap().clone();
     let body = format!("{{\"email\":\"robot@example.com\",\"password\":\"{SECRET}\"}}");
     let wanted = format!(
         "POST http://t/api/v1/login [Accept: application/json, Content-Type: application/json] {body}"
@@ -559,28 +562,27 @@ async fn a_login_posts_address_and_password_as_json() {
 
 #[tokio::test]
 async fn a_login_takes_other_fields_and_is_kept_like_any_token() {
-    let endpoint = Scripted::new(|_, count| {
+    let office = Office::of(|_, count| {
         json(200, &format!("{{\"token\":\"no\",\"auth\":{{\"jwt\":\"yes{count}\"}}}}"))
     });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
     let mut credential = login("http://t/");
     let CredentialKind::Login(login) = &mut credential.kind else { panic!() };
     login.user_field = "username".into();
     login.password_field = "pass".into();
     login.extra.insert("tenant".into(), "acme".into());
     login.token_field = Some("auth.jwt".into());
-    let first = desk(credential.clone(), folder.path(), &clock, &endpoint);
+    let first = office.desk(credential.clone());
     assert_eq!(shown(&first.current(&name()).await), "1 Bearer yes1");
-    let asked = endpoint.asked.lock().unwrap()[0].clone();
+    let asked = office.endpoint.asked.lock().unwrap()[0].clone();
     let body =
         format!("{{\"pass\":\"{SECRET}\",\"tenant\":\"acme\",\"username\":\"robot@example.com\"}}");
     assert!(asked.ends_with(&body), "{asked}");
-    let again = desk(credential.clone(), folder.path(), &clock, &endpoint);
+    let again = office.desk(credential.clone());
     assert_eq!(shown(&again.current(&name()).await), "1 Bearer yes1");
     assert!(again.peek(&name()).unwrap().is_assumed);
     let CredentialKind::Login(login) = &mut credential.kind else { panic!() };
     login.password = Secret::new("changed since");
-    let changed = desk(credential, folder.path(), &clock, &endpoint);
+    let changed = office.desk(credential);
     assert_eq!(shown(&changed.current(&name()).await), "1 Bearer yes2");
 }
 
@@ -596,21 +598,20 @@ async fn what_goes_out_as_it_is_asks_nobody_and_has_nothing_newer() {
         ),
     ];
     for (kind, wanted) in kinds {
-        let endpoint = Scripted::new(|_, _| panic!("nothing is asked for"));
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-        let desk = desk(credential_of(kind), folder.path(), &clock, &endpoint);
+        let office = Office::of(|_, _| panic!("nothing is asked for"));
+        let desk = office.desk(credential_of(kind));
         for _ in 0..3 {
             assert_eq!(shown(&desk.current(&name()).await), wanted);
             let refusal = desk.refresh(&name(), 1).await.unwrap_err();
             assert_eq!(refusal.cause.code, Code::of("token-fixed"));
             assert!(refusal.remedy.contains("[credential.inbound]"), "{}", refusal.remedy);
-            clock.pass(DAY);
+            office.clock.pass(DAY);
         }
         assert!(desk.peek(&name()).is_none());
         desk.forget(&name()).await.unwrap();
         assert!(desk.may_go_to(&name(), "inbound.pwks.co"));
         assert!(!desk.may_go_to(&name(), "elsewhere.example.com"));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(office.folder.path()).unwrap().count(), 0);
     }
 }
 
@@ -635,14 +636,13 @@ async fn a_method_that_is_set_is_the_only_one() {
         ),
         (TokenMethod::Auto, Some(CredentialsIn::Json), "POST http://t/ "),
     ] {
-        let endpoint = Scripted::new(|_, _| json(405, "{}"));
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let office = Office::of(|_, _| json(405, "{}"));
         let mut credential = credential("http://t/");
         oauth2(&mut credential).method = method;
         oauth2(&mut credential).credentials_in = place;
-        let desk = desk(credential, folder.path(), &clock, &endpoint);
+        let desk = office.desk(credential);
         assert_eq!(shown(&desk.current(&name()).await), "token-method");
-        let asked = endpoint.asked.lock().unwrap().clone();
+        let asked = office.endpoint.asked.lock().unwrap().clone();
         assert_eq!(asked.len(), 1);
         assert!(asked[0].starts_with(wanted), "{}", asked[0]);
     }
@@ -667,17 +667,16 @@ async fn every_way_works_with_the_simulator() {
 
 #[tokio::test]
 async fn retry_after_of_a_token_endpoint_is_honoured() {
-    let endpoint = Scripted::new(|_, count| {
+    let office = Office::of(|_, count| {
         let answer = Answer { status: 429, retry_after: Some("120".into()), ..Answer::default() };
         if count == 1 { Reply::Answer(answer) } else { granted(count) }
     });
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let desk = office.desk(credential("http://t/"));
     let refusal = desk.current(&name()).await.unwrap_err();
     assert_eq!(refusal.retry_after, Some(Duration::from_mins(2)));
-    clock.pass(Duration::from_secs(119));
+    office.clock.pass(Duration::from_secs(119));
     assert_eq!(shown(&desk.current(&name()).await), "token-throttled");
-    clock.pass(Duration::from_secs(1));
+    office.clock.pass(Duration::from_secs(1));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok2");
 }
 
@@ -693,11 +692,10 @@ async fn answers_of_other_shapes_are_read_too() {
         (Some("data.jwt"), "{\"data\":{\"jwt\":\"t\"},\"token\":\"x\",\"expires_in\":3600.5}", 1),
         (None, "{\"access_token\":\"t\",\"expires_in\":1e300}", 24 * 365),
     ] {
-        let endpoint = Scripted::new(move |_, _| json(200, body));
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let office = Office::of(move |_, _| json(200, body));
         let mut credential = credential("http://t/");
         oauth2(&mut credential).token_field = field.map(str::to_owned);
-        let desk = desk(credential, folder.path(), &clock, &endpoint);
+        let desk = office.desk(credential);
         assert_eq!(shown(&desk.current(&name()).await), "1 Bearer t", "{body}");
         let glimpse = desk.peek(&name()).unwrap();
         let lifetime = glimpse.expires_at.since(glimpse.fetched_at);
@@ -715,41 +713,38 @@ async fn a_cache_of_other_settings_or_damaged_is_passed_over() {
         |oauth2| drop(oauth2.extra.insert("audience".into(), "x".into())),
     ];
     for change in changes {
-        let endpoint = Scripted::new(|_, count| granted(count));
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+        let office = Office::of(|_, count| granted(count));
         let mut credential = credential("http://t/");
-        let first = desk(credential.clone(), folder.path(), &clock, &endpoint);
+        let first = office.desk(credential.clone());
         first.current(&name()).await.unwrap();
         change(oauth2(&mut credential));
-        let second = desk(credential, folder.path(), &clock, &endpoint);
+        let second = office.desk(credential);
         second.current(&name()).await.unwrap();
-        assert_eq!(endpoint.count(), 2);
+        assert_eq!(office.endpoint.count(), 2);
     }
     for damage in ["", "{", "{\"token\":5}", "null"] {
-        let endpoint = Scripted::new(|_, count| granted(count));
-        let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-        let tokens = folder.path().join("tokens");
+        let office = Office::of(|_, count| granted(count));
+        let tokens = office.folder.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
         std::fs::write(tokens.join("inbound.json"), damage).unwrap();
-        let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+        let desk = office.desk(credential("http://t/"));
         assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
     }
 }
 
 #[tokio::test]
 async fn what_is_kept_is_the_owners_and_forgetting_removes_it() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let first = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let first = office.desk(credential("http://t/"));
     first.current(&name()).await.unwrap();
-    let path = folder.path().join("tokens/inbound.json");
+    let path = office.folder.path().join("tokens/inbound.json");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("tok1") && !text.contains(SECRET), "{text}");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let tokens = std::fs::metadata(folder.path().join("tokens")).unwrap();
+        let tokens = std::fs::metadata(office.folder.path().join("tokens")).unwrap();
         assert_eq!(tokens.permissions().mode() & 0o777, 0o700);
     }
     first.forget(&name()).await.unwrap();
@@ -760,42 +755,40 @@ async fn what_is_kept_is_the_owners_and_forgetting_removes_it() {
     let mut unkept = credential("http://t/");
     unkept.keep_token = false;
     let other = tempfile::tempdir().unwrap();
-    desk(unkept, other.path(), &clock, &endpoint).current(&name()).await.unwrap();
+    desk(unkept, other.path(), &office.clock, &office.endpoint).current(&name()).await.unwrap();
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn a_cache_that_cannot_be_written_costs_the_restart_only() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
+    let office = Office::of(|_, count| granted(count));
     // A file where the folder should be.
-    std::fs::write(folder.path().join("tokens"), "").unwrap();
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    std::fs::write(office.folder.path().join("tokens"), "").unwrap();
+    let desk = office.desk(credential("http://t/"));
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
     assert_eq!(shown(&desk.current(&name()).await), "1 Bearer tok1");
 }
 
 #[tokio::test]
 async fn a_jumping_clock_makes_no_token_live_for_ever() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let first = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let first = office.desk(credential("http://t/"));
     first.current(&name()).await.unwrap();
     // Back by a year: the tick still ends it after a day.
     let year = 365 * DAY;
-    clock.set_wall(|wall| Wall(wall.0 - i64::try_from(year.as_millis()).unwrap()));
-    clock.pass(12 * HOUR);
+    office.clock.set_wall(|wall| Wall(wall.0 - i64::try_from(year.as_millis()).unwrap()));
+    office.clock.pass(12 * HOUR);
     assert_eq!(shown(&first.current(&name()).await), "1 Bearer tok1");
-    clock.pass(12 * HOUR);
+    office.clock.pass(12 * HOUR);
     assert_eq!(shown(&first.current(&name()).await), "2 Bearer tok2");
     // A machine that slept: ticks stood still, the wall went on.
-    clock.set_wall(|wall| wall.plus(25 * HOUR));
+    office.clock.set_wall(|wall| wall.plus(25 * HOUR));
     assert_eq!(shown(&first.current(&name()).await), "3 Bearer tok3");
     // A restart that finds a token from the future does not trust it.
-    clock.set_wall(|wall| Wall(wall.0 - 86_400_000));
-    let second = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    office.clock.set_wall(|wall| Wall(wall.0 - 86_400_000));
+    let second = office.desk(credential("http://t/"));
     second.current(&name()).await.unwrap();
-    assert_eq!(endpoint.count(), 4);
+    assert_eq!(office.endpoint.count(), 4);
 }
 
 #[tokio::test]
@@ -819,9 +812,8 @@ async fn a_caller_that_goes_away_tears_no_exchange() {
 
 #[tokio::test]
 async fn a_credential_goes_to_its_hosts_alone() {
-    let endpoint = Scripted::new(|_, count| granted(count));
-    let (clock, folder) = (Still::new(), tempfile::tempdir().unwrap());
-    let desk = desk(credential("http://t/"), folder.path(), &clock, &endpoint);
+    let office = Office::of(|_, count| granted(count));
+    let desk = office.desk(credential("http://t/"));
     for (host, may) in [
         ("inbound.pwks.co", true),
         ("INBOUND.pwks.co", true),

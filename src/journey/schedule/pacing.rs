@@ -1,11 +1,11 @@
 //! The schedule's part about pace: one pacer a destination, whose turn it is, questions that are no
 //! files.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Change, Circuit, Gate, Lane, Schedule, Start, begin};
+use super::{Change, Circuit, Gate, Schedule, Start, begin};
 use crate::journey::pace::{Heard, Lesson, PaceView, Pacer, Turn, Wait};
 use crate::journey::send::Judged;
 use crate::model::file::FileId;
@@ -30,36 +30,68 @@ impl Schedule {
         self.circuits.entry(destination.clone()).or_insert_with(fresh)
     }
 
-    /// One attempt a route and round, while slots and pace allow: where the pace allows few, the
-    /// routes of a destination take turns from one call to the next.
+    /// Attempts, while slots and pace allow. Where they allow few, the routes of a destination take
+    /// turns from one call to the next, each as often as its priority says, and none is left out.
     pub(super) fn attempt_in_turn(
         &mut self,
         open: Vec<&RouteName>,
         now: Tick,
         starts: &mut Vec<Start>,
     ) {
-        let mut open: VecDeque<&RouteName> = open
-            .into_iter()
-            .filter(|route| self.lanes.get(*route).is_some_and(Lane::has_ready))
-            .collect();
-        open.make_contiguous().sort_by_key(|route| {
-            let destination = self.lanes.get(*route).map(|lane| &lane.destination);
-            let circuit = destination.and_then(|destination| self.circuits.get(destination));
-            let served = circuit.and_then(|circuit| circuit.served.as_ref());
-            (served.is_some_and(|served| *route <= served), *route)
-        });
-        while let Some(route) = open.pop_front() {
-            if let Some(id) = self.attempt_one(route, now) {
-                starts.push(Start::Attempt(id));
-                open.push_back(route);
+        let mut sharing: BTreeMap<Destination, Vec<&RouteName>> = BTreeMap::new();
+        for route in open {
+            let Some(lane) = self.lanes.get_mut(route) else { continue };
+            if lane.has_ready() {
+                sharing.entry(lane.destination.clone()).or_default().push(route);
+            } else {
+                lane.credit = 0;
             }
         }
+        for (destination, mut routes) in sharing {
+            routes.sort();
+            while let Some(id) = self
+                .next_in_turn(&destination, &routes, now)
+                .and_then(|route| self.attempt_one(route, now))
+            {
+                starts.push(Start::Attempt(id));
+            }
+        }
+    }
+
+    /// Whose turn it is: each route that could begin an attempt gains as many turns as its priority
+    /// has, the one with the most of them goes and gives as many as all have gained. The routes
+    /// mix evenly that way.
+    fn next_in_turn<'r>(
+        &mut self,
+        destination: &Destination,
+        routes: &[&'r RouteName],
+        now: Tick,
+    ) -> Option<&'r RouteName> {
+        let circuit = self.circuits.get(destination).filter(|circuit| circuit.may_start(now))?;
+        let mut best: Option<(i64, bool, &RouteName)> = None;
+        let mut gained = 0;
+        for route in routes {
+            let lane = self.lanes.get_mut(*route);
+            let Some(lane) = lane.filter(|lane| lane.has_ready() && lane.has_slot()) else {
+                continue;
+            };
+            let turns = i64::from(lane.priority.turns());
+            lane.credit += turns;
+            gained += turns;
+            let is_after = circuit.served.as_ref().is_none_or(|served| *route > served);
+            if best.is_none_or(|(credit, after, _)| (credit, after) < (lane.credit, is_after)) {
+                best = Some((lane.credit, is_after, route));
+            }
+        }
+        let (_, _, route) = best?;
+        self.lanes.get_mut(route)?.credit -= gained;
+        Some(route)
     }
 
     pub(super) fn attempt_one(&mut self, route: &RouteName, now: Tick) -> Option<FileId> {
         let lane = self.lanes.get_mut(route)?;
         let circuit = self.circuits.get_mut(&lane.destination)?;
-        if !lane.has_slot() || circuit.pacer.may_start(now).is_err() {
+        if !lane.has_slot() || !circuit.may_start(now) {
             return None;
         }
         let retry_slots = (lane.concurrency / 2).max(1);

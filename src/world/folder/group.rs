@@ -2,6 +2,7 @@
 //! durable, whoever asked for it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +32,8 @@ type Answer = Result<(), i32>;
 /// The callers of every folder that is being synced or waits for it.
 pub(super) struct SharedSyncs {
     load: Arc<AtomicUsize>,
-    folders: Mutex<BTreeMap<Arc<Path>, Company>>,
+    /// By the folder's text: paths compare part by part, slowly.
+    folders: Mutex<BTreeMap<OsString, Company>>,
 }
 
 /// The callers that wait for the next fsync of one folder. There is one of these, and one job for
@@ -69,7 +71,7 @@ impl SharedSyncs {
     fn join(&self, folder: &Arc<Path>, answer: oneshot::Sender<Answer>) -> bool {
         let now = now();
         let mut folders = self.lock();
-        if let Some(company) = folders.get_mut(folder) {
+        if let Some(company) = folders.get_mut(folder.as_os_str()) {
             if company.waiting.is_empty() {
                 company.first_at = now;
             }
@@ -82,7 +84,7 @@ impl SharedSyncs {
         }
         let arrived = Arc::new(Condvar::new());
         let company = Company { waiting: vec![answer], first_at: now, last_at: now, arrived };
-        folders.insert(Arc::clone(folder), company);
+        folders.insert(folder.as_os_str().to_owned(), company);
         true
     }
 
@@ -101,9 +103,9 @@ impl SharedSyncs {
     fn gathered(&self, folder: &Arc<Path>) -> Option<Vec<oneshot::Sender<Answer>>> {
         let mut folders = self.lock();
         loop {
-            let company = folders.get_mut(folder)?;
+            let company = folders.get_mut(folder.as_os_str())?;
             if company.waiting.is_empty() {
-                folders.remove(folder);
+                folders.remove(folder.as_os_str());
                 return None;
             }
             let left = PATIENCE
@@ -125,7 +127,7 @@ impl SharedSyncs {
         if load < LOAD_MIN { 1 } else { COMPANY_MAX.min(load / 4) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<Path>, Company>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OsString, Company>> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -182,7 +184,9 @@ mod tests {
         let first = caller();
         beginnings.recv().await.unwrap();
         let others: Vec<_> = (0..100).map(|_| caller()).collect();
-        while syncs.lock().get(&folder()).map_or(0, |company| company.waiting.len()) < 100 {
+        while syncs.lock().get(folder().as_os_str()).map_or(0, |company| company.waiting.len())
+            < 100
+        {
             tokio::task::yield_now().await;
         }
         assert!(!first.is_finished(), "nobody is answered before the fsync has ended");

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,12 @@ use super::volume::mount_of;
 #[cfg(not(unix))]
 use super::windows::mount_of;
 
-/// Threads of one volume for looks, reads and moves. More would only queue in the kernel.
+/// Threads of a volume elsewhere for looks, reads and moves: each waits for answers most of its
+/// time. One of this machine gets as many as there are processors, up to this: more would spin on
+/// the locks of its folders.
 const WORKERS_MAX: usize = 8;
+/// Even one processor does not wait for one disk alone.
+const WORKERS_MIN: usize = 2;
 /// Threads of one volume for folder fsyncs; each also waits a few milliseconds for company.
 const SYNCERS_MAX: usize = 8;
 /// How long a thread without work stays.
@@ -130,6 +135,15 @@ impl Shared {
     }
 }
 
+fn workers(is_remote: bool) -> usize {
+    if is_remote {
+        return WORKERS_MAX;
+    }
+    std::thread::available_parallelism()
+        .map_or(WORKERS_MIN, usize::from)
+        .clamp(WORKERS_MIN, WORKERS_MAX)
+}
+
 /// The threads of one volume.
 pub(super) struct VolumeLanes {
     /// Looks, reads, moves.
@@ -147,14 +161,15 @@ pub(super) struct Volumes {
 
 #[derive(Default)]
 struct VolumesState {
-    of_folder: BTreeMap<Arc<Path>, Arc<VolumeLanes>>,
+    /// By the folder's text: paths compare part by part, slowly.
+    of_folder: BTreeMap<OsString, Arc<VolumeLanes>>,
     of_mount: BTreeMap<PathBuf, Arc<VolumeLanes>>,
 }
 
 impl Volumes {
     /// The threads for a folder.
     pub(super) fn lanes(&self, folder: &Arc<Path>) -> Arc<VolumeLanes> {
-        if let Some(lanes) = self.lock().of_folder.get(folder) {
+        if let Some(lanes) = self.lock().of_folder.get(folder.as_os_str()) {
             return Arc::clone(lanes);
         }
         self.looked_up(folder)
@@ -172,7 +187,7 @@ impl Volumes {
         let mut state = self.lock();
         let lanes = state.of_mount.entry(mount.point).or_insert_with(|| {
             Arc::new(VolumeLanes {
-                work: Lane::new(WORKERS_MAX),
+                work: Lane::new(workers(mount.is_remote)),
                 syncs: Lane::new(SYNCERS_MAX),
                 is_remote: mount.is_remote,
             })
@@ -181,7 +196,7 @@ impl Volumes {
         if state.of_folder.len() >= FOLDERS_MAX {
             state.of_folder.clear();
         }
-        state.of_folder.insert(Arc::clone(folder), Arc::clone(&lanes));
+        state.of_folder.insert(folder.as_os_str().to_owned(), Arc::clone(&lanes));
         lanes
     }
 

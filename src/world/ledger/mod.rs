@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::model::file::{Digest, FileId};
 use crate::model::route::RouteName;
-use crate::model::step::{Entry, History, RouteRecord, State, Step};
+use crate::model::step::{Entry, History, RouteRecord, State, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::instance::MarkError;
 
@@ -195,6 +195,11 @@ pub trait Ledger: Send + Sync + 'static {
         route: &RouteName,
         digest: &Digest,
     ) -> impl Future<Output = Result<Option<Entry>, LedgerError>> + Send;
+
+    /// This file and others with the same twin (see [`crate::model::step::Claim::twin`]): itself
+    /// first, then those accepted, then the oldest first; at most 100. Empty for one that a person
+    /// let go although its twin was accepted.
+    fn twins(&self, id: FileId) -> impl Future<Output = Result<Vec<Twin>, LedgerError>> + Send;
 
     /// The newest journey that took this one's file up again (resend, moved back by hand), a claim
     /// that came to nothing left out.

@@ -38,7 +38,7 @@ use super::begun::Begun;
 use super::{Count, Ledger, LedgerError, LedgerId, Query};
 use crate::model::file::{Digest, FileId};
 use crate::model::route::RouteName;
-use crate::model::step::{Entry, History, RouteRecord, Step};
+use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::gather::Gather;
@@ -418,6 +418,10 @@ impl Ledger for SqliteLedger {
         }
         let (route, digest) = (route.clone(), *digest);
         self.read(move |connection| read::predecessor(connection, &route, &digest)).await
+    }
+
+    async fn twins(&self, id: FileId) -> Result<Vec<Twin>, LedgerError> {
+        self.read(move |connection| read::twins(connection, id)).await
     }
 
     async fn successor(&self, id: FileId) -> Result<Option<FileId>, LedgerError> {

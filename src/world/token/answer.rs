@@ -174,7 +174,7 @@ impl Asked<'_> {
     }
 
     fn busy(self, answer: &Answer, now: Wall) -> Refusal {
-        let retry_after = retry_after(answer, now);
+        let retry_after = answer.asked_wait(now);
         if answer.status == 429 {
             return Refusal::new(
                 "token-throttled",
@@ -385,21 +385,6 @@ fn looks_like_html(answer: &Answer) -> bool {
     answer.content_type.contains("html")
         || start.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"<html"))
         || start.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"<!doctype"))
-}
-
-/// `Retry-After`, seconds or a date.
-fn retry_after(answer: &Answer, now: Wall) -> Option<Duration> {
-    let text = answer.retry_after.as_deref()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let from = answer.date.as_deref().and_then(http_date).unwrap_or(now);
-    Some(http_date(text)?.since(from))
-}
-
-fn http_date(text: &str) -> Option<Wall> {
-    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Wall(zoned.timestamp().as_millisecond()))
 }
 
 /// Visible ASCII without spaces: what `Authorization` can carry after `Bearer `.

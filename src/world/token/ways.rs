@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::{CONNECT_TIMEOUT, TIMEOUT};
-use crate::model::exchange::{Body, Request};
+use crate::model::exchange::{Body, Request, percent_encoded};
 use crate::model::route::{CredentialKind, CredentialsIn, Login, OAuth2, TokenMethod};
 use crate::model::secret::Secret;
 
@@ -83,7 +82,7 @@ pub(super) fn telling_forms(kind: &CredentialKind) -> Vec<String> {
         let letters = STANDARD.encode(plain);
         forms.push(letters.trim_end_matches('=').replace('+', "-").replace('/', "_"));
         forms.push(letters);
-        let escaped = escape(plain);
+        let escaped = percent_encoded(plain);
         forms.push(escaped.replace("%20", "+"));
         forms.push(escaped);
     }
@@ -94,7 +93,7 @@ pub(super) fn telling_forms(kind: &CredentialKind) -> Vec<String> {
 /// Whether a Basic header of these holds what RFC 6749 (2.3.1) would have encoded first. Stock
 /// Passport decodes nothing there, so it goes as it is.
 pub(super) fn is_read_in_two_ways(oauth2: &OAuth2) -> bool {
-    let is_plain = |text: &str| escape(text) == text;
+    let is_plain = |text: &str| percent_encoded(text) == text;
     !(is_plain(&oauth2.client_id) && is_plain(oauth2.client_secret.reveal()))
 }
 
@@ -219,16 +218,10 @@ fn json(fields: &BTreeMap<&str, &str>) -> String {
 
 /// `application/x-www-form-urlencoded`.
 fn form(fields: &BTreeMap<&str, &str>) -> String {
-    let pairs: Vec<String> =
-        fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
-    pairs.join("&")
-}
-
-/// What RFC 3986 calls unreserved stays as it is.
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn escape(text: &str) -> String {
-    utf8_percent_encode(text, KEPT).to_string()
+    let pair = |(name, value): (&&str, &&str)| {
+        format!("{}={}", percent_encoded(name), percent_encoded(value))
+    };
+    fields.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
 /// Two digits.

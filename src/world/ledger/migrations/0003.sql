@@ -25,3 +25,12 @@ CREATE TABLE lost (
 
 INSERT INTO lost (ledger, ids_from, ids_end, noted_at)
 SELECT replaces, 0, 0, created_at FROM ledger WHERE replaces IS NOT NULL;
+
+-- Files of routes that look for duplicates, by what twins have in common: a digest of method, URL
+-- and body. A duplicate that a person let go is not in it any more.
+CREATE TABLE twin (
+    file INTEGER PRIMARY KEY REFERENCES file (id),
+    twin BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX twin_others ON twin (twin);

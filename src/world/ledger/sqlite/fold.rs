@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, param
 use super::super::begun::Try;
 use super::connect::Failure;
 use super::text::{Name, read_optional_name};
-use crate::model::file::{FileId, Identity, Place, shown};
+use crate::model::file::{Digest, FileId, Identity, Place, shown};
 use crate::model::outcome::Cause;
 use crate::model::step::{AttemptEnd, Claim, Envelope, Intent, State, Step, Verdict};
 use crate::model::time::Wall;
@@ -174,6 +174,18 @@ impl<'c> Fold<'c> {
             Step::Released { id, source, identity, at } => {
                 self.released(*id, source, identity, *at, effects)
             }
+            Step::RoutePaused { id, route, at } => {
+                self.standing(*id)?;
+                self.run(
+                    "
+                    INSERT INTO route (name, first_sweep_at, released, paused_at)
+                    VALUES (?1, NULL, 0, ?2)
+                    ON CONFLICT (name) DO UPDATE SET paused_at = coalesce(paused_at, ?2)
+                    ",
+                    params![&*route.0, at.0],
+                )?;
+                Ok(())
+            }
             Step::Noted { id, at, text } => {
                 self.standing(*id)?;
                 self.remark(*id, *at, text)
@@ -247,10 +259,17 @@ impl<'c> Fold<'c> {
             }
             other => other.map_err(|error| self.failure(error))?,
         };
+        self.twin_row(row, claim.twin.as_ref())?;
         if attempt == 1 {
             self.attempt_row(claim.id, attempt, claim.at)?;
             effects.opened.push((claim.id, attempt));
         }
+        Ok(())
+    }
+
+    fn twin_row(&self, row: i64, twin: Option<&Digest>) -> Result<(), Failure> {
+        let Some(Digest(twin)) = twin else { return Ok(()) };
+        self.run("INSERT INTO twin (file, twin) VALUES (?1, ?2)", params![row, twin])?;
         Ok(())
     }
 
@@ -497,6 +516,15 @@ impl<'c> Fold<'c> {
         let is_cancelled = before.state == State::Cancelled;
         require(!is_cancelled, id, "it was cancelled, its name belongs to another file")?;
         self.set_down(id, &before, "released", at, effects)?;
+        // A person has seen that it is a duplicate, and wants it sent.
+        self.run(
+            "
+            DELETE FROM twin
+            WHERE file = ?1
+                AND EXISTS (SELECT 1 FROM file WHERE id = ?1 AND cause_code = 'duplicate-of')
+            ",
+            params![number(id)?],
+        )?;
         self.run(
             "
             UPDATE file

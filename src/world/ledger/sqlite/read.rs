@@ -16,7 +16,7 @@ use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::RouteName;
 use crate::model::step::{
-    Attempt, AttemptEnd, Entry, Envelope, History, Remark, RouteRecord, State, Verdict,
+    Attempt, AttemptEnd, Entry, Envelope, History, Remark, RouteRecord, State, Twin, Verdict,
 };
 use crate::model::time::Wall;
 
@@ -185,6 +185,37 @@ pub(super) fn predecessor(
         ))?
         .query_row(params![&*route.0, digest.0], |row| Shelf::default().entry(row))
         .optional()
+}
+
+/// This file and others with the same twin, itself first, then those accepted.
+pub(super) fn twins(connection: &Connection, id: FileId) -> rusqlite::Result<Vec<Twin>> {
+    let row = i64::try_from(id.0).unwrap_or(i64::MAX);
+    let moment = connection.unchecked_transaction()?;
+    let mut shelf = Shelf::default();
+    let entries: Vec<Entry> = moment
+        .prepare_cached(select_entry!(
+            "
+            WHERE id IN (
+                SELECT other.file FROM twin AS own
+                JOIN twin AS other ON other.twin = own.twin
+                WHERE own.file = ?1
+            )
+            ORDER BY id <> ?1, state NOT IN ('sent', 'confirming'), id
+            LIMIT 100
+            "
+        ))?
+        .query_map([row], |row| shelf.entry(row))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut in_doubt = moment.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM attempt WHERE file = ?1 AND verdict = 'in-doubt')",
+    )?;
+    entries
+        .into_iter()
+        .map(|entry| {
+            let was_in_doubt = in_doubt.query_row([entry.id.0.cast_signed()], |row| row.get(0))?;
+            Ok(Twin { entry, was_in_doubt })
+        })
+        .collect()
 }
 
 /// The newest journey that names this one as the one it follows.
