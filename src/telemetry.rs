@@ -106,7 +106,12 @@ fn subscriber(
         .parse(filter(&rules.level))
         .map_err(|source| TelemetryError::Level { level: rules.level.clone(), source })?;
     let fields = Fields { blotter: ink.blotter.clone() };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ink);
+    // A line that cannot be written is lost. Saying so on standard error would be a panic where that
+    // is what cannot be written: a full disk, or a reader that has gone.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(ink)
+        .log_internal_errors(false);
     Ok(match rules.format {
         LogFormat::Json => Box::new(
             lines

@@ -590,6 +590,38 @@ fn a_module_left_out_of_the_code_map_is_found() {
     assert_eq!(count("```\nsrc/world/clock.rs\n```"), 4);
 }
 
+/// The tests named in the table of faults must exist.
+fn fault_findings(document: &str, tree: &Tree) -> Vec<String> {
+    let table = document.split("\n## Faults\n").nth(1).unwrap_or_default();
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    let last_cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
+    last_cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| {
+            let function = format!("fn {name}(");
+            !tree.values().any(|text| text.contains(&function))
+        })
+        .map(|name| format!("ARCHITECTURE.md: there is no test `{name}`"))
+        .collect()
+}
+
+#[test]
+fn every_test_in_the_table_of_faults_exists() {
+    let tree = repository();
+    let document = tree.get("ARCHITECTURE.md").expect("ARCHITECTURE.md is at the top");
+    assert!(document.contains("\n## Faults\n"), "the table of faults is gone");
+    report(&fault_findings(document, &tree));
+}
+
+#[test]
+fn a_test_that_is_gone_is_found_in_the_table_of_faults() {
+    let tree = Tree::from([("tests/a.rs".to_owned(), "fn it_holds() {}".to_owned())]);
+    let count = |row: &str| fault_findings(&format!("\n## Faults\n\n{row}\n\n## B\n"), &tree).len();
+    assert_eq!(count("| `no_test` | x | `it_holds` |"), 0);
+    assert_eq!(count("| x | x | `it_holds`, `it_held` |"), 1);
+}
+
 // Shapes and words.
 
 fn long_findings(path: &str, text: &str) -> Vec<String> {

@@ -167,7 +167,9 @@ impl<'a, R: Records> Looker<'a, R> {
         let mut evidence = Evidence { trusts_change_time: true, ..Evidence::default() };
         if let Some(marker) = ruled.selector.marker_of(&sighting.name) {
             let seen = self.disk.look(Place::new(&inbox.folder, marker)).await;
-            let counts = matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, sighting));
+            let now = self.now.wall;
+            let counts =
+                matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, sighting, now));
             evidence.marker = Some(counts);
         }
         if let Readiness::Wait(reason, wait) =

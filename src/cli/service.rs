@@ -40,7 +40,7 @@ struct Taken {
 pub(super) async fn serve(
     config: Config,
     mode: Mode,
-    stop: mpsc::Receiver<Stop>,
+    mut stop: mpsc::Receiver<Stop>,
 ) -> Result<End, Failure> {
     for route in &config.broken {
         tracing::error!(
@@ -50,7 +50,14 @@ pub(super) async fn serve(
         );
     }
     let config = Arc::new(config);
-    let taken = take(&config).await?;
+    let taken = tokio::select! {
+        biased;
+        Some(_) = stop.recv() => {
+            tracing::info!("stopped before anything had begun");
+            return Ok(End::default());
+        }
+        taken = take(&config) => taken?,
+    };
     let (stopping, stop_in) = mpsc::channel(2);
     let taken_over = OnceLock::new();
     let world = Arc::clone(&taken.world);
@@ -193,7 +200,10 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     raise_open_files();
     let clock = Arc::new(SystemClock::new());
     let load = Arc::new(AtomicUsize::new(0));
-    let (lock, opened) = open(config, &load)?;
+    let (state, own_load) = (Arc::clone(config), Arc::clone(&load));
+    // On a thread of its own: a disk that hangs must not keep a stop from being heard.
+    let opening = tokio::task::spawn_blocking(move || open(&state, &own_load));
+    let (lock, opened) = opening.await.map_err(Failure::machine)??;
     let mut notes = Notes::default();
     if let Some(lost) = &opened.lost {
         let text = format!(
@@ -363,9 +373,10 @@ fn watching()
 /// The wish to stop, by signal: the first one drains, a second one ends at once.
 pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
     let (stop, stop_in) = mpsc::channel(2);
+    let mut signals = Signals::hear();
     tokio::spawn(async move {
         for wish in [Stop::Drain, Stop::Now] {
-            signalled().await;
+            signals.next().await;
             if stop.send(wish).await.is_err() {
                 return;
             }
@@ -374,24 +385,50 @@ pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
     stop_in
 }
 
+/// The signals that ask for a stop, heard without a gap: one that comes while another is being
+/// acted on counts.
 #[cfg(unix)]
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+struct Signals(Vec<tokio::signal::unix::Signal>);
+
+#[cfg(unix)]
+impl Signals {
+    fn hear() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let heard = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        for error in heard.iter().filter_map(|signal| signal.as_ref().err()) {
+            tracing::error!(%error, "a signal that asks for a stop cannot be heard");
         }
-        _ => std::future::pending().await,
+        Self(heard.into_iter().flatten().collect())
+    }
+
+    async fn next(&mut self) {
+        std::future::poll_fn(|context| {
+            let is_heard = |signal: &mut tokio::signal::unix::Signal| {
+                matches!(signal.poll_recv(context), std::task::Poll::Ready(Some(())))
+            };
+            if self.0.iter_mut().any(is_heard) {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
 #[cfg(not(unix))]
-async fn signalled() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn hear() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) enum Report {
     Answered(Box<Carried>, Judged),
     /// An attempt of an earlier run may have been accepted.
     Doubted(Box<Carried>, Judged),
+    /// An attempt has ended in a way that is known here and nowhere else: the ledger did not take
+    /// it. The loop keeps it until the ledger does.
+    Unconcluded(Box<Unconcluded>),
     /// Parked, on record, for this.
     Parked(Duration, Errand),
     /// A question about runs was answered, or not; it is asked again after this wait.
@@ -111,6 +114,28 @@ pub(super) enum Report {
     Ended(Box<Entry>),
     /// Disk or ledger did not let it go on; it stays as it is on record.
     Stumbled(FileId, Stumble),
+}
+
+/// The end of an attempt that the ledger did not take. While this process lives it is no doubt
+/// (promises P3, P6): it is put on record as soon as that is possible.
+#[derive(Debug)]
+pub(super) struct Unconcluded {
+    pub(super) carried: Box<Carried>,
+    pub(super) judged: Judged,
+    pub(super) next: Next,
+    pub(super) error: LedgerError,
+}
+
+impl Unconcluded {
+    fn report(carried: Box<Carried>, judged: Judged, next: Next, error: LedgerError) -> Report {
+        if let LedgerError::Impossible { id, .. } = error {
+            // The record says otherwise: it is gone by, not by what is known here.
+            return Report::Stumbled(id, error.into());
+        }
+        // Its body has been sent; if it has to go again, it is read again.
+        let carried = Box::new(Carried::of(carried.entry));
+        Report::Unconcluded(Box::new(Self { carried, judged, next, error }))
+    }
 }
 
 /// What a journey can stumble over.
@@ -140,9 +165,10 @@ pub(super) async fn claim<W: World>(
     let marker = equipped.selector.marker_of(&sighting.name);
     if let Some(marker) = &marker {
         let seen = ctx.world.disk().look(Place::new(&route.folders.inbox, marker)).await;
-        let counts = matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, &sighting));
-        evidence.marker = Some(counts);
         let now = ctx.world.clock().now();
+        let counts =
+            matches!(&seen, Ok(Some(seen)) if ready::marker_counts(seen, &sighting, now.wall));
+        evidence.marker = Some(counts);
         if let Readiness::Wait(reason, wait) =
             ready::assess(&sighting, &route.ready, &evidence, now)
         {
@@ -496,7 +522,8 @@ pub(super) async fn attempt<W: World>(
             return Report::Answered(carried, judged);
         }
         if let Err(error) = begin_attempt(ctx, &mut carried.entry, Some(judged.end())).await {
-            return Report::Stumbled(id, error.into());
+            let next = Next::Park { wait: Duration::ZERO, errand: Errand::Attempt };
+            return Unconcluded::report(carried, judged, next, error);
         }
     }
 }
@@ -635,7 +662,7 @@ impl<W: World> Read for FromDisk<W> {
 pub(super) async fn conclude<W: World>(
     ctx: &Context<W>,
     equipped: &Equipped,
-    carried: Box<Carried>,
+    mut carried: Box<Carried>,
     judged: Judged,
     next: Next,
     waited_for: Duration,
@@ -650,29 +677,34 @@ pub(super) async fn conclude<W: World>(
         at,
         due_at,
     };
-    let (step, parked) = match next {
+    let (step, parked) = match &next {
         Next::Park { wait, errand } => {
-            let due_at = at.plus(wait);
+            let due_at = at.plus(*wait);
             let step = Step::AttemptEnded { id, attempt, end, at, due_at, waited_for };
-            (step, Report::Parked(wait, errand))
+            (step, Report::Parked(*wait, *errand))
         }
         Next::Confirm => {
             let confirm = equipped.route.deliver.flow.as_ref().and_then(|flow| flow.confirm);
             let wait = confirm.map_or(Duration::ZERO, |confirm| confirm.every);
             (accepted(at.plus(wait)), Report::Parked(wait, Errand::Confirm))
         }
-        Next::Settle { state, cause } if judged.run.is_some() => {
-            let before = Some(accepted(at));
-            return decide(ctx, equipped, carried, before, None, (state, cause)).await;
-        }
         Next::Settle { state, cause } => {
-            let ended = Some((attempt, end));
-            return decide(ctx, equipped, carried, None, ended, (state, cause)).await;
+            let has_run = judged.run.is_some();
+            let (before, ended) =
+                if has_run { (Some(accepted(at)), None) } else { (None, Some((attempt, end))) };
+            let end = (*state, cause);
+            return match put_end(ctx, equipped, &mut carried.entry, before, ended, end).await {
+                Ok(reservation) => {
+                    let cause = Some(cause.clone());
+                    finish(ctx, &equipped.route, *carried, cause, reservation).await
+                }
+                Err(error) => Unconcluded::report(carried, judged, next, error),
+            };
         }
     };
     match ctx.world.ledger().commit(vec![step]).await {
         Ok(()) => parked,
-        Err(error) => Report::Stumbled(id, error.into()),
+        Err(error) => Unconcluded::report(carried, judged, next, error),
     }
 }
 
@@ -686,20 +718,34 @@ pub(super) async fn decide<W: World>(
     attempt: Option<(u32, AttemptEnd)>,
     (state, cause): (State, Cause),
 ) -> Report {
-    let at = ctx.world.clock().now().wall;
     let id = carried.entry.id;
-    let reservation = home(ctx, equipped, &carried.entry, state, at).await;
-    let target = reservation.place.clone();
+    let end = (state, &cause);
+    match put_end(ctx, equipped, &mut carried.entry, before, attempt, end).await {
+        Ok(reservation) => finish(ctx, &equipped.route, *carried, Some(cause), reservation).await,
+        Err(error) => Report::Stumbled(id, error.into()),
+    }
+}
+
+/// Chooses where a file goes, and puts that and the end of its journey on record.
+async fn put_end<W: World>(
+    ctx: &Context<W>,
+    equipped: &Equipped,
+    entry: &mut Entry,
+    before: Option<Step>,
+    attempt: Option<(u32, AttemptEnd)>,
+    (state, cause): (State, &Cause),
+) -> Result<Reservation, LedgerError> {
+    let at = ctx.world.clock().now().wall;
+    let reservation = home(ctx, equipped, entry, state, at).await;
+    let (id, target) = (entry.id, reservation.place.clone());
     let decided = Step::Decided { id, attempt, state, cause: cause.for_the_record(), target, at };
     let pause = pause_after(&equipped.route, id, state, at);
     let steps: Vec<Step> = before.into_iter().chain([decided]).chain(pause).collect();
-    if let Err(error) = ctx.world.ledger().commit(steps.clone()).await {
-        return Report::Stumbled(id, error.into());
-    }
+    ctx.world.ledger().commit(steps.clone()).await?;
     for step in &steps {
-        carried.entry.apply(step);
+        entry.apply(step);
     }
-    finish(ctx, &equipped.route, *carried, Some(cause), reservation).await
+    Ok(reservation)
 }
 
 /// The folder of a state, and the ending of what is written beside a file there.

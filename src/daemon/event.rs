@@ -7,9 +7,11 @@ use tokio::sync::oneshot;
 
 use super::asking::Answered;
 use super::carry::{Equipped, Report, Stumble};
+use super::ground::Whose;
 use super::sealing::Sealed;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::{FileId, Sighting};
+use crate::model::room::Room;
 use crate::model::route::{Route, RouteName};
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Tick, Wall};
@@ -51,8 +53,20 @@ pub(super) enum Ticket {
     Seal(RouteName),
     /// The held file of a route that comes first, as of that many changes.
     Held(RouteName, u64),
+    /// How much room volumes have.
+    Room(Whose),
     /// A command's work.
     Command,
+}
+
+impl Ticket {
+    /// Whether a stop waits for it: not for what changes nothing, and may hang with its volume.
+    pub(super) fn is_waited_for(&self) -> bool {
+        match self {
+            Self::Sweep(_) | Self::Equip(_) | Self::Held(..) | Self::Room(_) => false,
+            Self::Look(_) | Self::File(_) | Self::Seal(_) | Self::Command => true,
+        }
+    }
 }
 
 /// What a look was at.
@@ -84,6 +98,8 @@ pub(super) enum Work {
     FirstHeld(Box<Result<Option<Entry>, LedgerError>>),
     /// Entries that a command has put back on their journey.
     TakenUp(Vec<TakenUp>),
+    /// Room on volumes that tell it.
+    Rooms(Vec<(Arc<Path>, Room)>),
     /// It panicked: a bug, said loudly.
     Panicked,
 }

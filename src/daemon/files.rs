@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Daemon;
 use super::asking::{self, Answered, Asked};
-use super::carry::{self, Carried, Equipped, Report, Stumble};
+use super::carry::{self, Carried, Equipped, Report};
 use super::event::{LookTicket, Ticket, Work};
 use super::folders::chain;
 use super::resume;
@@ -21,11 +21,10 @@ use crate::model::step::{Entry, State};
 use crate::model::time::Now;
 use crate::world::World;
 use crate::world::clock::Clock;
-use crate::world::folder::MoveError;
 use crate::world::ledger::LedgerError;
 
 /// How long nothing is started after the ledger refused a commit.
-const SUSPEND_FOR: Duration = Duration::from_secs(5);
+pub(super) const SUSPEND_FOR: Duration = Duration::from_secs(5);
 
 impl<W: World> Daemon<W> {
     /// Starts what the schedule says; each is on record there as started.
@@ -105,6 +104,7 @@ impl<W: World> Daemon<W> {
             | Report::Answered(..)
             | Report::Doubted(..)
             | Report::Asked(..)
+            | Report::Unconcluded(_)
             | Report::Parked(..) => None,
         };
         self.schedule.look_ended(&route, &sighting.name);
@@ -125,6 +125,7 @@ impl<W: World> Daemon<W> {
             Work::Equipped(_)
             | Work::Sealed(_)
             | Work::Swept(_)
+            | Work::Rooms(_)
             | Work::TakenUp(_)
             | Work::FirstHeld(_)
             | Work::Panicked => (None, Heard::default(), false),
@@ -140,6 +141,7 @@ impl<W: World> Daemon<W> {
         }
         let Some(report) = report else {
             tracing::error!(file = %id, "a stage of a file's journey failed by a bug; it is taken up again; please report this");
+            self.was_recorded(id);
             self.schedule.stumbled(id, now.tick);
             return;
         };
@@ -148,6 +150,14 @@ impl<W: World> Daemon<W> {
 
     pub(super) fn reported(&mut self, id: FileId, report: Report, now: Now) {
         self.stumbles.remove(&id);
+        let is_refused =
+            matches!(report, Report::Stumbled(..) | Report::Unrecorded(_) | Report::Unconcluded(_));
+        if !matches!(report, Report::Unconcluded(_)) {
+            self.was_recorded(id);
+        }
+        if !is_refused {
+            self.worked(id, matches!(report, Report::Moved(_)), now.tick);
+        }
         match report {
             Report::Claimed(carried) | Report::Resumed(carried) => {
                 self.schedule.resumed(id);
@@ -177,6 +187,7 @@ impl<W: World> Daemon<W> {
                 self.ledger_refused(&error, now);
                 self.schedule.stumbled(id, now.tick);
             }
+            Report::Unconcluded(unconcluded) => self.keep(*unconcluded, now),
             Report::Left(_) => self.schedule.ended(id),
         }
     }
@@ -213,7 +224,7 @@ impl<W: World> Daemon<W> {
         settle::decide(entry, judged, &equipped.route, standing)
     }
 
-    fn conclude(&mut self, carried: Box<Carried>, judged: Judged, next: Next) {
+    pub(super) fn conclude(&mut self, carried: Box<Carried>, judged: Judged, next: Next) {
         let id = carried.entry.id;
         let Some(equipped) = self.equipped.get(&carried.entry.route).cloned() else { return };
         let ctx = Arc::clone(&self.ctx);
@@ -224,22 +235,14 @@ impl<W: World> Daemon<W> {
         });
     }
 
-    fn stumbled(&mut self, id: FileId, stumble: &Stumble, now: Now) {
-        self.stumbles.insert(id, chain(stumble));
-        match stumble {
-            Stumble::Ledger(error) => self.ledger_refused(error, now),
-            Stumble::Folder(error) | Stumble::Move(MoveError::Folder(error)) => {
-                tracing::warn!(file = %id, error = %chain(error), "a file could not go on; it stays on record and is taken up again by itself");
-            }
-            Stumble::Move(error) => {
-                tracing::warn!(file = %id, error = %chain(error), "a file could not be moved; it stays on record and is taken up again by itself");
-            }
+    /// Nothing is sent that cannot be put on record. (A step that the record rules out is the fault
+    /// of one file and stops no other.)
+    pub(super) fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
+        if let LedgerError::Impossible { id, .. } = error {
+            let text = chain(error);
+            tracing::error!(file = %id, error = %text, "a file cannot go on by a bug; it is taken up again; please report this");
+            return;
         }
-        self.schedule.stumbled(id, now.tick);
-    }
-
-    /// Nothing is sent that cannot be put on record.
-    fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
         let text = format!("{}; {}", chain(error), error.remedy());
         if self.ledger_fault.as_ref() != Some(&text) {
             tracing::error!(error = %text, "sending paused: nothing can be put on record");
@@ -253,9 +256,7 @@ impl<W: World> Daemon<W> {
         self.stumbles.remove(&entry.id);
         self.asked.remove(&entry.id);
         self.progress_at = self.now().tick;
-        if self.ledger_fault.take().is_some() {
-            tracing::info!("sending goes on: the ledger can be written again");
-        }
+        self.ledger_works();
         let (route, id, file) = (&entry.route, entry.id, shown(&entry.name));
         let cause = entry.cause.as_ref();
         let code = cause.map(|cause| cause.code.to_string()).unwrap_or_default();
@@ -359,7 +360,7 @@ impl<W: World> Daemon<W> {
 }
 
 /// One line for each change of state.
-fn say(change: &Change) {
+pub(super) fn say(change: &Change) {
     match change {
         Change::RoutePaused(route, cause) => {
             let remedy = send::remedy(cause, Some(route));

@@ -163,8 +163,13 @@ impl<W: World> Daemon<W> {
                     }
                 }
                 Hint::Lost { folder: Some(folder) } => self.arm_again(&folder),
+                // Perhaps only an overflow, perhaps the end of the connection to the system: every
+                // folder is armed anew, and polled where that fails.
                 Hint::Lost { folder: None } => {
-                    self.intakes.values_mut().for_each(Intake::touch);
+                    let folders: Vec<Arc<Path>> = self.intakes.keys().cloned().collect();
+                    for folder in &folders {
+                        self.arm_again(folder);
+                    }
                 }
             }
         }

@@ -64,6 +64,8 @@ pub(super) struct Intake {
     /// Routes that keep an order, by their place among those of the folder.
     lines: BTreeMap<usize, Line>,
     warned: BTreeSet<Reason>,
+    /// When the wall clock last jumped: change times from before say nothing about now.
+    clock_jumped_at: Option<Tick>,
 }
 
 type Counts = BTreeMap<(usize, Reason), Waiting>;
@@ -108,6 +110,12 @@ pub(super) struct SweepEnd {
 }
 
 impl Intake {
+    /// The wall clock has jumped: for a while files are quiet since they were first seen.
+    pub(super) fn clock_jumped(&mut self, now: Tick) {
+        self.clock_jumped_at = Some(now);
+        self.touch();
+    }
+
     /// A folder that has never been swept.
     pub(super) fn new(folder: Arc<Path>, is_parent: bool, now: Tick) -> Self {
         Self {
@@ -128,6 +136,7 @@ impl Intake {
             counts: Counts::new(),
             lines: BTreeMap::new(),
             warned: BTreeSet::new(),
+            clock_jumped_at: None,
         }
     }
 
@@ -477,7 +486,10 @@ impl Intake {
             });
         let evidence = Evidence {
             moved_in: self.moved_in.contains_key(&sighting.name),
-            trusts_change_time: equipped.is_local,
+            trusts_change_time: equipped.is_local
+                && self.clock_jumped_at.is_none_or(|at| {
+                    now.tick.since(at) > rules.quiet_for.max(rules.truncated_after)
+                }),
             marker: None,
             remembered,
         };

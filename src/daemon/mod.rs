@@ -11,6 +11,7 @@ mod commands;
 mod event;
 mod files;
 mod folders;
+mod ground;
 mod ids;
 mod intake;
 mod order;
@@ -19,6 +20,7 @@ mod sealing;
 mod status;
 mod targets;
 mod twins;
+mod unrecorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -36,6 +38,7 @@ use asking::Known;
 use carry::{BUDGET_BYTES, Carried, Context, Equipped};
 use event::{Event, Ticket, Unequipped, Work};
 pub use folders::chain;
+use ground::Rooms;
 use ids::Ids;
 use intake::Intake;
 use order::Orders;
@@ -43,6 +46,7 @@ use sealing::Sealing;
 pub use status::{no_route_alert, parent_alerts, pause_on_record};
 use targets::Targets;
 use twins::Turns;
+use unrecorded::Unrecorded;
 
 use crate::config::Config;
 use crate::journey::schedule::{Limits, Schedule};
@@ -51,7 +55,7 @@ use crate::model::command::{Command, CommandAnswer};
 use crate::model::file::FileId;
 use crate::model::outcome::Cause;
 use crate::model::route::RouteName;
-use crate::model::step::{Entry, RouteRecord};
+use crate::model::step::{Entry, RouteRecord, Step};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -66,6 +70,13 @@ const PARKED_MAX: usize = 10_000;
 
 /// Events handled before the next look at what can be started.
 const EVENTS_A_TURN: usize = 256;
+
+/// The wall clock may drift this far from the clock that only goes on before it has jumped: a
+/// clock that is being disciplined is slewed by less in a turn of the loop.
+const JUMP_MIN: Duration = Duration::from_secs(2);
+
+/// Commands are heard this long after the start at the latest, whatever folder does not answer.
+const COMMANDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The loop wakes at least this often, so that a jump of a clock cannot put it to sleep.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -143,6 +154,9 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
+    /// When a file of a route was last said to have stumbled; one for each route.
+    stumbled_at: BTreeMap<RouteName, Tick>,
+    rooms: Rooms,
     /// How often files' runs were asked for; each is on its journey and so bounded.
     asked: BTreeMap<FileId, Known>,
     /// Routes whose runs cannot be asked for, and why.
@@ -157,6 +171,10 @@ pub struct Daemon<W: World> {
     orders: Orders,
     /// Which folder is fed from first, counted.
     fed: usize,
+    /// Answers that the ledger did not take, and those that it is being offered again.
+    unrecorded: BTreeMap<FileId, Unrecorded>,
+    /// When they are offered again.
+    offer_at: Tick,
     /// Unsettled entries whose route is not there (yet).
     unsettled: BTreeMap<RouteName, Vec<Entry>>,
 
@@ -166,7 +184,7 @@ pub struct Daemon<W: World> {
     not_routes: BTreeMap<PathBuf, String>,
 
     tasks: JoinSet<(Ticket, Work)>,
-    /// Tasks that a stop waits for: all but sweeps.
+    /// Tasks that a stop waits for.
     busy: usize,
     chunks: mpsc::Sender<Event>,
     chunks_in: mpsc::Receiver<Event>,
@@ -174,6 +192,9 @@ pub struct Daemon<W: World> {
 
     notes: Notes,
     started_at: Wall,
+    began_at: Tick,
+    /// Both clocks as they were at the last turn.
+    clocks: Now,
     progress_at: Tick,
     stop_by: Option<Tick>,
     ledger_fault: Option<String>,
@@ -218,6 +239,8 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             stumbles: BTreeMap::new(),
+            stumbled_at: BTreeMap::new(),
+            rooms: Rooms::default(),
             asked: BTreeMap::new(),
             asking_faults: BTreeMap::new(),
             delivered_at: BTreeMap::new(),
@@ -225,6 +248,8 @@ impl<W: World> Daemon<W> {
             sealing: BTreeMap::new(),
             orders: Orders::default(),
             fed: 0,
+            unrecorded: BTreeMap::new(),
+            offer_at: now.tick,
             unsettled: BTreeMap::new(),
             orphans: BTreeSet::new(),
             not_routes: BTreeMap::new(),
@@ -235,6 +260,8 @@ impl<W: World> Daemon<W> {
             command_under_way: false,
             notes,
             started_at: now.wall,
+            began_at: now.tick,
+            clocks: now,
             progress_at: now.tick,
             stop_by: None,
             ledger_fault: None,
@@ -319,7 +346,7 @@ impl<W: World> Daemon<W> {
     }
 
     fn done(&mut self, ticket: Ticket, work: Work) {
-        if !matches!(ticket, Ticket::Sweep(_)) {
+        if ticket.is_waited_for() {
             self.busy = self.busy.saturating_sub(1);
         }
         match (ticket, work) {
@@ -332,6 +359,7 @@ impl<W: World> Daemon<W> {
                 self.held_found(&route, changes, Some(*found));
             }
             (Ticket::Held(route, changes), _) => self.held_found(&route, changes, None),
+            (Ticket::Room(whose), Work::Rooms(rooms)) => self.room_found(whose, rooms),
             (Ticket::Command, work) => {
                 self.command_under_way = false;
                 if let Work::TakenUp(all) = work {
@@ -352,10 +380,13 @@ impl<W: World> Daemon<W> {
     /// Starts everything that can be started now.
     fn pump(&mut self) {
         let now = self.now();
+        self.compare_clocks(now);
         self.seal_due(now.tick);
+        self.offer_due(now.tick);
         if self.stop_by.is_none() {
             self.equip_due(now.tick);
             self.sweep_due(now.tick);
+            self.look_after_room(now.tick);
             self.feed(now);
             for start in self.schedule.starts(now.tick) {
                 self.start(start);
@@ -364,10 +395,24 @@ impl<W: World> Daemon<W> {
         self.load.store(self.schedule.active(), Ordering::Relaxed);
     }
 
+    /// Notices a wall clock that was set: files that were being written look quiet then.
+    fn compare_clocks(&mut self, now: Now) {
+        let passed = now.tick.since(self.clocks.tick);
+        let expected = self.clocks.wall.plus(passed);
+        self.clocks = now;
+        let drift = now.wall.since(expected).max(expected.since(now.wall));
+        if drift > JUMP_MIN {
+            let (from, to) = (expected, now.wall);
+            tracing::warn!(%from, %to, "the clock was set; files are judged by when they were first seen for a while");
+            self.intakes.values_mut().for_each(|intake| intake.clock_jumped(now.tick));
+        }
+    }
+
     fn is_over(&self) -> bool {
         let now = self.now().tick;
         if let Some(by) = self.stop_by {
-            return self.busy == 0 && self.is_all_sealed() || by <= now;
+            let is_done = self.busy == 0 && self.is_all_sealed() && self.unrecorded.is_empty();
+            return is_done || by <= now;
         }
         match self.mode {
             Mode::Service | Mode::OneCommand => false,
@@ -378,6 +423,10 @@ impl<W: World> Daemon<W> {
     /// Whether every route that is configured or found has been made ready, or cannot be: commands
     /// wait for that.
     fn knows_its_routes(&self) -> bool {
+        self.began_at.plus(COMMANDS_WITHIN) <= self.now().tick || self.has_asked_all_folders()
+    }
+
+    fn has_asked_all_folders(&self) -> bool {
         self.unequipped.values().all(|route| route.said.is_some())
             && self
                 .intakes
@@ -402,12 +451,17 @@ impl<W: World> Daemon<W> {
         let mut earlier = |tick: Option<Tick>| wake = wake.min(tick.unwrap_or(wake));
         earlier(self.stop_by);
         earlier(self.next_seal_at());
+        earlier(self.next_offer_at());
         if let Mode::Once { patience } = self.mode {
             earlier(Some(self.progress_at.plus(patience)));
+        }
+        if !self.knows_its_routes() {
+            earlier(Some(self.began_at.plus(COMMANDS_WITHIN)));
         }
         if self.stop_by.is_none() {
             earlier(self.schedule.next_wake(now));
             earlier(self.next_equip_at());
+            earlier(self.rooms.next_at());
             for intake in self.intakes.values() {
                 earlier(intake.next_wake(now));
             }
@@ -422,18 +476,31 @@ impl<W: World> Daemon<W> {
             || self.intakes.values().any(|intake| intake.fault.is_some())
             || self.intakes.values().any(Intake::has_paused_files)
             || self.unequipped.values().any(|route| route.said.is_some());
-        for (id, carried) in std::mem::take(&mut self.ready) {
-            let waited_for = self.schedule.waited_for(id);
-            if let carry::Report::Stumbled(id, stumble) =
-                carry::shelve(&self.ctx, carried, waited_for).await
-            {
-                tracing::warn!(file = %id, error = %stumble, "could not record a file as not sent");
-            }
+        if !self.unrecorded.is_empty() {
+            let files = self.unrecorded.len();
+            tracing::error!(
+                files,
+                "stopped before the ledger took the server's answers for some files: the next start finds them in doubt"
+            );
+        }
+        let at = self.now().wall;
+        let ready = std::mem::take(&mut self.ready);
+        let unsent = ready.values().filter(|carried| carried.entry.attempt_open_since.is_some());
+        let steps: Vec<Step> = unsent
+            .map(|carried| {
+                carry::not_sent(&carried.entry, at, self.schedule.waited_for(carried.entry.id))
+            })
+            .collect();
+        let files = steps.len();
+        if files > 0
+            && let Err(error) = self.ctx.world.ledger().commit(steps).await
+        {
+            tracing::warn!(files, error = %chain(&error), "could not record files as not sent; the next start finds out that they were not");
         }
     }
 
     fn spawn(&mut self, ticket: Ticket, task: impl Future<Output = Work> + Send + 'static) {
-        if !matches!(ticket, Ticket::Sweep(_)) {
+        if ticket.is_waited_for() {
             self.busy += 1;
         }
         // A stage is some kilobytes: in a box it is moved once and not with each wrapping.

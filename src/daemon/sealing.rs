@@ -75,7 +75,7 @@ pub(super) struct Sealed {
 /// Makes the folders of these moves durable, each once, and puts the files on record as settled.
 async fn seal<W: World>(ctx: &Context<W>, route: &Route, moved: Vec<Entry>) -> Sealed {
     let target_of = |entry: &Entry| entry.target.as_ref().map(|target| Arc::clone(&target.folder));
-    let mut folders: Vec<Arc<Path>> = vec![Arc::clone(&route.folders.sending)];
+    let mut folders: Vec<Arc<Path>> = Vec::new();
     for folder in moved.iter().filter_map(target_of) {
         if !folders.contains(&folder) {
             folders.push(folder);
@@ -85,10 +85,12 @@ async fn seal<W: World>(ctx: &Context<W>, route: &Route, moved: Vec<Entry>) -> S
         let synced: Result<(), FolderError> = ctx.world.disk().sync(Arc::clone(&folder)).await;
         (folder, synced.err().map(|error| chain(&error)))
     };
+    // The places that were left come last: a power cut in between must never find a file gone there
+    // and not yet here, nor here without its sidecar.
     let synced: BTreeMap<Arc<Path>, Option<String>> =
         join_all(folders.into_iter().map(sync)).await.into_iter().collect();
+    let (_, both) = sync(Arc::clone(&route.folders.sending)).await;
     let fault_at = |folder: &Arc<Path>| synced.get(folder).cloned().flatten();
-    let both = fault_at(&route.folders.sending);
     let mut sealed = Sealed { settled: Vec::new(), stumbled: Vec::new() };
     let mut steps = Vec::new();
     for mut entry in moved {

@@ -56,6 +56,13 @@ impl<W: World> Daemon<W> {
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
+        alerts.extend(self.rooms.alerts().cloned());
+        if !self.unrecorded.is_empty() {
+            alerts.push(format!(
+                "the server's answers for {} files wait to be put on record: see to the disk of state_dir before patchdrop is stopped; a stop now would leave them in doubt",
+                self.unrecorded.len()
+            ));
+        }
         if let Some((id, why)) = self.stumbles.first_key_value() {
             let files = self.stumbles.len();
             alerts.push(format!(

@@ -19,6 +19,8 @@ pub mod runs;
 
 pub mod resume;
 
+pub mod room;
+
 pub mod pace;
 
 pub mod schedule;

@@ -102,9 +102,15 @@ pub fn may_be_unfinished(
     unchanged_for(changed_at, evidence, now) < rules.truncated_after
 }
 
-/// Whether a done-marker counts: it must not be older than its file's last modification.
+/// Whether a done-marker counts: it must not be older than its file's last modification. A file
+/// from the future (its writer's clock, or a copied date) is taken by its change time, which is
+/// this system's: no marker could ever be newer than such a date.
 #[must_use]
-pub fn marker_counts(marker: &Sighting, file: &Sighting) -> bool {
+pub fn marker_counts(marker: &Sighting, file: &Sighting, now: Wall) -> bool {
+    let ahead = i128::from(file.identity.mtime_ns) > i128::from(now.0) * 1_000_000;
+    if ahead {
+        return marker.changed_at >= file.changed_at;
+    }
     marker.identity.mtime_ns >= file.identity.mtime_ns
 }
 
@@ -166,6 +172,26 @@ mod tests {
         check(99_999, marked, Readiness::Ready);
         let unmarked = Evidence { marker: Some(false), moved_in: true, ..Evidence::default() };
         check(0, unmarked, Readiness::Wait(Reason::NoMarker, RULES.quiet_for));
+    }
+
+    #[test]
+    fn a_marker_counts_unless_its_file_was_changed_after_it() {
+        // Modification times in milliseconds, change times likewise; now is 100,000.
+        fn check(file: (i64, i64), marker: (i64, i64), expected: bool) {
+            let seen = |(modified, changed): (i64, i64)| {
+                let mut seen = sighting(changed);
+                seen.identity.mtime_ns = modified * 1_000_000;
+                seen
+            };
+            let counts = marker_counts(&seen(marker), &seen(file), Wall(100_000));
+            assert_eq!(counts, expected, "file {file:?}, marker {marker:?}");
+        }
+        check((50_000, 50_000), (50_000, 50_000), true);
+        check((50_000, 50_000), (49_999, 60_000), false);
+        check((50_000, 90_000), (50_001, 50_001), true);
+        // A date in the future would be newer than any marker.
+        check((4_000_000_000_000, 50_000), (60_000, 60_000), true);
+        check((4_000_000_000_000, 70_000), (60_000, 60_000), false);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod asking;
 mod doubts;
+mod footing;
 mod pacing;
 mod pauses;
 
@@ -14,7 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doubts::Doubts;
+use footing::{Footing, Shortage};
 use pauses::{Probe, Trouble, blocked_until};
+
+pub use footing::Reach;
 
 use super::detect::Reason;
 use super::order::NaturalName;
@@ -156,6 +160,7 @@ struct Lane {
     last_sent_at: Option<Wall>,
     blocked_for: Duration,
     blocked_since: Option<Tick>,
+    footing: Footing,
 }
 
 /// Where a file stands.
@@ -264,6 +269,8 @@ pub struct Schedule {
     looks: BTreeSet<Key>,
     active: usize,
     suspended_until: Option<Tick>,
+    /// The volume of the record is too full to begin anything.
+    short: Option<Shortage>,
     turn: usize,
 }
 
@@ -281,6 +288,7 @@ impl Schedule {
             looks: BTreeSet::new(),
             active: 0,
             suspended_until: None,
+            short: None,
             turn: 0,
         }
     }
@@ -322,6 +330,7 @@ impl Schedule {
             last_sent_at: None,
             blocked_for: Duration::ZERO,
             blocked_since: None,
+            footing: Footing::default(),
         });
         self.note_blocked(now.tick);
     }
@@ -354,6 +363,7 @@ impl Schedule {
         let fresh = lane.active.saturating_sub(lane.active_retries);
         lane.active < lane.window
             && fresh + kept_for_retries < lane.window
+            && lane.footing.has_room(lane.active)
             && !self.has_too_many_parked(lane)
             && (lane.order.is_none() || lane.is_free())
             && (self.active < self.limits.active_max || lane.active < PLACES_ALWAYS)
@@ -525,6 +535,7 @@ impl Schedule {
         self.free_probe(&key);
         if let Some(lane) = self.lanes.get_mut(&track.route) {
             lane.line.remove(&lane.in_line(id, &key.1));
+            lane.footing.forget(id);
             match track.phase {
                 Phase::Parked { due, .. } => {
                     lane.parked.remove(&(due, id));
@@ -560,6 +571,11 @@ impl Schedule {
         let route = track.route.clone();
         let Some(lane) = self.lanes.get_mut(&route) else { return };
         let blocked_for = blocked_until(lane, now);
+        if track.phase == Phase::Ready {
+            // It stumbled after its claim: it waits for no slot any more.
+            lane.fresh.retain(|other| *other != id);
+            lane.retries.retain(|other| *other != id);
+        }
         track.phase = Phase::Parked { due, since: now, blocked_for };
         track.errand = errand;
         let was_retry = std::mem::replace(&mut track.is_retry, true);
@@ -574,21 +590,6 @@ impl Schedule {
         }
         self.leave_active(&route, was_retry);
         self.free_probe(&key);
-    }
-
-    /// Disk or ledger did not let a file go on: it is parked, and looked at again after a wait that
-    /// grows from 1 s to a minute.
-    pub fn stumbled(&mut self, id: FileId, now: Tick) {
-        let Some(track) = self.files.get_mut(&id) else { return };
-        track.stumbles = track.stumbles.saturating_add(1);
-        let wait = Duration::from_secs(1 << track.stumbles.saturating_sub(1).min(5));
-        let errand = track.errand;
-        self.park(id, wait.min(Duration::from_mins(1)), errand, now);
-    }
-
-    /// Nothing starts before `wait` has passed: the ledger cannot be written.
-    pub fn suspend(&mut self, wait: Duration, now: Tick) {
-        self.suspended_until = Some(now.plus(wait));
     }
 
     /// Time that a file has waited, paused time not counted.
@@ -706,6 +707,7 @@ impl Schedule {
         for route in routes.iter().cycle().skip(self.turn).take(routes.len()) {
             self.start_asks(route, now, &mut starts);
             self.start_last_moves(route, now, &mut starts);
+            self.start_try(route, now, &mut starts);
             let Some(lane) = self.lanes.get(route) else { continue };
             match self.gate(lane, now) {
                 Gate::Open => {
@@ -741,6 +743,7 @@ impl Schedule {
             }
         }
         for lane in self.lanes.values().filter(|lane| lane.paused_by_person.is_none()) {
+            lane.footing.next_at().into_iter().for_each(&mut earliest);
             // Those that are due already wait for something else than time.
             if let Some((due, _)) = lane.parked.range((now.plus(TICK), FileId(0))..).next() {
                 earliest(*due);
@@ -784,7 +787,8 @@ impl Schedule {
     /// Whether anything is paused by patchdrop itself.
     #[must_use]
     pub fn is_any_paused(&self) -> bool {
-        self.lanes.values().any(|lane| lane.pause.is_some())
+        self.short.is_some()
+            || self.lanes.values().any(|lane| lane.pause.is_some() || lane.footing.is_blocked())
             || self.circuits.values().any(|circuit| circuit.pause.is_some())
     }
 
@@ -797,7 +801,7 @@ impl Schedule {
         };
         let looked_up = lane.asking.iter().filter(is_looked_up).count();
         LaneView {
-            pause: lane.pause.as_ref().map(Pause::view),
+            pause: self.footing_view(lane).or_else(|| lane.pause.as_ref().map(Pause::view)),
             paused_by_person: lane.paused_by_person,
             active: lane.active,
             parked: lane.parked.len() + lane.finishing.len() + looked_up,
@@ -840,7 +844,8 @@ impl Schedule {
         }
         let active_max = self.limits.active_max;
         let Some(lane) = self.lanes.get_mut(route) else { return };
-        while self.active < active_max || lane.active < PLACES_ALWAYS {
+        while !lane.footing.is_stuck() && (self.active < active_max || lane.active < PLACES_ALWAYS)
+        {
             let may = |id: &FileId| {
                 (lane.order.is_none() || lane.active == 0)
                     && is_first_of_its_name(&self.names, &self.looks, &self.files, *id)
@@ -860,6 +865,7 @@ impl Schedule {
         let room = |lane: &Lane, active: usize| {
             lane.active_retries < lane.retry_places()
                 && lane.active < lane.window
+                && lane.footing.has_room(lane.active)
                 && (active < active_max || lane.active < PLACES_ALWAYS)
         };
         while room(lane, self.active) {

@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod file;
 pub mod network;
 pub mod outcome;
+pub mod room;
 pub mod route;
 pub mod secret;
 pub mod status;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use self::mark::{Here, Mark};
 pub(super) use self::mark::{Number, number};
-use self::mark::{Reading, host, read, write};
+use self::mark::{Reading, host, read, sync_folder, write};
 use super::ledger::{LedgerError, LedgerId};
 use crate::model::time::Wall;
 
@@ -472,12 +472,21 @@ pub(super) fn renew(
     if is_current && only_look { Ok(()) } else { write(folder, &Mark::of(standing, at)) }
 }
 
+/// Makes a folder with those above it, durably: a power cut right after a first start must not take
+/// the ledger away with the folder that it lies in.
 fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|it| std::fs::symlink_metadata(it).is_err()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    builder.create(folder)?;
+    for made in missing.into_iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or_else(|| Path::new(".")))?;
+    }
+    Ok(())
 }
 
 #[cfg(unix)]

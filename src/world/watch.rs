@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{
@@ -228,7 +229,7 @@ impl Watcher {
     }
 
     fn watch(&mut self, folder: &Path) -> notify::Result<()> {
-        if !std::fs::symlink_metadata(folder)?.is_dir() {
+        if !is_folder(folder)? {
             return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
         }
         let config =
@@ -266,6 +267,23 @@ impl Watcher {
     fn armed(&self) -> MutexGuard<'_, BTreeSet<Arc<Path>>> {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long a folder may take to answer before it is polled instead: whoever arms must not hang
+/// with a volume that does.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether a folder is there, asked on a thread that may be left behind.
+fn is_folder(folder: &Path) -> io::Result<bool> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = folder.to_owned();
+    std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+        // Nobody may be left to hear it.
+        drop(answer.send(std::fs::symlink_metadata(asked).map(|found| found.is_dir())));
+    })?;
+    answered.recv_timeout(ANSWER_WITHIN).unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the volume does not answer"))
+    })
 }
 
 /// What an event hints at; most hint at nothing.
@@ -337,4 +355,20 @@ fn is_out_of_instances(error: &io::Error) -> bool {
 #[cfg(not(unix))]
 fn is_out_of_instances(_error: &io::Error) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_overflow_and_a_dead_connection_name_no_folder_and_mean_all_of_them() {
+        let rescan = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        let dead = notify::Error::io(io::Error::from(io::ErrorKind::BrokenPipe));
+        for event in [Ok(rescan), Err(dead)] {
+            let (sender, mut receiver) = mailbox();
+            translate(event, &BTreeSet::from([Arc::from(Path::new("/in"))]), &sender);
+            assert_eq!(receiver.next().await, [Hint::Lost { folder: None }]);
+        }
+    }
 }

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
+mod disk;
 mod duplicates;
 mod flows;
 mod folders;
@@ -19,5 +20,6 @@ mod orders;
 mod pauses;
 mod refused;
 mod scene;
+mod stops;
 mod volume;
 mod writing;

@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) simulator: SimulatorOptions,
     /// The account that the program runs as, if not ours.
     pub(crate) account: Option<u32>,
+    /// Where the scene's own folder is made; the system's place for such things if nowhere else.
+    pub(crate) within: Option<PathBuf>,
 }
 
 impl Default for Plan {
@@ -65,6 +67,7 @@ impl Default for Plan {
             tables: "",
             simulator: SimulatorOptions { keep_bodies: true, ..SimulatorOptions::default() },
             account: None,
+            within: None,
         }
     }
 }
@@ -81,6 +84,7 @@ pub(crate) struct Scene {
     pub(crate) dir: TempDir,
     pub(crate) sim: Simulator,
     plan: Plan,
+    state_dir: &'static str,
     service: Option<Child>,
 }
 
@@ -89,8 +93,12 @@ impl Scene {
     pub(crate) fn of(plan: Plan) -> Self {
         let options = options_of(&plan);
         let sim = runtime().block_on(Simulator::start(options)).expect("a free port");
-        let dir = tempfile::tempdir().expect("a folder of its own");
-        let scene = Self { dir, sim, plan, service: None };
+        let dir = match &plan.within {
+            Some(within) => tempfile::tempdir_in(within),
+            None => tempfile::tempdir(),
+        };
+        let dir = dir.expect("a folder of its own");
+        let scene = Self { dir, sim, plan, state_dir: "state", service: None };
         for folder in ["root", "root/orders", "outside"] {
             fs::create_dir(scene.path(folder)).unwrap();
         }
@@ -143,6 +151,11 @@ impl Scene {
         let text = text.replace("{sim}", &self.sim.url());
         let text = text.replace("{dir}", &self.dir.path().display().to_string());
         fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// Says where the state folder is, if the plan puts it elsewhere.
+    pub(crate) fn sits_in(&mut self, state_dir: &'static str) {
+        self.state_dir = state_dir;
     }
 
     /// Cuts the simulator off and puts one that has seen nothing, with no rules, in its place.
@@ -246,13 +259,14 @@ impl Scene {
         self.ended();
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.service.as_ref().expect("it runs").id();
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         kill_process(pid, signal).expect("our own child");
     }
 
-    fn ended(&mut self) -> Option<i32> {
+    /// Waits for the service's end; its exit code, none if a signal ended it.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         let mut child = self.service.take().expect("it runs");
         let since = Instant::now();
         loop {
@@ -275,7 +289,7 @@ impl Scene {
 
     /// How the running service stands; none if it does not answer.
     pub(crate) fn status(&self) -> Option<Status> {
-        let state_dir = self.path("state");
+        let state_dir = self.path(self.state_dir);
         match runtime().block_on(control::ask(&state_dir, &Asked::Status)) {
             Ok(CommandAnswer::Status(status)) => Some(*status),
             _ => None,

@@ -2,6 +2,7 @@
 //! and what lets go again. No clock, no disk: time is a number that the scene counts.
 
 mod chance;
+mod footing;
 mod order;
 mod paced;
 mod pauses;

@@ -69,6 +69,22 @@ fn with_too_many_parked_files_nothing_new_is_claimed() {
 }
 
 #[test]
+fn files_that_stumble_as_they_are_claimed_take_no_slots() {
+    let mut scene = Scene::of_one(2);
+    let stumbled = scene.claim_many(4);
+    for id in &stumbled {
+        scene.schedule.stumbled(*id, scene.now().tick);
+    }
+    assert_eq!(scene.starts(), [], "they wait");
+    scene.pass(SECOND * 2);
+    for start in scene.starts() {
+        let Start::Resume(id) = start else { panic!("{start:?}, and it was never claimed whole") };
+        scene.schedule.resumed(id);
+    }
+    assert_eq!(scene.attempts().len(), 2, "both slots are free for them");
+}
+
+#[test]
 fn retries_get_half_of_the_slots_while_new_files_wait_and_all_otherwise() {
     let mut scene = Scene::of_one(4);
     for n in 0..8 {
@@ -283,4 +299,19 @@ fn an_unknown_route_claims_nothing() {
     let scene = Scene::new(WIDE, &[]);
     assert_eq!(scene.may_claim("orders", "a"), Err(Reason::NoRoute));
     assert!(!scene.schedule.wants_files(&name_of("orders"), Tick(scene.tick)));
+}
+
+#[test]
+fn a_claim_that_stumbles_takes_no_slot() {
+    let mut scene = Scene::of_one(1);
+    let stumbled = scene.claim("orders", "a.json").unwrap();
+    scene.schedule.stumbled(stumbled, Tick(scene.tick));
+    assert_eq!(scene.starts(), [], "it is parked");
+    let next = scene.claim("orders", "b.json").unwrap();
+    assert_eq!(scene.starts(), [Start::Attempt(next)]);
+    scene.answer(next, Outcome::Delivered);
+    scene.pass(SECOND);
+    assert_eq!(scene.starts(), [Start::Resume(stumbled)]);
+    scene.schedule.resumed(stumbled);
+    assert_eq!(scene.starts(), [Start::Attempt(stumbled)]);
 }

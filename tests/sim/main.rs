@@ -117,6 +117,8 @@ impl<'a> Sim<'a> {
             server: Server::default(),
             rule: story.rule,
             flow: story.flow,
+            ledger_refuses: story.ledger_refuses,
+            clock: story.clock,
             syncs_folders: story.syncs_folders,
             token: 0,
             token_requests: 0,
@@ -405,6 +407,7 @@ fn run_whole(story: &Story) -> (usize, Vec<String>) {
     let mut state = sim.lock();
     let effects = state.effects;
     promises::check_rest(&mut state, story);
+    promises::check_whole(&mut state, story);
     (effects, std::mem::take(&mut state.violations))
 }
 
@@ -437,7 +440,10 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
 fn every_story_keeps_every_promise_wherever_it_is_cut() {
     let only = std::env::args().skip_while(|arg| arg != "--story").nth(1);
     let stories: Vec<Story> =
-        stories::all().into_iter().chain(stories::flows()).chain(stories::in_order()).collect();
+        [stories::all(), stories::flows(), stories::in_order(), stories::refusals()]
+            .into_iter()
+            .flatten()
+            .collect();
     let broken = AtomicBool::new(false);
     let failures: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = stories

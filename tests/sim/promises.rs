@@ -188,6 +188,29 @@ fn check_order(state: &mut State, story: &Story) {
     }
 }
 
+/// What must come about where nothing is cut: a known answer never becomes a doubt, and nothing is
+/// sent a second time.
+pub fn check_whole(state: &mut State, story: &Story) {
+    for content in &story.gone_if_whole {
+        let places = places_of(state, content);
+        if !places.is_empty() {
+            state.violates("P5", &format!("{content} was taken half-written: {places:?}"));
+        }
+    }
+    for content in &story.sent_if_whole {
+        let sent = std::path::PathBuf::from(format!("{ROOT}/sent"));
+        let places = places_of(state, content);
+        if !matches!(places.as_slice(), [place] if *place.folder == *sent) {
+            state.violates("P6", &format!("{content} was answered, and is in {places:?}"));
+        }
+        let digest = crate::state::digest(content.as_bytes());
+        let times = state.server.stored.iter().filter(|stored| stored.digest == digest).count();
+        if times != 1 {
+            state.violates("P3", &format!("{content} was stored {times} times, uncut"));
+        }
+    }
+}
+
 /// P7: files that a person put into our folders are still there, unchanged.
 fn check_strangers(state: &mut State, story: &Story) {
     for (_, act) in &story.script {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use patchdrop::model::command::Command;
 use patchdrop::model::file::Place;
 use patchdrop::model::route::{OnFailed, OrderBy, Ordered};
-use patchdrop::model::step::State as FileState;
+use patchdrop::model::step::{State as FileState, Step};
 
 use crate::state::{Asked, Behaviour, Rule};
 use crate::world::State;
@@ -107,6 +107,14 @@ pub struct Story {
     pub has_credential: bool,
     /// Doubts are looked up among its runs.
     pub flow: Option<StoryFlow>,
+    /// Steps that the ledger refuses, by the seconds since the story's begin.
+    pub ledger_refuses: fn(&Step, u64) -> bool,
+    /// How far the wall clock is off, ms, by the seconds since the story's begin.
+    pub clock: fn(u64) -> i64,
+    /// Contents that, if nothing is cut, are nowhere in the end.
+    pub gone_if_whole: Vec<&'static str>,
+    /// Contents that, if nothing is cut, are stored exactly once and end in `sent/`.
+    pub sent_if_whole: Vec<&'static str>,
 }
 
 impl Default for Story {
@@ -125,6 +133,10 @@ impl Default for Story {
             order: None,
             has_credential: false,
             flow: None,
+            ledger_refuses: |_, _| false,
+            clock: |_| 0,
+            gone_if_whole: Vec::new(),
+            sent_if_whole: Vec::new(),
         }
     }
 }
@@ -495,6 +507,86 @@ pub fn places_of(state: &State, content: &str) -> Vec<Place> {
         }
     }
     places
+}
+
+fn is_an_end(step: &Step) -> bool {
+    matches!(step, Step::AttemptEnded { .. } | Step::Accepted { .. } | Step::Decided { .. })
+}
+
+/// Stories in which the ledger's disk is full for a while. An answer that a process has in hand is
+/// put on record as soon as that is possible: only a cut makes a doubt of it.
+pub fn refusals() -> Vec<Story> {
+    use Act::Drop;
+    use Behaviour::{Accept, AcceptAndLose, Status};
+    use Home::{Held, Sent, SentOrHeld};
+    vec![
+        Story {
+            name: "no answer can be put on record for a while, hold",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (30, Drop("c.json", C))],
+            ledger_refuses: |step, at| at < 100 && is_an_end(step),
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1)],
+            sent_if_whole: vec![A, B, C],
+            ..Story::default()
+        },
+        Story {
+            name: "no answer can be put on record for a while, resend",
+            script: vec![(0, Drop("a.json", A))],
+            ledger_refuses: |step, at| at < 100 && is_an_end(step),
+            homes: vec![(A, Sent)],
+            stored: vec![(A, 1, 9)],
+            resends_in_doubt: true,
+            sent_if_whole: vec![A],
+            ..Story::default()
+        },
+        Story {
+            name: "nothing at all can be put on record for a while",
+            script: vec![(0, Drop("a.json", A)), (0, Drop("b.json", B)), (30, Drop("b.json", C))],
+            ledger_refuses: |_, at| (20..200).contains(&at),
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1)],
+            sent_if_whole: vec![A, B, C],
+            ..Story::default()
+        },
+        Story {
+            name: "a refused token while no answer can be put on record",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |asked| if asked.token < 2 { Status(401) } else { Accept },
+            ledger_refuses: |step, at| at < 100 && is_an_end(step),
+            homes: vec![(A, SentOrHeld)],
+            stored: vec![(A, 0, 1)],
+            has_credential: true,
+            sent_if_whole: vec![A],
+            ..Story::default()
+        },
+        Story {
+            name: "the clock jumps a day ahead and back",
+            script: vec![
+                (0, Drop("a.json", A)),
+                (5, Drop("slow.json", r#"{"order":"#)),
+                (25, Drop("slow.json", C)),
+                (130, Drop("b.json", B)),
+                (200, Drop("a.json", D)),
+            ],
+            rule: |asked| once_then_accept(asked, Status(503)),
+            clock: |at| if (10..120).contains(&at) { 86_400_000 } else { 0 },
+            homes: vec![(A, SentOrHeld), (B, SentOrHeld), (C, SentOrHeld), (D, SentOrHeld)],
+            stored: vec![(A, 0, 1), (B, 0, 1), (C, 0, 1), (D, 0, 1)],
+            // It looked unchanged for a day.
+            gone_if_whole: vec![r#"{"order":"#],
+            sent_if_whole: vec![A, B, C, D],
+            ..Story::default()
+        },
+        Story {
+            name: "a doubt while no answer can be put on record",
+            script: vec![(0, Drop("a.json", A))],
+            rule: |_| AcceptAndLose,
+            ledger_refuses: |step, at| at < 100 && is_an_end(step),
+            homes: vec![(A, Held)],
+            stored: vec![(A, 0, 1)],
+            ..Story::default()
+        },
+    ]
 }
 
 /// Stories of routes that start flows. A lone file's doubt is always cleared up by a look at the

@@ -40,6 +40,8 @@ pub struct State {
     pub server: Server,
     pub rule: Rule,
     pub flow: Option<StoryFlow>,
+    pub ledger_refuses: fn(&Step, u64) -> bool,
+    pub clock: fn(u64) -> i64,
     pub syncs_folders: bool,
     pub token: u64,
     pub token_requests: usize,
@@ -71,7 +73,10 @@ impl Fake {
 
     fn wall(&self) -> Wall {
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap();
-        Wall(self.lock().wall_base + elapsed)
+        let state = self.lock();
+        let true_wall = state.wall_base + elapsed;
+        let at = u64::try_from((true_wall - state.began_at) / 1_000).unwrap_or(0);
+        Wall(true_wall + (state.clock)(at))
     }
 
     /// What is appended is on record a moment later; readers see it then.
@@ -295,7 +300,12 @@ impl Disk for Fake {
 impl Ledger for Fake {
     async fn commit(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
         self.gate(|| format!("commit {steps:?}")).await;
+        let now = self.wall();
         let mut state = self.lock();
+        let at = u64::try_from((now.0 - state.began_at) / 1_000).unwrap_or(0);
+        if steps.iter().any(|step| (state.ledger_refuses)(step, at)) {
+            return Err(LedgerError::Unavailable("no space left on device".into()));
+        }
         for step in std::mem::take(&mut state.record.appended).into_iter().chain(steps) {
             if let Step::Decided { cause, .. } = &step
                 && cause.excerpt.is_some()

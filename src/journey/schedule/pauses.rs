@@ -27,6 +27,7 @@ impl Schedule {
     pub fn resume_by_person(&mut self, route: &RouteName, now: Now) {
         if let Some(lane) = self.lanes.get_mut(route) {
             lane.paused_by_person = None;
+            lane.footing.try_now(now.tick);
             let circuit = self.circuits.get_mut(&lane.destination);
             if let Some(pause) = lane.pause.as_mut() {
                 pause.next_probe_at = now.tick;
@@ -43,8 +44,9 @@ impl Schedule {
     }
 
     pub(super) fn gate(&self, lane: &Lane, now: Tick) -> Gate {
-        if lane.paused_by_person.is_some() || self.suspended_until.is_some_and(|until| until > now)
-        {
+        let is_suspended = self.suspended_until.is_some_and(|until| until > now);
+        let is_short = self.short.is_some() || lane.footing.is_closed();
+        if lane.paused_by_person.is_some() || is_suspended || is_short {
             return Gate::Closed;
         }
         let circuit = self.circuits.get(&lane.destination);
@@ -153,6 +155,7 @@ impl Schedule {
             .collect();
         let may_probe = lane.paused_by_person.is_none()
             && self.suspended_until.is_none()
+            && !(self.short.is_some() || lane.footing.is_closed())
             && circuit.not_before <= now;
         let waiting: Vec<FileId> = lane.fresh.drain(..).chain(lane.retries.drain(..)).collect();
         for id in waiting {
@@ -304,9 +307,12 @@ impl Schedule {
 
     /// Counts time in which a route is paused, for the give-up time.
     pub(super) fn note_blocked(&mut self, now: Tick) {
+        let all_short = self.short.is_some();
         for lane in self.lanes.values_mut() {
             let circuit = self.circuits.get(&lane.destination);
-            let blocked = lane.paused_by_person.is_some()
+            let blocked = all_short
+                || lane.footing.is_blocked()
+                || lane.paused_by_person.is_some()
                 || lane.pause.is_some()
                 || circuit.is_some_and(|circuit| {
                     circuit.pause.is_some() || circuit.pacer.is_refused(now)

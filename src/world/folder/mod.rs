@@ -4,6 +4,7 @@ mod group;
 mod lane;
 mod lease;
 mod real;
+mod room;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::room::Room;
 
 /// Why a look, a read or a write did not work. The path is in every variant.
 #[derive(Debug, thiserror::Error)]
@@ -254,6 +256,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Whether a folder is on a local volume: its events and its change times can be trusted.
     fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;
+
+    /// How much room is left on a folder's volume; none if that cannot be told.
+    fn room(&self, _folder: Arc<Path>) -> impl Future<Output = Option<Room>> + Send {
+        std::future::ready(None)
+    }
 
     /// Whether `sync` really makes renames durable there; if not, a rename on record may be lost
     /// in a power cut even after a later commit.

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use super::group::SharedSyncs;
 use super::lane::Volumes;
 use super::system::{self, Grip};
-use super::{Disk, Examined, FolderError, MoveError, Volume, volume_kind};
+use super::{Disk, Examined, FolderError, MoveError, Volume, room, volume_kind};
 use crate::model::file::{Digest, Identity, Place, Sighting};
+use crate::model::room::Room;
 use crate::model::time::Wall;
 
 /// Most sightings in one chunk of a sweep.
@@ -180,6 +181,10 @@ impl Disk for RealDisk {
 
     async fn is_local(&self, folder: Arc<Path>) -> bool {
         self.on(&Arc::clone(&folder), move || volume_kind(&folder) == Volume::Local).await
+    }
+
+    async fn room(&self, folder: Arc<Path>) -> Option<Room> {
+        self.on(&Arc::clone(&folder), move || room::room(&folder)).await
     }
 
     fn syncs_folders(&self) -> bool {

@@ -27,7 +27,7 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
 pub(super) const SCHEMA: u32 = 3;
 
 /// Nobody but the service writes; this is for a person with a database shell.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After an unclean end a database up to this size is checked as a whole: about half a second.
 const CHECK_BYTES_MAX: u64 = 128 << 20;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::super::{LedgerError, LedgerId};
-use super::connect::{Failure, Seen, ledger_id};
+use super::connect::{BUSY_TIMEOUT, Failure, Seen, ledger_id};
 use super::fold::{Effects, Fold};
 use super::text::Name;
 use super::{BLOCK, Shared};
@@ -131,7 +131,9 @@ impl Writer {
                 }
             }
             Err(failure) => {
-                // A connection that has failed is not trusted with the next commit.
+                // A connection that has failed is not trusted with the next commit. The last one to
+                // close brings the WAL into the database, which may be all the room there is.
+                self.shared.readers.clear();
                 self.connection = None;
                 self.due = (!self.appended.is_empty()).then(|| Instant::now() + AGAIN);
                 if matches!(failure, Failure::Damaged(_)) {
@@ -144,13 +146,19 @@ impl Writer {
         }
     }
 
-    /// In an idle moment: keeps the WAL short and a later start quick. It must not hold anybody up,
-    /// so it takes what it gets.
+    /// In an idle moment: gives the WAL's room back and keeps a later start quick. It must not hold
+    /// anybody up, so it waits for no reader and takes what it gets.
     fn checkpoint(&mut self) {
         self.dirty = false;
         let Some(connection) = &self.connection else { return };
-        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(passive)", [], |_| Ok(())) {
+        let checkpoint = || {
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))?;
+            connection.busy_timeout(BUSY_TIMEOUT)
+        };
+        if let Err(error) = checkpoint() {
             tracing::debug!(%error, "could not bring the ledger's WAL into its database");
+            connection.busy_timeout(BUSY_TIMEOUT).ok();
         }
     }
 }

@@ -1,0 +1,24 @@
+//! How much room is left on a folder's volume.
+
+use std::path::Path;
+
+use crate::model::room::Room;
+
+/// Asks the volume; none if it does not say.
+#[cfg(unix)]
+pub(super) fn room(folder: &Path) -> Option<Room> {
+    let volume = rustix::fs::statvfs(folder).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+    Some(Room {
+        free_bytes: bytes(volume.f_bavail),
+        total_bytes: bytes(volume.f_blocks),
+        // Some file systems make room for files as they go, and count none.
+        free_files: (volume.f_files > 0).then_some(volume.f_favail),
+    })
+}
+
+/// Not known here: a write that finds no room is what tells.
+#[cfg(not(unix))]
+pub(super) fn room(_folder: &Path) -> Option<Room> {
+    None
+}
