@@ -103,13 +103,17 @@ fn head(inbox: &Inbox, screen: &mut Screen<'_>) -> Result<(), Failure> {
     if inbox.routes.is_empty() {
         writeln!(screen.out, "{}", style.bold(&format!("no route: {folder}")))?;
     }
-    for Ruled { route, paused_at, .. } in &inbox.routes {
+    for Ruled { route, paused_at, pause_code, .. } in &inbox.routes {
         writeln!(screen.out, "{}", style.bold(&format!("route {}: {folder}", route.name)))?;
         writeln!(screen.out, "  to {} {}", route.deliver.method, shown_url(&route.deliver))?;
         if let Some(at) = paused_at {
             let since = style.time(*at);
+            let by = match pause_code {
+                Some(code) => format!("({code})"),
+                None => "by a person".to_owned(),
+            };
             let text = format!(
-                "  paused by a person since {since}: nothing goes until patchdrop resume {}",
+                "  paused {by} since {since}: nothing goes until patchdrop resume {}",
                 route.name
             );
             writeln!(screen.out, "{}", style.alarm(&text))?;

@@ -20,6 +20,7 @@ use super::screen::{Screen, Style, shown_bytes, shown_span};
 use super::verify::{self, Here, Seen};
 use crate::config::Config;
 use crate::journey::runs::{self, Errand};
+use crate::journey::settle;
 use crate::model::file::{FileId, Place, shown};
 use crate::model::step::{Attempt, Conversion, Entry, Envelope, History, State, Verdict, Wrap};
 use crate::model::time::Wall;
@@ -376,7 +377,11 @@ impl Story {
 
 fn claim_text(entry: &Entry) -> String {
     let source = shown(entry.source.path().as_os_str());
-    let mut lines = vec![format!("claimed from {source}, {}", shown_bytes(entry.identity.size))];
+    let size = shown_bytes(entry.identity.size);
+    // Nobody knows when a file was claimed whose record was lost.
+    let is_found = settle::claimed_id(&entry.source.name) == Some(entry.id);
+    let how = if is_found { "found without a record at" } else { "claimed from" };
+    let mut lines = vec![format!("{how} {source}, {size}")];
     lines.extend(entry.digest.map(|digest| format!("sha256 {digest}")));
     lines.extend(
         entry.previous.map(|id| format!("it takes up {id} again (patchdrop explain {id})")),
@@ -489,6 +494,7 @@ mod tests {
             first_sweep_at: None,
             released: false,
             paused_at: entry.unspent_since,
+            pause_code: None,
         });
         let story = Story::gather(&config, &ledger, entry).unwrap();
         let (text, shown) = fixture::shown(|screen| story.tell("", screen));

@@ -165,7 +165,7 @@ pub(super) fn put_in_place(config: &Config, entry: &Entry) -> Entry {
     if matches!(entry.state, State::Failed | State::Held) {
         let mut sidecar = place.path().into_os_string();
         sidecar.push(".why.txt");
-        std::fs::File::create(sidecar).unwrap();
+        std::fs::write(sidecar, "why it is here").unwrap();
     }
     let mut entry = entry.clone();
     entry.identity = crate::cli::verify::identity_of(&place.path()).unwrap().unwrap();
@@ -187,6 +187,8 @@ pub(super) struct FakeLedger {
     pub(super) routes: Vec<RouteRecord>,
     /// Ids below this were given out.
     pub(super) reserved: u64,
+    /// Whether it stands in for a lost ledger.
+    pub(super) has_lost: bool,
     /// The longest page that was asked for.
     pub(super) longest_page: Cell<usize>,
 }
@@ -195,7 +197,13 @@ impl FakeLedger {
     pub(super) fn of(histories: impl IntoIterator<Item = History>) -> Self {
         let mut histories: Vec<History> = histories.into_iter().collect();
         histories.sort_by_key(|history| history.entry.id);
-        Self { histories, routes: Vec::new(), reserved: 1_000_000, longest_page: Cell::new(0) }
+        Self {
+            histories,
+            routes: Vec::new(),
+            reserved: 1_000_000,
+            has_lost: false,
+            longest_page: Cell::new(0),
+        }
     }
 
     fn find(&self, id: FileId) -> Option<&History> {
@@ -226,7 +234,14 @@ impl Records for FakeLedger {
     fn list(&self, query: &Query) -> Result<Vec<Entry>, LedgerError> {
         self.longest_page.set(self.longest_page.get().max(query.limit));
         let found = self.histories.iter().rev().map(|history| &history.entry);
-        Ok(found.filter(|entry| matches(entry, query)).take(query.limit).cloned().collect())
+        let is_last = |entry: &Entry| {
+            let all = self.histories.iter().map(|history| &history.entry);
+            all.filter(|later| later.state != State::Cancelled)
+                .all(|later| later.previous != Some(entry.id))
+        };
+        let found = found.filter(|entry| matches(entry, query));
+        let found = found.filter(|entry| !query.only_last || is_last(entry));
+        Ok(found.take(query.limit).cloned().collect())
     }
 
     fn counts(&self) -> Result<Vec<Count>, LedgerError> {
@@ -245,5 +260,9 @@ impl Records for FakeLedger {
 
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {
         Ok(id.0 < self.reserved)
+    }
+
+    fn has_lost(&self) -> Result<bool, LedgerError> {
+        Ok(self.has_lost)
     }
 }

@@ -24,7 +24,9 @@ const COUNTED_MAX: u64 = 100_000;
 /// List files, newest first
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Files that still wait in a drop folder are not on record: `patchdrop status` counts them,\n\
+    after_help = "With --state failed or held only files that still are are listed: what was resent, released or\n\
+    moved back into its drop folder is under way as a later file. --all lists those too.\n\n\
+    Files that still wait in a drop folder are not on record: `patchdrop status` counts them,\n\
     `patchdrop run --dry-run` lists them.\n\n\
     Examples:\n  \
     patchdrop list --state failed --since 24h\n  \
@@ -43,6 +45,9 @@ pub(super) struct Arguments {
     /// Only with this code, e.g. http-422, body-too-large
     #[arg(long)]
     code: Option<String>,
+    /// Files that a later one has taken up again, too
+    #[arg(long)]
+    all: bool,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
@@ -127,9 +132,15 @@ fn query(config: &Config, arguments: &Arguments, screen: &Screen<'_>) -> Result<
         states: arguments.state.clone(),
         code: arguments.code.clone(),
         since: since.map(|it| it.wall(screen.style.now, &screen.style.zone)),
+        only_last: !arguments.all && is_about_trouble(&arguments.state),
         limit: arguments.limit,
         ..Query::default()
     })
+}
+
+/// Whether the question is what needs a person: then what was taken up again does not.
+fn is_about_trouble(states: &[State]) -> bool {
+    !states.is_empty() && states.iter().all(|it| matches!(it, State::Failed | State::Held))
 }
 
 fn show(

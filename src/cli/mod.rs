@@ -4,6 +4,7 @@
 
 pub mod exit_code;
 
+mod adopt;
 mod change;
 mod check;
 mod completions;
@@ -108,6 +109,7 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Verify(verify::Arguments),
+    Adopt(adopt::Arguments),
     Token(token::Arguments),
     Simulator(simulator::Arguments),
     Completions(completions::Arguments),
@@ -194,6 +196,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Pause(arguments) => pause::run(globals, arguments, screen).await,
             Command::Resume(arguments) => pause::resume(globals, arguments, screen).await,
             Command::Verify(arguments) => verify::run(globals, arguments, screen),
+            Command::Adopt(arguments) => adopt::run(globals, arguments, screen).await,
             Command::Token(arguments) => token::run(globals, arguments, screen).await,
             Command::Simulator(arguments) => simulator::run(arguments, screen).await,
             Command::Completions(arguments) => completions::run(arguments, screen),

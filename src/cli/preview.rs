@@ -21,7 +21,7 @@ use crate::journey::detect::{self, Reason, Selector, Sorted};
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::validate::{Checked, Checker, Findings};
 use crate::model::file::{Identity, Kind, Place, Sighting};
-use crate::model::outcome::Fault;
+use crate::model::outcome::{Code, Fault};
 use crate::model::route::Route;
 use crate::model::status::Waiting;
 use crate::model::step::{Envelope, State};
@@ -66,6 +66,8 @@ pub(super) struct Ruled {
     pub(super) route: Arc<Route>,
     /// Since when a person has paused it.
     pub(super) paused_at: Option<Wall>,
+    /// Why, where no person has paused it.
+    pub(super) pause_code: Option<Code>,
     selector: Selector,
     checker: Arc<Checker>,
     /// None once a person has let the old files go.
@@ -278,6 +280,7 @@ pub(super) fn inboxes(config: &Config, ledger: &impl Records) -> Result<Vec<Inbo
             selector: selector(&route)?,
             checker: Arc::new(checker(&route)?),
             paused_at: record.and_then(|record| record.paused_at),
+            pause_code: record.and_then(|record| record.pause_code.clone()),
             first_sweep_at: (!record.is_some_and(|record| record.released))
                 .then_some(first_sweep_at),
             route: Arc::clone(&route),

@@ -21,6 +21,8 @@ pub(super) trait Records {
     fn routes(&self) -> Result<Vec<RouteRecord>, LedgerError>;
     /// Whether this ledger can have given out an id.
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError>;
+    /// Whether it stands in for a ledger that was lost or taken over.
+    fn has_lost(&self) -> Result<bool, LedgerError>;
 }
 
 /// The ledger for reading, beside a running service or without one.
@@ -79,5 +81,9 @@ impl Records for Reading {
 
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {
         self.0.as_ref().map_or(Ok(false), |reader| reader.has_reserved(id))
+    }
+
+    fn has_lost(&self) -> Result<bool, LedgerError> {
+        self.0.as_ref().map_or(Ok(false), SqliteReader::has_lost)
     }
 }

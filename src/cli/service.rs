@@ -5,14 +5,15 @@
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::{Failure, Kind};
 use crate::config::{Config, Notice};
-use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop};
+use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
 use crate::world::RealWorld;
 use crate::world::clock::{Clock, SystemClock};
@@ -20,7 +21,7 @@ use crate::world::control::ControlServer;
 use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
 use crate::world::folder::RealDisk;
 use crate::world::instance::{LockError, MarkError, MarkFinding, StateLock};
-use crate::world::ledger::sqlite::{LedgerOptions, OpenError, SqliteLedger};
+use crate::world::ledger::sqlite::{LedgerOptions, OpenError, Opened, SqliteLedger};
 use crate::world::token::TokenDesk;
 use crate::world::watch::{NoWatch, Watch, Watcher, mailbox};
 
@@ -59,6 +60,9 @@ pub(super) async fn serve(
         }
         taken = take(&config) => taken?,
     };
+    let (stopping, stop_in) = mpsc::channel(2);
+    let taken_over = OnceLock::new();
+    let world = Arc::clone(&taken.world);
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
         Failure::machine(error).hint("commands cannot reach the service without its socket")
     })?;
@@ -72,7 +76,7 @@ pub(super) async fn serve(
         std::future::pending::<()>().await;
     };
     let (watch, hints, watching) = watching();
-    let sources = Sources { hints, commands: commands_in, stop };
+    let sources = Sources { hints, commands: commands_in, stop: stop_in };
     let daemon = Daemon::new(
         Arc::clone(&taken.world),
         Arc::clone(&config),
@@ -94,12 +98,53 @@ pub(super) async fn serve(
         end = running => end.unwrap_or_else(|error| resume_unwind(error.into_panic())),
         () = hearing => unreachable!("hearing goes on for ever"),
         () = watching => unreachable!("watching goes on for ever"),
+        () = keep_marks(&world, &stopping, &taken_over) => unreachable!("it goes on for ever"),
+        () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
     };
+    drop(world);
+    // A stop in order is the last thing that the marks tell.
+    let ended = taken.world.ledger.keep_marks().await;
+    let lost_to = taken_over.into_inner().or(ended.err());
     tracing::info!("stopped");
     finish(taken);
+    if let Some(error) = lost_to {
+        return Err(no_mark(error));
+    }
     end.map_err(|error| {
         Failure::machine(error).hint("see whether the disk with state_dir is there and not full")
     })
+}
+
+/// How often the marks are looked at and brought up to date.
+const MARKS_EVERY: Duration = Duration::from_mins(1);
+
+/// Keeps the marks up to date, for ever. Where another instance has taken a root over it asks for a
+/// stop, once, and tells which one.
+async fn keep_marks(
+    world: &RealWorld,
+    stop: &mpsc::Sender<Stop>,
+    taken_over: &OnceLock<MarkError>,
+) {
+    loop {
+        world.clock.sleep(MARKS_EVERY).await;
+        let Err(error) = world.ledger.keep_marks().await else { continue };
+        let text = chain(&error);
+        if taken_over.set(error).is_ok() {
+            tracing::error!(error = %text, "another patchdrop has taken a root over; this one stops");
+            // A loop that has ended needs no stop.
+            stop.send(Stop::Drain).await.ok();
+        }
+    }
+}
+
+/// Hands the wish to stop on, for ever.
+async fn hand_on(mut asked: mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
+    while let Some(wish) = asked.recv().await {
+        if stop.send(wish).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Does one command as the service would, without sweeping or sending anything.
@@ -131,7 +176,9 @@ pub(super) async fn carry_out(config: Config, command: Command) -> Result<Comman
     };
     let sources = Sources { hints, commands: commands_in, stop: stop_in };
     let (end, answer) = tokio::join!(daemon.run(sources), asking);
+    let marked = taken.world.ledger.keep_marks().await;
     finish(taken);
+    marked.map_err(no_mark)?;
     end.map_err(Failure::machine)?;
     answer.ok_or_else(|| Failure::machine("the command was not answered"))
 }
@@ -156,14 +203,9 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     raise_open_files();
     let clock = Arc::new(SystemClock::new());
     let load = Arc::new(AtomicUsize::new(0));
-    let (state, since) = (Arc::clone(config), clock.now().wall);
-    let options = LedgerOptions { load: Arc::clone(&load) };
+    let (state, own_load) = (Arc::clone(config), Arc::clone(&load));
     // On a thread of its own: a disk that hangs must not keep a stop from being heard.
-    let opening = tokio::task::spawn_blocking(move || {
-        let lock = StateLock::take(&state.state_dir, since).map_err(no_lock)?;
-        let opened = SqliteLedger::open(&state.state_dir, options).map_err(no_ledger)?;
-        Ok::<_, Failure>((lock, opened))
-    });
+    let opening = tokio::task::spawn_blocking(move || open(&state, &own_load));
     let (lock, opened) = opening.await.map_err(Failure::machine)??;
     let mut notes = Notes::default();
     if let Some(lost) = &opened.lost {
@@ -176,10 +218,18 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
         tracing::error!("{text}");
         notes.alerts.push(text);
     }
-    let folders = config.root.iter().chain(&config.marked).cloned().collect();
-    let findings = opened.ledger.check_marks(folders).await.map_err(no_mark)?;
+    let findings = opened.ledger.check_marks(marked_folders(config)).await.map_err(no_mark)?;
     for finding in &findings {
         note_mark(finding, &mut notes);
+    }
+    if let Some(since) = opened.ledger.behind_since() {
+        notes.starts_paused = true;
+        // Each route says so itself as long as it is paused.
+        tracing::error!(
+            %since,
+            "the ledger is an older copy of itself: routes are paused until a person has compared \
+             sent/ with the receiver and resumed them (patchdrop resume ROUTE)"
+        );
     }
     let endpoint = endpoint(config)?;
     let tokens = TokenDesk::new(
@@ -191,6 +241,23 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
     let disk = RealDisk::new(Arc::clone(&load));
     let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
     Ok(Taken { lock, world, load, notes })
+}
+
+/// Takes the lock and opens the ledger.
+pub(super) fn open(
+    config: &Config,
+    load: &Arc<AtomicUsize>,
+) -> Result<(StateLock, Opened), Failure> {
+    let now = SystemClock::new().now().wall;
+    let lock = StateLock::take(&config.state_dir, now).map_err(no_lock)?;
+    let opened = SqliteLedger::open(&config.state_dir, LedgerOptions { load: Arc::clone(load) })
+        .map_err(no_ledger)?;
+    Ok((lock, opened))
+}
+
+/// The folders that hold a mark of whose they are.
+pub(super) fn marked_folders(config: &Config) -> Vec<Arc<Path>> {
+    config.root.iter().chain(&config.marked).cloned().collect()
 }
 
 /// The door to the network.
@@ -232,13 +299,26 @@ fn no_ledger(error: OpenError) -> Failure {
     Failure::new(kind, error)
 }
 
-fn no_mark(error: MarkError) -> Failure {
+pub(super) fn no_mark(error: MarkError) -> Failure {
     match error {
-        MarkError::Foreign { .. } => Failure::new(Kind::Config, error).hint(
-            "use another root; or, if that instance is gone for good, remove the folder \
-             `.patchdrop` in it: files in sending/ are then held",
-        ),
-        MarkError::Unreadable { .. } | MarkError::Io { .. } | MarkError::Ledger(_) => {
+        MarkError::Foreign { .. } => Failure::new(Kind::Config, error)
+            .hint("use another root, or this one by that patchdrop alone")
+            .hint(
+                "if that one is gone for good, `patchdrop adopt` takes the root over; what it left \
+                 in sending/ is then held",
+            ),
+        MarkError::Elsewhere { .. } => Failure::new(Kind::Config, error)
+            .hint(
+                "two copies of one patchdrop would send every file twice: a copied machine or \
+                 state_dir needs a root of its own and an empty state_dir",
+            )
+            .hint(
+                "if the other one has ended for good (this machine was renamed, its disk was moved \
+                 here), `patchdrop adopt` goes on from it",
+            ),
+        MarkError::Unreadable { .. } => Failure::machine(error)
+            .hint("if no other patchdrop uses this root, `patchdrop adopt` writes its mark anew"),
+        MarkError::Vanished { .. } | MarkError::Io { .. } | MarkError::Ledger(_) => {
             Failure::machine(error).hint("the service's account must be able to write there")
         }
     }
@@ -247,26 +327,30 @@ fn no_mark(error: MarkError) -> Failure {
 fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
     let text = match finding {
         MarkFinding::Ours { .. } | MarkFinding::New { .. } => return,
+        MarkFinding::Restored { folder } => {
+            tracing::warn!(folder = %folder.display(), "the mark was gone or said nothing; it was written again");
+            return;
+        }
         MarkFinding::Lost { folder, .. } => format!(
             "the ledger that knew {} is gone; a new one has begun, files in sending/ are \
              held and sent/ has no record",
             folder.display()
         ),
-        MarkFinding::Behind { folder, .. } => {
-            notes.starts_paused = true;
-            format!(
-                "the ledger is an older copy than the mark in {} says: every route is paused; \
-                 compare sent/ with the receiver, then `patchdrop resume ROUTE`",
-                folder.display()
-            )
+        MarkFinding::Behind { folder, mark } => {
+            tracing::error!(
+                folder = %folder.display(), written_at = %mark.written_at,
+                "the mark knows of a later ledger than this one"
+            );
+            return;
         }
-        MarkFinding::Vanished { folder } => format!(
-            "the mark in {} is gone: is the volume mounted? patchdrop goes on with what it \
-             finds there",
-            folder.display()
-        ),
+        // Routes below these are stopped, each saying so as long as it lasts.
+        MarkFinding::Vanished { folder } => {
+            tracing::error!("{}", MarkError::Vanished { folder: folder.to_path_buf() });
+            return;
+        }
         MarkFinding::Unreachable { folder, error } => {
-            format!("{} cannot be reached: {error}", folder.display())
+            tracing::error!(folder = %folder.display(), %error, "cannot reach a root");
+            return;
         }
     };
     tracing::error!("{text}");

@@ -118,7 +118,9 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         name: route.name.to_string(),
         folder: route.folders.inbox.display().to_string(),
         host: route.deliver.host.to_string(),
-        pause: ruled.paused_at.map(|since| daemon::paused_by_person(route, since)),
+        pause: ruled
+            .paused_at
+            .map(|since| daemon::pause_on_record(route, since, ruled.pause_code.as_ref())),
         sending: files(State::Sending),
         deferred: files(State::Deferred),
         confirming: files(State::Confirming),
@@ -502,6 +504,7 @@ mod tests {
             first_sweep_at: None,
             released: false,
             paused_at: Some(START),
+            pause_code: None,
         }];
         let status = without_service(&config, &ledger, &fixture::style()).await.unwrap();
         let orders = &status.routes[0];

@@ -476,7 +476,8 @@ async fn predecessor<W: World>(
 fn key_for<W: World>(ctx: &Context<W>, id: FileId, previous: Option<&Entry>) -> String {
     match previous {
         Some(entry)
-            if entry.attempt > 0
+            // One whose record was lost has a verdict and no attempt.
+            if (entry.attempt > 0 || entry.last_verdict.is_some())
                 && !matches!(
                     entry.last_verdict,
                     Some(

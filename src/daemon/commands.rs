@@ -57,10 +57,12 @@ impl<W: World> Daemon<W> {
             }
             Command::Pause { route } => self.set_route(&route, reply, |record, at| {
                 record.paused_at.get_or_insert(at);
+                record.pause_code = None;
                 "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends".into()
             }),
             Command::Resume { route } => self.set_route(&route, reply, |record, _| {
                 record.paused_at = None;
+                record.pause_code = None;
                 "goes on; if patchdrop itself had paused it, one file tries now".into()
             }),
             Command::ReleaseRoute { route, held: false } => {

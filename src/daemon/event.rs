@@ -17,6 +17,7 @@ use crate::model::status::Waiting;
 use crate::model::step::{Entry, RouteRecord};
 use crate::model::time::{Tick, Wall};
 use crate::world::folder::FolderError;
+use crate::world::instance::MarkError;
 use crate::world::ledger::LedgerError;
 use crate::world::watch::Hint;
 
@@ -141,6 +142,9 @@ pub(super) enum EquipFault {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The mark of its root.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// What lies in its `sending/`.
     #[error(transparent)]
     Stray(#[from] Stumble),

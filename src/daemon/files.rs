@@ -248,17 +248,14 @@ impl<W: World> Daemon<W> {
     /// Nothing is sent that cannot be put on record. (A step that the record rules out is the fault
     /// of one file and stops no other.)
     pub(super) fn ledger_refused(&mut self, error: &LedgerError, now: Now) {
-        let text = chain(error);
         if let LedgerError::Impossible { id, .. } = error {
+            let text = chain(error);
             tracing::error!(file = %id, error = %text, "a file cannot go on by a bug; it is taken up again; please report this");
             return;
         }
+        let text = format!("{}; {}", chain(error), error.remedy());
         if self.ledger_fault.as_ref() != Some(&text) {
-            if matches!(error, LedgerError::Damaged(_)) {
-                tracing::error!(error = %text, "sending paused: the ledger is damaged; restart patchdrop, which checks it then, and sets it aside if it cannot be read");
-            } else {
-                tracing::error!(error = %text, "sending paused: nothing can be put on record; patchdrop tries again by itself");
-            }
+            tracing::error!(error = %text, "sending paused: nothing can be put on record");
         }
         self.ledger_fault = Some(text);
         self.schedule.suspend(SUSPEND_FOR, now.tick);

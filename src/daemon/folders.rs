@@ -16,9 +16,11 @@ use super::resume;
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
+use crate::model::file::Place;
+use crate::model::outcome::Code;
 use crate::model::route::{OnFailed, Route, RouteName};
-use crate::model::step::{RouteRecord, State};
-use crate::model::time::{Now, Tick};
+use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
+use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError};
@@ -74,8 +76,10 @@ impl<W: World> Daemon<W> {
                 .map(|target| Arc::clone(&target.folder))
                 .collect();
             let claimed = self.unsettled.get(&route.name).map_or(0, Vec::len);
+            let on_record =
+                OnRecord { record, starts_paused: self.notes.starts_paused, targets, claimed };
             self.spawn(Ticket::Equip(route.name.clone()), async move {
-                Work::Equipped(Box::new(equip(&ctx, route, record, targets, claimed).await))
+                Work::Equipped(Box::new(equip(&ctx, route, on_record).await))
             });
         }
     }
@@ -107,8 +111,7 @@ impl<W: World> Daemon<W> {
             };
         self.unequipped.remove(name);
         let route = Arc::clone(&equipped.route);
-        let paused_at = record.paused_at.or(self.notes.starts_paused.then_some(now.wall));
-        self.schedule.add_route(&route, paused_at, now);
+        self.schedule.add_route(&route, record.paused_at, now);
         if let Some(at) = delivered_at {
             self.schedule.delivered_on_record(name);
             self.delivered_at.insert(name.clone(), at);
@@ -428,18 +431,29 @@ async fn clear_temporary(disk: &impl Disk, folder: &Arc<Path>) {
     }
 }
 
+/// What is known of a route before it is made ready.
+struct OnRecord {
+    record: Option<RouteRecord>,
+    /// The ledger is an old copy: a route that it does not know starts paused.
+    starts_paused: bool,
+    /// Folders in which a stop may have left something half-written.
+    targets: BTreeSet<Arc<Path>>,
+    /// Files that it has in `sending/`.
+    claimed: usize,
+}
+
 /// Makes a route's folders and its record, and compiles its rules.
 async fn equip<W: World>(
     ctx: &Context<W>,
     route: Arc<Route>,
-    record: Option<RouteRecord>,
-    targets: BTreeSet<Arc<Path>>,
-    claimed: usize,
+    on_record: OnRecord,
 ) -> Result<Equipment, EquipFault> {
     let world = &ctx.world;
     let disk = world.disk();
     let inbox = &route.folders.inbox;
+    let OnRecord { record, starts_paused, targets, claimed } = on_record;
     grounds::stand(ctx, &route).await?;
+    let (record, starts_paused) = admitted(ctx, &route, record, starts_paused).await?;
     grounds::keeps_claims(ctx, &route, claimed).await?;
     disk.make_folder(Arc::clone(&route.folders.sending)).await?;
     clear_temporary(disk, &route.folders.sending).await;
@@ -467,12 +481,7 @@ async fn equip<W: World>(
     let record = match record {
         Some(record) if record.first_sweep_at.is_some() => record,
         known => {
-            let fresh = RouteRecord {
-                name: route.name.clone(),
-                first_sweep_at: Some(world.clock().now().wall),
-                released: known.as_ref().is_some_and(|record| record.released),
-                paused_at: known.and_then(|record| record.paused_at),
-            };
+            let fresh = fresh_record(&route, known, starts_paused, world.clock().now().wall);
             world.ledger().put_route(fresh.clone()).await?;
             fresh
         }
@@ -516,6 +525,52 @@ async fn elsewhere(disk: &impl Disk, route: &Route) -> Elsewhere {
 fn undated(folder: &Arc<Path>) -> Arc<Path> {
     let has_date = |path: &Path| path.to_string_lossy().contains("{date}");
     folder.ancestors().find(|path| !has_date(path)).map_or_else(|| Arc::clone(folder), Arc::from)
+}
+
+/// Whether files of a route are ours to send: its record, and whether it starts paused where it has
+/// none.
+async fn admitted<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+    mut record: Option<RouteRecord>,
+    mut starts_paused: bool,
+) -> Result<(Option<RouteRecord>, bool), EquipFault> {
+    let (ledger, disk) = (ctx.world.ledger(), ctx.world.disk());
+    if ledger.admit(&route.folders.inbox).await? {
+        // A root that has come back may have told that the ledger is an old copy.
+        let routes = ledger.routes().await?;
+        let is_behind = |record: &RouteRecord| {
+            record.pause_code.as_ref().is_some_and(|code| code.0 == LEDGER_BEHIND)
+        };
+        starts_paused |= routes.iter().any(is_behind);
+        record = routes.into_iter().find(|record| record.name == route.name);
+    }
+    // Only a route that a later ledger has worked for is one that an old one does not know.
+    let sending = Place::of_path(&route.folders.sending).filter(|_| starts_paused);
+    let was_worked_for = match sending {
+        Some(sending) => disk.look(sending).await?.is_some(),
+        None => false,
+    };
+    Ok((record, was_worked_for))
+}
+
+fn fresh_record(
+    route: &Route,
+    known: Option<RouteRecord>,
+    starts_paused: bool,
+    now: Wall,
+) -> RouteRecord {
+    let fresh = RouteRecord {
+        name: route.name.clone(),
+        first_sweep_at: Some(now),
+        released: false,
+        paused_at: starts_paused.then_some(now),
+        pause_code: starts_paused.then(|| Code::of(LEDGER_BEHIND)),
+    };
+    match known {
+        Some(known) => RouteRecord { first_sweep_at: fresh.first_sweep_at, ..known },
+        None => fresh,
+    }
 }
 
 /// An error with its causes, for one log line.

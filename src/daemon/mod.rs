@@ -44,7 +44,7 @@ use ids::Ids;
 use intake::Intake;
 use order::Orders;
 use sealing::Sealing;
-pub use status::{no_route_alert, parent_alerts, paused_by_person};
+pub use status::{no_route_alert, parent_alerts, pause_on_record};
 use targets::Targets;
 use twins::Turns;
 use unrecorded::Unrecorded;
@@ -128,7 +128,8 @@ pub enum Stop {
 pub struct Notes {
     /// What a person should know, in sentences.
     pub alerts: Vec<String>,
-    /// Every route starts paused, until a person resumes it: the ledger is an old copy.
+    /// The ledger is an old copy: every route that it does not know starts paused, until a person
+    /// resumes it. (Those on record are paused there.)
     pub starts_paused: bool,
     /// It may work as root over folders that others can write.
     pub allows_root: bool,

@@ -468,7 +468,11 @@ async fn hold_stray<W: World>(
         Checked::Sound { envelope, .. } => Some(envelope),
         Checked::Truncated(_) | Checked::Faulty(_) | Checked::Unread(_) => None,
     };
-    let claim = Claim {
+    let cause = Cause::new(
+        Code::of("record-lost"),
+        "the ledger that knew this file is lost; whether it was accepted is not on record",
+    );
+    let mut claim = Claim {
         id,
         route: route.name.clone(),
         name: settle::name_of_claimed(&sighting.name),
@@ -477,30 +481,15 @@ async fn hold_stray<W: World>(
         identity: examined.identity,
         digest: examined.findings.digest,
         envelope,
-        key: ctx.world.ledger().key(id),
+        key: ctx.world.ledger().key_of_stray(id),
         previous: None,
         twin: None,
         at,
         intent: Intent::Attempt,
     };
-    let mut entry = Entry::of(&claim);
-    let cause = Cause::new(
-        Code::of("record-lost"),
-        "the ledger that knew this file is lost; whether it was accepted is not on record",
-    );
-    let reservation = home(ctx, equipped, &entry, State::Held, at).await;
-    let end = AttemptEnd {
-        verdict: Verdict::InDoubt,
-        code: cause.code.clone(),
-        status: None,
-        request_id: None,
-        plain: cause.plain.clone(),
-    };
-    let target = reservation.place.clone();
-    let decided =
-        Step::Decided { id, attempt: Some((1, end)), state: State::Held, cause, target, at };
-    let steps = vec![Step::Claimed(Box::new(claim)), decided.clone()];
-    ctx.world.ledger().commit(steps).await?;
-    entry.apply(&decided);
+    let reservation = home(ctx, equipped, &Entry::of(&claim), State::Held, at).await;
+    claim.intent = Intent::Found { cause, target: reservation.place.clone() };
+    let entry = Entry::of(&claim);
+    ctx.world.ledger().commit(vec![Step::Claimed(Box::new(claim))]).await?;
     Ok(Some(entry))
 }

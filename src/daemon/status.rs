@@ -11,9 +11,10 @@ use crate::journey::order;
 use crate::journey::pace::PaceView;
 use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
+use crate::model::outcome::Code;
 use crate::model::route::{Destination, Route, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
-use crate::model::step::State;
+use crate::model::step::{LEDGER_BEHIND, State};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
@@ -183,10 +184,10 @@ impl<W: World> Daemon<W> {
             .map(|(index, (equipped, _))| {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
-                let is_by_person =
-                    self.records.get(&route.name).is_some_and(|record| record.paused_at.is_some());
-                let why = if is_by_person { paused_by_person } else { paused_by_an_old_ledger };
-                let by_person = view.paused_by_person.map(|since| why(route, since));
+                let record = self.records.get(&route.name);
+                let code = record.and_then(|record| record.pause_code.as_ref());
+                let by_person =
+                    view.paused_by_person.map(|since| pause_on_record(route, since, code));
                 let by_itself =
                     view.pause.as_ref().map(|pause| pause_of(pause, Some(&route.name), now));
                 RouteStatus {
@@ -235,9 +236,13 @@ pub fn no_route_alert(folder: &Path, why: &str) -> String {
     format!("{} is no route, nothing in it is sent: {why}", folder.display())
 }
 
-/// The pause that a person has set; where the route keeps an order, a failed file may have.
+/// The pause that is on record, which a person lifts: one that a person has set, or a failed file
+/// where the route keeps an order, or that of an old ledger.
 #[must_use]
-pub fn paused_by_person(route: &Route, since: Wall) -> Pause {
+pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause {
+    if code.is_some_and(|code| code.0 == LEDGER_BEHIND) {
+        return paused_by_an_old_ledger(route, since);
+    }
     let text = if order::pauses(route, State::Failed) {
         "a person paused it, or a file failed and on_failed = \"pause\""
     } else {
@@ -255,7 +260,7 @@ pub fn paused_by_person(route: &Route, since: Wall) -> Pause {
 /// The pause in which every route starts when the ledger is an old copy.
 fn paused_by_an_old_ledger(route: &Route, since: Wall) -> Pause {
     Pause {
-        code: "ledger-behind".to_owned(),
+        code: LEDGER_BEHIND.to_owned(),
         text: "the ledger is an older copy: what it does not know may have been sent".into(),
         remedy: format!(
             "Compare sent/ with the receiver, then `patchdrop resume {}` lets it go on.",

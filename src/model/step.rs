@@ -195,6 +195,14 @@ pub enum Intent {
         /// Where to.
         target: Place,
     },
+    /// It was found in `sending/` without a record: straight to `held/`, in doubt, with no attempt
+    /// on record, because nobody knows of one.
+    Found {
+        /// Why.
+        cause: Cause,
+        /// Where to.
+        target: Place,
+    },
 }
 
 /// A body that passed validation: what is posted, exactly (promise P8).
@@ -466,7 +474,8 @@ pub struct Entry {
     pub attempt: u32,
     /// When the last attempt began, if it has no end on record.
     pub attempt_open_since: Option<Wall>,
-    /// Verdict of the last attempt that has an end.
+    /// Verdict of the last attempt that has an end; `in-doubt` without any for a file whose record
+    /// was lost.
     pub last_verdict: Option<Verdict>,
     /// The server's id of the run that the file started, where it named one.
     pub run: Option<String>,
@@ -494,12 +503,15 @@ impl Entry {
     /// A new entry, from its first step.
     #[must_use]
     pub fn of(claim: &Claim) -> Self {
-        let refused = match &claim.intent {
-            Intent::Attempt => None,
-            Intent::Refuse { cause, target } => Some((cause.clone(), target.clone())),
+        let (state, decided) = match &claim.intent {
+            Intent::Attempt => (State::Sending, None),
+            Intent::Refuse { cause, target } => (State::Failed, Some((cause, target))),
+            Intent::Found { cause, target } => (State::Held, Some((cause, target))),
         };
-        let attempts = refused.is_none();
-        let (cause, target) = refused.unzip();
+        let attempts = decided.is_none();
+        let is_found = matches!(claim.intent, Intent::Found { .. });
+        let (cause, target) = decided.unzip();
+        let (cause, target) = (cause.cloned(), target.cloned());
         Self {
             id: claim.id,
             route: claim.route.clone(),
@@ -512,14 +524,14 @@ impl Entry {
             key: claim.key.clone(),
             previous: claim.previous,
             claimed_at: claim.at,
-            state: if attempts { State::Sending } else { State::Failed },
+            state,
             settled: false,
             cause,
             decided_at: target.is_some().then_some(claim.at),
             target,
             attempt: u32::from(attempts),
             attempt_open_since: attempts.then_some(claim.at),
-            last_verdict: None,
+            last_verdict: is_found.then_some(Verdict::InDoubt),
             run: None,
             confirming_since: None,
             unspent_since: None,
@@ -649,10 +661,15 @@ pub struct RouteRecord {
     pub first_sweep_at: Option<Wall>,
     /// Whether a person let the old files go (`release --route`).
     pub released: bool,
-    /// Since when a person has paused it, or a file that failed where the order is to wait for a
-    /// person then ([`Step::RoutePaused`]).
+    /// Since when it is paused until a person resumes it: by a person, by a file that failed where
+    /// the order is to wait for a person then ([`Step::RoutePaused`]), or for what the code says.
     pub paused_at: Option<Wall>,
+    /// Why, where no person has paused it: [`LEDGER_BEHIND`].
+    pub pause_code: Option<Code>,
 }
+
+/// The code of the pause in which every route starts when the ledger is an old copy.
+pub const LEDGER_BEHIND: &str = "ledger-behind";
 
 #[cfg(test)]
 mod tests {

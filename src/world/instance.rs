@@ -5,17 +5,25 @@
 //! Nothing here stays open inside a root: an open file there would keep it from being unmounted.
 #![expect(clippy::disallowed_methods, reason = "our own small files, never a file to be sent")]
 
-use std::collections::BTreeSet;
+mod mark;
+
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::mark::{Here, Mark};
+pub(super) use self::mark::{Number, number};
+use self::mark::{Reading, host, read, sync_folder, write};
 use super::ledger::{LedgerError, LedgerId};
 use crate::model::time::Wall;
+
+/// A mark that cannot be read or written in this time is on a mount that hangs.
+const MARK_WAIT: Duration = Duration::from_secs(10);
 
 /// Why `state_dir` could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -89,15 +97,30 @@ impl StateLock {
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
     /// Another instance works here.
-    #[error(
-        "{} belongs to another patchdrop: ledger {} on {}, state_dir {}, last seen {}",
-        .folder.display(), .mark.ledger, .mark.host, .mark.state_dir, .mark.written_at
-    )]
+    #[error("{} belongs to another patchdrop: {mark}", .folder.display())]
     Foreign {
         /// The root.
         folder: PathBuf,
         /// Its mark.
         mark: Box<Mark>,
+    },
+    /// The mark names our ledger, at another place: one of the two is a copy, and both would send.
+    #[error("{} is in use by another copy of this patchdrop: {mark}", .folder.display())]
+    Elsewhere {
+        /// The root.
+        folder: PathBuf,
+        /// Its mark.
+        mark: Box<Mark>,
+    },
+    /// Our mark is gone, and the folder is not known to be the one that held it.
+    #[error(
+        "the mark of patchdrop in {} is gone: see whether its volume is mounted; if this folder \
+         was made anew, `patchdrop adopt` marks it again",
+        .folder.display()
+    )]
+    Vanished {
+        /// The root.
+        folder: PathBuf,
     },
     /// It is not what patchdrop writes.
     #[error("cannot understand the mark {}", .path.display())]
@@ -124,42 +147,11 @@ pub enum MarkError {
     Ledger(#[from] LedgerError),
 }
 
-/// What a root says about itself, in `.patchdrop/owner.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Whose it is: the id of a ledger, 32 hexadecimal digits.
-    pub ledger: String,
-    /// The machine's name, for people.
-    pub host: String,
-    /// Where the ledger is.
-    pub state_dir: String,
-    /// First file id ever reserved; 0 for none.
-    pub reserved_from: u64,
-    /// End of the last block of file ids reserved; 0 for none.
-    pub reserved_end: u64,
-    /// When this was written.
-    pub written_at: Wall,
-    /// Which patchdrop wrote it.
-    pub version: String,
-}
-
-impl Mark {
-    /// The ids that its ledger has given out.
+impl MarkError {
+    /// Whether somebody else works in the root: then nothing in it is ours to send.
     #[must_use]
-    pub fn reserved(&self) -> Range<u64> {
-        self.reserved_from..self.reserved_end
-    }
-
-    fn of(standing: &Standing, at: Wall) -> Self {
-        Self {
-            ledger: standing.ledger.to_string(),
-            host: host(),
-            state_dir: standing.state_dir.display().to_string(),
-            reserved_from: standing.reserved.start,
-            reserved_end: standing.reserved.end,
-            written_at: at,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+    pub fn is_somebody_elses(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Elsewhere { .. })
     }
 }
 
@@ -176,6 +168,12 @@ pub enum MarkFinding {
         /// The root.
         folder: Arc<Path>,
     },
+    /// Ours was gone or says nothing (a power cut, somebody tidied up), and the folder is the one
+    /// that held it. It is written again.
+    Restored {
+        /// The root.
+        folder: Arc<Path>,
+    },
     /// It is of a ledger that this one stands in for: damaged, or gone from `state_dir`. Not a
     /// first start: files in `sending/` may have been sent. Now there is ours, and new ids start
     /// beyond those of the lost one.
@@ -185,21 +183,21 @@ pub enum MarkFinding {
         /// What it said.
         mark: Box<Mark>,
     },
-    /// It knows of ids that our ledger does not: the ledger is an old copy. Nothing may be sent
-    /// before a person has said so.
+    /// It knows of ids or of starts that our ledger does not: the ledger is an old copy. Nothing
+    /// may be sent before a person has said so; that is on record with this finding.
     Behind {
         /// The root.
         folder: Arc<Path>,
         /// What it says.
         mark: Box<Mark>,
     },
-    /// Our mark was there once and is not now: perhaps a volume is not mounted. Nothing was
-    /// written; `SqliteLedger::adopt` writes it again.
+    /// Our mark was there once and is not now, and the folder is not known to be the same: perhaps
+    /// a volume is not mounted. Nothing was written; `SqliteLedger::adopt` writes it again.
     Vanished {
         /// The root.
         folder: Arc<Path>,
     },
-    /// The folder is not there or can't be read.
+    /// The folder is not there, can't be read, or does not answer.
     Unreachable {
         /// The root.
         folder: Arc<Path>,
@@ -209,15 +207,28 @@ pub enum MarkFinding {
 }
 
 impl MarkFinding {
-    /// The folder, if it is to hold a new mark of ours.
-    pub(super) fn to_mark(&self) -> Option<&Arc<Path>> {
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Arc<Path> {
         match self {
-            Self::New { folder } | Self::Lost { folder, .. } => Some(folder),
-            Self::Ours { .. }
-            | Self::Behind { .. }
-            | Self::Vanished { .. }
-            | Self::Unreachable { .. } => None,
+            Self::Ours { folder }
+            | Self::New { folder }
+            | Self::Restored { folder }
+            | Self::Lost { folder, .. }
+            | Self::Behind { folder, .. }
+            | Self::Vanished { folder }
+            | Self::Unreachable { folder, .. } => folder,
         }
+    }
+
+    /// Whether the folder is to hold our mark from now on.
+    pub(super) fn is_to_be_marked(&self) -> bool {
+        !matches!(self, Self::Vanished { .. } | Self::Unreachable { .. })
+    }
+
+    /// Whether a mark that cannot be written there is an error: the folder has none of ours yet.
+    pub(super) fn must_be_marked(&self) -> bool {
+        matches!(self, Self::New { .. } | Self::Lost { .. } | Self::Restored { .. })
     }
 }
 
@@ -226,209 +237,239 @@ impl MarkFinding {
 pub struct Standing {
     /// Its id.
     pub ledger: LedgerId,
-    /// The lost ledger that it stands in for.
-    pub replaces: Option<LedgerId>,
+    /// The lost ledgers that it stands in for.
+    pub lost: Vec<LedgerId>,
     /// The ids that it has given out; an end of 0 for none.
     pub reserved: Range<u64>,
+    /// Grows with every start, every end, and every minute of work.
+    pub epoch: u64,
     /// Where it is.
     pub state_dir: PathBuf,
-    /// The folders that it has marked so far.
-    pub marked: Vec<PathBuf>,
+    /// Whose machine and state folder these are.
+    pub here: Here,
+    /// The folders that it has marked so far, with their numbers at that time.
+    pub marked: BTreeMap<PathBuf, Option<Number>>,
 }
 
 impl Standing {
     /// Whether this mark is of a ledger that was lost and that this one stands in for. A ledger
     /// that has given out ids is no stand-in for one that it does not know of.
     fn stands_in_for(&self, mark: &Mark) -> bool {
-        let known = self.replaces.is_some_and(|lost| lost.to_string() == mark.ledger);
-        let same_place =
-            mark.host == host() && mark.state_dir == self.state_dir.display().to_string();
-        known || self.reserved.end == 0 && same_place
+        let known = self.lost.iter().any(|lost| lost.to_string() == mark.ledger);
+        let same_path = mark.state_dir == self.state_dir.display().to_string();
+        known || self.reserved.end == 0 && same_path && self.here.is_certainly_that_of(mark)
     }
+
+    /// Whether a mark that names our ledger was written by it, and not by a copy.
+    fn wrote(&self, mark: &Mark) -> bool {
+        self.here.may_be_that_of(mark) && !mark::has_another_ledger(mark, &self.state_dir)
+    }
+}
+
+/// What marks tell the ledger, to be put on record before any of them is written.
+#[derive(Debug, Default)]
+pub(super) struct Tidings {
+    /// The ids that lost ledgers had given out.
+    pub(super) lost: Vec<(LedgerId, Range<u64>)>,
+    /// Epoch and ids of the newest copy of our ledger, where ours is older.
+    pub(super) behind: Option<(u64, Range<u64>)>,
+}
+
+impl Tidings {
+    /// Those of all findings.
+    pub(super) fn of<'a>(findings: impl IntoIterator<Item = &'a MarkFinding>) -> Self {
+        let mut tidings = Self::default();
+        for finding in findings {
+            match finding {
+                MarkFinding::Lost { mark, .. } => tidings.lose(mark),
+                MarkFinding::Behind { mark, .. } => tidings.fall_behind(mark),
+                MarkFinding::Ours { .. }
+                | MarkFinding::New { .. }
+                | MarkFinding::Restored { .. }
+                | MarkFinding::Vanished { .. }
+                | MarkFinding::Unreachable { .. } => {}
+            }
+        }
+        tidings
+    }
+
+    /// The ledger of this mark is lost.
+    pub(super) fn lose(&mut self, mark: &Mark) {
+        let Some(id) = LedgerId::parse(&mark.ledger) else { return };
+        let ids = mark.reserved();
+        match self.lost.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, known)) if known.is_empty() => *known = ids,
+            Some(_) if ids.is_empty() => {}
+            Some((_, known)) => *known = ids.start.min(known.start)..ids.end.max(known.end),
+            None => self.lost.push((id, ids)),
+        }
+    }
+
+    /// Our own ledger is older than this mark.
+    pub(super) fn fall_behind(&mut self, mark: &Mark) {
+        let (epoch, ids) = self.behind.take().unwrap_or((0, mark.reserved()));
+        let ids = ids.start.min(mark.reserved_from)..ids.end.max(mark.reserved_end);
+        self.behind = Some((epoch.max(mark.epoch), ids));
+    }
+}
+
+/// A folder whose mark is kept, or waited for.
+#[derive(Debug, Default)]
+struct Kept {
+    /// The folder's number when its mark was last read or written.
+    number: Option<Number>,
+    /// A thread is at it. One that hangs in a dead mount must not be joined by others.
+    busy: Arc<AtomicBool>,
+    /// Its mark has been seen to be ours; else nothing below it is sent.
+    is_ours: bool,
 }
 
 /// The marks that are kept up to date.
 #[derive(Debug, Default)]
 pub struct Marks {
-    folders: BTreeSet<Arc<Path>>,
+    folders: BTreeMap<Arc<Path>, Kept>,
 }
 
 impl Marks {
-    /// Reads the marks of all folders and changes nothing.
-    ///
-    /// # Errors
-    /// [`MarkError`]: another instance's mark, or one that can't be understood.
-    pub fn look(folders: &[Arc<Path>], standing: &Standing) -> Result<Vec<MarkFinding>, MarkError> {
-        folders.iter().map(|folder| find(Arc::clone(folder), standing)).collect()
+    /// The folder at or above this one whose mark has not been seen to be ours.
+    pub(super) fn pending_above(&self, folder: &Path) -> Option<Arc<Path>> {
+        let pending = self.folders.iter().filter(|(_, kept)| !kept.is_ours);
+        let above = pending.map(|(root, _)| root).filter(|root| folder.starts_with(root));
+        above.max_by_key(|root| root.as_os_str().len()).cloned()
     }
 
-    /// All ids that lost ledgers had given out, and the id of the last one.
-    pub(super) fn lost(findings: &[MarkFinding]) -> Option<(LedgerId, Range<u64>)> {
-        let mut lost: Option<(LedgerId, Range<u64>)> = None;
-        for finding in findings {
-            let MarkFinding::Lost { mark, .. } = finding else { continue };
-            let Some(id) = LedgerId::parse(&mark.ledger) else { continue };
-            let ids = mark.reserved();
-            lost = match lost {
-                Some((_, more)) if ids.is_empty() => Some((id, more)),
-                Some((_, more)) if !more.is_empty() => {
-                    Some((id, ids.start.min(more.start)..ids.end.max(more.end)))
-                }
-                _ => Some((id, ids)),
-            };
-        }
-        lost
+    /// Remembers what was found about a folder, and its number.
+    pub(super) fn remember(&mut self, finding: &MarkFinding, number: Option<Number>) {
+        let kept = self.folders.entry(Arc::clone(finding.folder())).or_default();
+        kept.is_ours = finding.is_to_be_marked();
+        kept.number = number;
     }
 
-    /// Writes our mark where the findings say so, and keeps it up to date from now on.
-    pub(super) fn take(
-        &mut self,
-        findings: &[MarkFinding],
-        standing: &Standing,
-        at: Wall,
-    ) -> Result<(), MarkError> {
-        for finding in findings {
-            match finding {
-                MarkFinding::New { folder } | MarkFinding::Lost { folder, .. } => {
-                    write(folder, &Mark::of(standing, at))?;
-                    self.folders.insert(Arc::clone(folder));
-                }
-                MarkFinding::Ours { folder } | MarkFinding::Behind { folder, .. } => {
-                    self.folders.insert(Arc::clone(folder));
-                }
-                MarkFinding::Vanished { .. } | MarkFinding::Unreachable { .. } => {}
-            }
-        }
-        Ok(())
+    /// The folders that hold our mark.
+    pub(super) fn ours(&self) -> Vec<Arc<Path>> {
+        let ours = self.folders.iter().filter(|(_, kept)| kept.is_ours);
+        ours.map(|(folder, _)| Arc::clone(folder)).collect()
     }
 
-    /// Brings the marks that are still ours up to date. One that can't be written is skipped, for
-    /// the others tell the same; if none can, that is an error. None is made where none is: the
-    /// volume may have gone from under its mount point.
-    pub(super) fn update(&self, standing: &Standing, at: Wall) -> Result<(), MarkError> {
-        let mark = Mark::of(standing, at);
-        let mut written = 0;
-        let mut last = None;
-        for folder in &self.folders {
-            match read(folder) {
-                Ok(Some(found)) if found.ledger == mark.ledger => match write(folder, &mark) {
-                    Ok(()) => written += 1,
-                    Err(error) => last = Some(error),
-                },
-                Ok(Some(found)) => {
-                    last = Some(MarkError::Foreign {
-                        folder: folder.to_path_buf(),
-                        mark: Box::new(found),
-                    });
-                }
-                Ok(None) => last = Some(failed("read", folder)(io::ErrorKind::NotFound.into())),
-                Err(error) => last = Some(error),
-            }
+    /// Begins some work on a folder's mark, unless an earlier one hangs there.
+    pub(super) fn begin(&mut self, folder: &Arc<Path>) -> io::Result<Turn> {
+        let kept = self.folders.entry(Arc::clone(folder)).or_default();
+        if kept.busy.swap(true, Ordering::AcqRel) {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "an earlier look has not come back",
+            ));
         }
-        match last {
-            Some(error) if written == 0 => Err(error),
-            Some(error) => {
-                tracing::warn!(%error, "could not bring a mark up to date");
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        Ok(Turn { busy: Arc::clone(&kept.busy), number: kept.number })
     }
 }
 
-fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding, MarkError> {
+/// The one thread that is at a folder's mark.
+#[derive(Debug)]
+pub(super) struct Turn {
+    busy: Arc<AtomicBool>,
+    /// What number the folder had.
+    pub(super) number: Option<Number>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.busy.store(false, Ordering::Release);
+    }
+}
+
+/// Runs what may hang on a thread of its own, and waits for it no longer than [`MARK_WAIT`].
+pub(super) async fn patiently<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce(&Turn) -> T + Send + 'static,
+) -> io::Result<T> {
+    let task = tokio::task::spawn_blocking(move || work(&turn));
+    match tokio::time::timeout(MARK_WAIT, task).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down and has dropped the work: nobody waits any more.
+            Err(_) => std::future::pending().await,
+        },
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer for {} s: the mount hangs", MARK_WAIT.as_secs()),
+        )),
+    }
+}
+
+/// Reads one folder's mark and changes nothing.
+pub(super) fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding, MarkError> {
     // An unmounted volume is often an error of the folder itself, not of what should be in it.
     if let Err(error) = std::fs::read_dir(&folder) {
         return Ok(MarkFinding::Unreachable { folder, error });
     }
-    let Some(mark) = read(&folder)? else {
-        let known = standing.marked.iter().any(|marked| **marked == *folder);
-        return Ok(if known {
-            MarkFinding::Vanished { folder }
-        } else {
-            MarkFinding::New { folder }
-        });
+    let known = standing.marked.get(&*folder);
+    let mark = match (read(&folder)?, known) {
+        (Reading::Mark(mark), _) => mark,
+        (Reading::Nothing, None) => return Ok(MarkFinding::New { folder }),
+        // Without its file only the folder itself can say that it is the one that was marked.
+        (Reading::Nothing, Some(marked)) => {
+            let is_same = marked.is_some() && *marked == number(&folder);
+            return Ok(if is_same {
+                MarkFinding::Restored { folder }
+            } else {
+                MarkFinding::Vanished { folder }
+            });
+        }
+        // A file of that name there is proof enough that it is no bare mount point.
+        (Reading::Torn(_), Some(_)) => return Ok(MarkFinding::Restored { folder }),
+        (Reading::Torn(source), None) => {
+            return Err(MarkError::Unreadable { path: mark::path(&folder), source });
+        }
     };
-    if mark.ledger == standing.ledger.to_string() {
-        let behind = mark.reserved_end > standing.reserved.end;
-        return Ok(if behind {
-            MarkFinding::Behind { folder, mark: Box::new(mark) }
-        } else {
-            MarkFinding::Ours { folder }
-        });
-    }
     let mark = Box::new(mark);
-    if standing.stands_in_for(&mark) {
-        Ok(MarkFinding::Lost { folder, mark })
-    } else {
-        Err(MarkError::Foreign { folder: folder.to_path_buf(), mark })
+    if mark.ledger != standing.ledger.to_string() {
+        return if standing.stands_in_for(&mark) {
+            Ok(MarkFinding::Lost { folder, mark })
+        } else {
+            Err(MarkError::Foreign { folder: folder.to_path_buf(), mark })
+        };
     }
+    if !standing.wrote(&mark) {
+        return Err(MarkError::Elsewhere { folder: folder.to_path_buf(), mark });
+    }
+    let is_behind = mark.reserved_end > standing.reserved.end || mark.epoch > standing.epoch;
+    Ok(if is_behind { MarkFinding::Behind { folder, mark } } else { MarkFinding::Ours { folder } })
 }
 
-fn mark_folder(folder: &Path) -> PathBuf {
-    folder.join(".patchdrop")
+/// Writes our mark, whatever is there.
+pub(super) fn put(folder: &Path, standing: &Standing, at: Wall) -> Result<(), MarkError> {
+    write(folder, &Mark::of(standing, at))
 }
 
-fn mark_path(folder: &Path) -> PathBuf {
-    mark_folder(folder).join("owner.json")
-}
-
-fn failed(doing: &'static str, folder: &Path) -> impl Fn(io::Error) -> MarkError {
-    move |source| MarkError::Io { doing, path: mark_path(folder), source }
-}
-
-fn read(folder: &Path) -> Result<Option<Mark>, MarkError> {
-    let path = mark_path(folder);
-    let text = match std::fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(failed("read", folder))?,
+/// Reads our mark again and brings it up to date; with `only_look` it is not written. None is made
+/// where none is, unless the folder is still the one that held it: the volume may have gone from
+/// under its mount point.
+pub(super) fn renew(
+    folder: &Path,
+    standing: &Standing,
+    marked: Option<Number>,
+    at: Wall,
+    only_look: bool,
+) -> Result<(), MarkError> {
+    let is_current = match read(folder)? {
+        Reading::Mark(found) if found.ledger != standing.ledger.to_string() => {
+            return Err(MarkError::Foreign { folder: folder.into(), mark: Box::new(found) });
+        }
+        Reading::Mark(found) if !standing.here.may_be_that_of(&found) => {
+            return Err(MarkError::Elsewhere { folder: folder.into(), mark: Box::new(found) });
+        }
+        Reading::Mark(_) => true,
+        Reading::Nothing | Reading::Torn(_) => {
+            if marked.is_none() || marked != number(folder) {
+                return Err(MarkError::Vanished { folder: folder.into() });
+            }
+            tracing::warn!(folder = %folder.display(), "a mark was gone or said nothing; it was written again");
+            false
+        }
     };
-    let mark =
-        serde_json::from_slice(&text).map_err(|source| MarkError::Unreadable { path, source })?;
-    Ok(Some(mark))
-}
-
-/// Temporary name, fsync, rename, fsync of the folders.
-fn write(folder: &Path, mark: &Mark) -> Result<(), MarkError> {
-    let fail = failed("write", folder);
-    let text = serde_json::to_vec_pretty(mark)
-        .map_err(|source| MarkError::Unreadable { path: mark_path(folder), source })?;
-    write_text(folder, &text).map_err(fail)
-}
-
-fn write_text(folder: &Path, text: &[u8]) -> io::Result<()> {
-    let own = mark_folder(folder);
-    match std::fs::create_dir(&own) {
-        Ok(()) => sync_folder(folder)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    if !std::fs::symlink_metadata(&own)?.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, ".patchdrop is not a folder"));
-    }
-    let fresh = own.join("owner.json.new");
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&fresh)?;
-    file.write_all(text)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    drop(file);
-    std::fs::rename(&fresh, mark_path(folder))?;
-    sync_folder(&own)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Folders can't be synced here.
-#[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
-    Ok(())
+    if is_current && only_look { Ok(()) } else { write(folder, &Mark::of(standing, at)) }
 }
 
 /// Makes a folder with those above it, durably: a power cut right after a first start must not take
@@ -455,16 +496,3 @@ fn private(options: &mut OpenOptions) {
 
 #[cfg(not(unix))]
 fn private(_options: &mut OpenOptions) {}
-
-/// This machine's name.
-#[cfg(unix)]
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// This machine's name.
-#[cfg(not(unix))]
-fn host() -> String {
-    std::env::var_os("COMPUTERNAME")
-        .map_or_else(|| "this machine".to_owned(), |name| name.to_string_lossy().into_owned())
-}

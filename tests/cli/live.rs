@@ -406,7 +406,7 @@ fn a_second_instance_and_another_ledgers_root_are_refused() {
     std::fs::write(site.path("config.toml"), other).unwrap();
     let foreign = site.run(&["run"]);
     assert_eq!(foreign.code, 78, "{}", foreign.err);
-    assert!(foreign.err.contains(".patchdrop"), "{}", foreign.err);
+    assert!(foreign.err.contains("patchdrop adopt"), "{}", foreign.err);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "check",
     "doctor",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 18] = [
     "pause",
     "resume",
     "verify",
+    "adopt",
     "token",
     "simulator",
     "completions",

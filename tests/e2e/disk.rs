@@ -178,7 +178,7 @@ fn a_full_disk_under_sent_pauses_the_route_with_one_line_and_no_file_is_sent_mea
     let mut taken = 0;
     while taken < 40 {
         for name in names(&volume.0.join("sent")) {
-            if std::path::Path::new(&name).extension().is_some_and(|it| it == "json") {
+            if Path::new(&name).extension().is_some_and(|it| it == "json") {
                 fs::copy(volume.0.join("sent").join(&name), elsewhere.join(&name)).unwrap();
                 fs::remove_file(volume.0.join("sent").join(&name)).unwrap();
                 taken += 1;

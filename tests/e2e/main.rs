@@ -14,6 +14,7 @@ mod flows;
 mod folders;
 mod hostile;
 mod kills;
+mod lost;
 mod memory;
 mod odd_files;
 mod orders;

@@ -6,25 +6,25 @@ use std::sync::atomic::AtomicUsize;
 
 use patchdrop::model::file::FileId;
 use patchdrop::model::step::{State, Step, Verdict};
-use patchdrop::world::instance::{LockError, MarkError, MarkFinding, StateLock};
+use patchdrop::world::instance::{LockError, StateLock};
 use patchdrop::world::ledger::sqlite::{LedgerOptions, OpenError, Opened, SqliteLedger};
 use patchdrop::world::ledger::{Ledger, LedgerError, Query};
 
 use crate::suite::{Backend, conformance};
 use crate::words::*;
 
-struct Sqlite(tempfile::TempDir);
+pub(crate) struct Sqlite(tempfile::TempDir);
 
 impl Sqlite {
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn db(&self) -> std::path::PathBuf {
+    pub(crate) fn db(&self) -> std::path::PathBuf {
         self.path().join("ledger/ledger.db")
     }
 
-    fn opened(&self) -> Opened {
+    pub(crate) fn opened(&self) -> Opened {
         SqliteLedger::open(self.path(), LedgerOptions::default()).unwrap()
     }
 }
@@ -48,6 +48,7 @@ conformance! {
     Sqlite:
     a_claimed_file_is_sending_with_attempt_1_open
     a_refused_file_is_failed_without_attempt_and_without_excerpt
+    a_file_found_without_a_record_is_held_in_doubt_without_an_attempt
     every_part_of_a_claim_comes_back
     any_name_comes_back_exactly
     an_ended_attempt_parks_the_file_until_the_next_begins
@@ -82,7 +83,7 @@ conformance! {
 }
 
 /// What a power cut or a kill leaves: the files as they are, with nobody closing them.
-fn cut(from: &Sqlite) -> Sqlite {
+pub(crate) fn cut(from: &Sqlite) -> Sqlite {
     let to = Sqlite::new();
     std::fs::create_dir(to.path().join("ledger")).unwrap();
     for name in ["ledger/ledger.db", "ledger/ledger.db-wal", "begun"] {
@@ -219,7 +220,7 @@ async fn a_database_of_another_program_is_left_alone() {
     shell(&backend, "INSERT INTO diary (entry) VALUES ('still here')");
 }
 
-fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
+pub(crate) fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     use std::io::{Seek, SeekFrom, Write};
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(at)).unwrap();
@@ -426,148 +427,6 @@ fn a_ledger_of_version_0_1_0_is_understood() {
     assert_eq!(deferred.remarks.len(), 1);
     assert_eq!(reader.routes().unwrap().len(), 1);
     assert_eq!(reader.counts().unwrap().len(), 1);
-}
-
-fn root() -> (tempfile::TempDir, Arc<Path>) {
-    let root = tempfile::tempdir().unwrap();
-    let path = Arc::from(root.path());
-    (root, path)
-}
-
-fn mark(root: &Path) -> serde_json::Value {
-    let text = std::fs::read(root.join(".patchdrop/owner.json")).unwrap();
-    serde_json::from_slice(&text).unwrap()
-}
-
-#[tokio::test]
-async fn a_first_start_marks_its_roots_and_reserving_keeps_the_marks_up_to_date() {
-    let (backend, (_root, root)) = (Sqlite::new(), root());
-    let ledger = backend.open(0);
-    let found = ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    assert!(matches!(found[..], [MarkFinding::New { .. }]), "{found:?}");
-    assert_eq!(mark(&root)["ledger"], ledger.id().to_string());
-    ledger.reserve(FileId(5_000)).await.unwrap();
-    assert_eq!(mark(&root)["reserved_from"], 5_000);
-    assert_eq!(mark(&root)["reserved_end"], 15_000);
-    drop(ledger);
-    let found = backend.open(0).check_marks(vec![root]).await.unwrap();
-    assert!(matches!(found[..], [MarkFinding::Ours { .. }]), "{found:?}");
-}
-
-#[tokio::test]
-async fn a_root_of_another_instance_is_refused_and_left_alone() {
-    let (one, two, (_root, root)) = (Sqlite::new(), Sqlite::new(), root());
-    let (first, second) = (one.open(0), two.open(0));
-    first.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    let (_free, free) = self::root();
-    let error = second.check_marks(vec![Arc::clone(&free), Arc::clone(&root)]).await.unwrap_err();
-    assert!(matches!(error, MarkError::Foreign { .. }), "{error:?}");
-    assert!(error.to_string().contains(&first.id().to_string()), "{error}");
-    assert_eq!(mark(&root)["ledger"], first.id().to_string());
-    assert!(!free.join(".patchdrop").exists(), "nothing is written when a start is refused");
-    second.adopt(vec![Arc::clone(&root)]).await.unwrap();
-    assert_eq!(mark(&root)["ledger"], second.id().to_string());
-    first.reserve(FileId(1)).await.unwrap_err();
-}
-
-/// After `lose` the marks tell a lost ledger; ids go on beyond those of the lost one.
-async fn check_lost(lose: impl Fn(&Sqlite)) {
-    let (backend, (_root, root), (_away, away)) = (Sqlite::new(), root(), root());
-    let ledger = backend.open(0);
-    ledger.check_marks(vec![Arc::clone(&root), Arc::clone(&away)]).await.unwrap();
-    ledger.reserve(FileId(5_000)).await.unwrap();
-    drop(ledger);
-    lose(&backend);
-    let ledger = backend.opened().ledger;
-    let found = ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    assert!(matches!(found[..], [MarkFinding::Lost { .. }]), "{found:?}");
-    assert_eq!(mark(&root)["ledger"], ledger.id().to_string());
-    assert!(ledger.has_reserved(FileId(5_000)), "ids of the lost ledger are not foreign");
-    assert!(ledger.has_reserved(FileId(14_999)));
-    assert_eq!(ledger.reserve(FileId(0)).await.unwrap(), 15_000..25_000);
-    drop(ledger);
-    let ledger = backend.open(0);
-    assert!(ledger.has_reserved(FileId(5_000)), "nor at the next start");
-    let found = ledger.check_marks(vec![root, away]).await.unwrap();
-    let told = matches!(found[..], [MarkFinding::Ours { .. }, MarkFinding::Lost { .. }]);
-    assert!(told, "a root that was away is told too: {found:?}");
-}
-
-#[tokio::test]
-async fn a_ledger_that_is_gone_is_lost_and_no_first_start() {
-    check_lost(|backend| std::fs::remove_dir_all(backend.path().join("ledger")).unwrap()).await;
-    check_lost(|backend| {
-        std::fs::remove_dir_all(backend.path().join("ledger")).unwrap();
-        std::fs::remove_file(backend.path().join("begun")).unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_ledger_that_was_set_aside_is_lost() {
-    check_lost(|backend| overwrite(&backend.db(), 0, &[0x55; 512])).await;
-}
-
-#[tokio::test]
-async fn a_ledger_behind_its_mark_is_an_old_one_until_it_is_used_again() {
-    let (backend, (_root, root)) = (Sqlite::new(), root());
-    let ledger = backend.open(0);
-    ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    ledger.reserve(FileId(5_000)).await.unwrap();
-    drop(ledger);
-    let copy = backend.path().join("copy");
-    std::fs::copy(backend.db(), &copy).unwrap();
-    let ledger = backend.open(0);
-    ledger.reserve(FileId(5_000)).await.unwrap();
-    ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    ledger.reserve(FileId(5_000)).await.unwrap();
-    drop(ledger);
-    std::fs::rename(&copy, backend.db()).unwrap();
-    for _ in 0..2 {
-        let ledger = backend.open(0);
-        let found = ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-        assert!(matches!(found[..], [MarkFinding::Behind { .. }]), "{found:?}");
-        assert!(ledger.has_reserved(FileId(34_999)));
-    }
-    let ledger = backend.open(0);
-    ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    assert_eq!(ledger.reserve(FileId(0)).await.unwrap(), 35_000..45_000);
-    assert_eq!(mark(&root)["reserved_end"], 45_000);
-}
-
-#[tokio::test]
-async fn a_mark_that_vanished_is_told_and_not_written_again_unasked() {
-    let (backend, (_root, root)) = (Sqlite::new(), root());
-    let ledger = backend.open(0);
-    ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    std::fs::remove_dir_all(root.join(".patchdrop")).unwrap();
-    let found = ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    assert!(matches!(found[..], [MarkFinding::Vanished { .. }]), "{found:?}");
-    ledger.reserve(FileId(1)).await.unwrap_err();
-    assert!(!root.join(".patchdrop").exists());
-    ledger.adopt(vec![Arc::clone(&root)]).await.unwrap();
-    ledger.reserve(FileId(1)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_root_that_is_not_there_is_told_and_the_others_are_marked() {
-    let (backend, (_root, root)) = (Sqlite::new(), root());
-    let gone: Arc<Path> = Arc::from(root.join("gone"));
-    let ledger = backend.open(0);
-    let found = ledger.check_marks(vec![Arc::clone(&gone), root]).await.unwrap();
-    let told = matches!(found[..], [MarkFinding::Unreachable { .. }, MarkFinding::New { .. }]);
-    assert!(told, "{found:?}");
-    ledger.reserve(FileId(1)).await.unwrap();
-    assert!(!gone.exists());
-}
-
-#[tokio::test]
-async fn a_mark_that_is_not_understood_is_an_error() {
-    let (backend, (_root, root)) = (Sqlite::new(), root());
-    std::fs::create_dir(root.join(".patchdrop")).unwrap();
-    std::fs::write(root.join(".patchdrop/owner.json"), "{").unwrap();
-    let error = backend.open(0).check_marks(vec![root]).await.unwrap_err();
-    assert!(matches!(error, MarkError::Unreadable { .. }), "{error:?}");
 }
 
 #[test]

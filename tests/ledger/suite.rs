@@ -50,6 +50,7 @@ fn fresh(claim: Claim) -> Entry {
     let refused = match claim.intent {
         Intent::Attempt => None,
         Intent::Refuse { cause, target } => Some((cause.for_the_record(), target)),
+        Intent::Found { .. } => unreachable!("no fresh claim is one that was found"),
     };
     let (cause, target) = refused.clone().unzip();
     Entry {
@@ -100,6 +101,30 @@ pub(crate) async fn a_refused_file_is_failed_without_attempt_and_without_excerpt
     let Step::Claimed(claim) = refused(100) else { unreachable!() };
     assert_eq!(entry(&ledger, 100).await, fresh(*claim));
     assert_eq!(ledger.history(FileId(100)).await.unwrap().unwrap().attempts, []);
+}
+
+pub(crate) async fn a_file_found_without_a_record_is_held_in_doubt_without_an_attempt<
+    B: Backend,
+>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    let mut claim = claim(100);
+    let cause = Cause::new(Code::of("record-lost"), "nobody knows");
+    claim.intent = Intent::Found { cause, target: place("/srv/orders/held", "a.json") };
+    record(&ledger, vec![Step::Claimed(Box::new(claim.clone()))]).await;
+    let found = entry(&ledger, 100).await;
+    assert_eq!(found, Entry::of(&claim));
+    assert_eq!((found.state, found.attempt), (State::Held, 0));
+    assert_eq!(found.last_verdict, Some(Verdict::InDoubt));
+    let history = ledger.history(FileId(100)).await.unwrap().unwrap();
+    assert_eq!(history.attempts, [], "no attempt is made up");
+    record(&ledger, vec![Step::Settled { id: FileId(100) }]).await;
+    let (source, identity, at) = (claim.source, claim.identity, Wall(900));
+    record(&ledger, vec![Step::Released { id: FileId(100), source, identity, at }]).await;
+    record(&ledger, vec![Step::AttemptBegun { id: FileId(100), attempt: 1, at }]).await;
+    let released = entry(&ledger, 100).await;
+    assert_eq!((released.state, released.attempt), (State::Sending, 1));
+    assert_eq!(released.key, claim.key);
 }
 
 pub(crate) async fn every_part_of_a_claim_comes_back<B: Backend>() {
@@ -725,6 +750,15 @@ pub(crate) async fn a_list_is_newest_first_and_holds_what_was_asked_for<B: Backe
     check_list(&ledger, Query { since: Some(Wall(103)), ..all() }, &[104, 103, 102]).await;
     check_list(&ledger, Query { name: Some("101.json".into()), ..all() }, &[101]).await;
     check_list(&ledger, Query { before: Some(FileId(102)), ..all() }, &[101, 100]).await;
+    let failed = || Query { states: vec![State::Failed], only_last: true, ..all() };
+    check_list(&ledger, failed(), &[103, 101]).await;
+    let again = Claim { previous: Some(FileId(101)), ..claim(105) };
+    record(&ledger, vec![Step::Claimed(Box::new(again))]).await;
+    check_list(&ledger, failed(), &[103]).await;
+    check_list(&ledger, Query { only_last: false, ..failed() }, &[103, 101]).await;
+    let cause = Cause::new(Code::of("vanished"), "it came to nothing");
+    record(&ledger, vec![Step::Cancelled { id: FileId(105), cause, at: Wall(9) }]).await;
+    check_list(&ledger, failed(), &[103, 101]).await;
     let narrow = Query {
         route: Some(RouteName::new("orders")),
         states: vec![State::Failed],
@@ -767,6 +801,7 @@ pub(crate) async fn a_routes_record_is_replaced_as_a_whole<B: Backend>() {
         first_sweep_at: Some(Wall(5)),
         released,
         paused_at: (!released).then_some(Wall(9)),
+        pause_code: None,
     };
     ledger.put_route(record("orders", false)).await.unwrap();
     ledger.put_route(record("invoices", true)).await.unwrap();
@@ -786,6 +821,7 @@ pub(crate) async fn a_failure_may_pause_its_route_in_the_same_commit<B: Backend>
         first_sweep_at: Some(Wall(5)),
         released: true,
         paused_at: None,
+        pause_code: None,
     };
     ledger.put_route(known.clone()).await.unwrap();
     record(&ledger, vec![claimed(100), paused(100, 9)]).await;

@@ -44,8 +44,10 @@ impl Waiting {
         };
         let ruled =
             inbox.and_then(|inbox| inbox.routes.iter().find(|it| it.route.name == route.name));
-        let by_person = ruled.and_then(|ruled| ruled.paused_at);
-        let by_person = by_person.map(|since| daemon::paused_by_person(&route, since));
+        let by_person = ruled.and_then(|ruled| {
+            let since = ruled.paused_at?;
+            Some(daemon::pause_on_record(&route, since, ruled.pause_code.as_ref()))
+        });
         let status = match control::ask(&config.state_dir, &Command::Status).await {
             Ok(CommandAnswer::Status(status)) => Some(status),
             // What the service cannot say now, ledger and folder tell.

@@ -12,8 +12,16 @@ fn seen(source: Here, sending: Here, target: Here) -> Seen {
     Seen { source, sending, target, explained: true }
 }
 
+const SOUND: Recorded = Recorded {
+    state: State::Sent,
+    settled: true,
+    attempts: Attempts::Sound,
+    followed: false,
+    replaced: false,
+};
+
 fn check(state: State, settled: bool, seen: Seen, expected: Finding) {
-    let recorded = Recorded { state, settled, accepted: true, followed: false };
+    let recorded = Recorded { state, settled, ..SOUND };
     assert_eq!(judge(recorded, seen), expected, "{recorded:?} {seen:?}");
 }
 
@@ -41,12 +49,9 @@ fn a_decided_file_may_be_between_two_places_until_it_is_settled() {
         check(state, false, seen(Same, Nothing, Nothing), Finding::Unfinished);
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, false, seen(Nothing, Nothing, Nothing), missing);
-        let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
-        check(state, false, alone, missing);
+        check(state, false, seen(Nothing, Nothing, Other), missing);
         let changed = Finding::Fault(Disagreement::Changed);
         check(state, false, seen(Nothing, Other, Same), changed);
-        let said = if state == State::Sent { changed } else { Finding::Unfinished };
-        check(state, false, seen(Nothing, Nothing, Other), said);
     }
 }
 
@@ -60,10 +65,10 @@ fn a_settled_file_is_at_its_target_and_not_in_sending() {
         check(state, true, seen(Nothing, Other, Same), doubled);
     }
     check(State::Sent, true, seen(Nothing, Nothing, Nothing), Finding::RemovedSince);
-    let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
-    check(State::Sent, true, alone, Finding::ChangedSince);
-    let changed = Finding::Fault(Disagreement::Changed);
-    check(State::Sent, true, seen(Nothing, Nothing, Other), changed);
+    let altered = Finding::Fault(Disagreement::Altered);
+    check(State::Sent, true, seen(Nothing, Nothing, Other), altered);
+    let replaced = Recorded { replaced: true, ..SOUND };
+    assert_eq!(judge(replaced, seen(Nothing, Nothing, Other)), Finding::RemovedSince);
     for state in [State::Failed, State::Held] {
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, true, seen(Nothing, Nothing, Nothing), missing);
@@ -75,12 +80,12 @@ fn a_settled_file_is_at_its_target_and_not_in_sending() {
 #[test]
 fn sent_needs_an_acceptance_and_failed_and_held_an_explanation() {
     for settled in [true, false] {
-        let recorded = Recorded { state: State::Sent, settled, accepted: false, followed: false };
+        let recorded = Recorded { settled, attempts: Attempts::NotAccepted, ..SOUND };
         let finding = judge(recorded, seen(Nothing, Nothing, Same));
         assert_eq!(finding, Finding::Fault(Disagreement::NotAccepted));
     }
     for state in [State::Failed, State::Held] {
-        let recorded = Recorded { state, settled: true, accepted: true, followed: false };
+        let recorded = Recorded { state, ..SOUND };
         for target in [Same, Other] {
             let bare = Seen { explained: false, ..seen(Nothing, Nothing, target) };
             assert_eq!(judge(recorded, bare), Finding::Fault(Disagreement::Unexplained));
@@ -89,6 +94,25 @@ fn sent_needs_an_acceptance_and_failed_and_held_an_explanation() {
         let gone = Seen { explained: false, ..seen(Nothing, Nothing, Nothing) };
         assert_eq!(judge(followed, gone), Finding::MovedOn);
     }
+}
+
+#[test]
+fn two_acceptances_and_an_attempt_without_an_end_are_faults() {
+    for state in [State::Deferred, State::Confirming, State::Sent, State::Failed, State::Held] {
+        let twice = Recorded { state, attempts: Attempts::AcceptedTwice, ..SOUND };
+        let finding = judge(twice, seen(Nothing, Nothing, Same));
+        assert_eq!(finding, Finding::Fault(Disagreement::AcceptedTwice));
+    }
+    for state in [State::Sent, State::Failed, State::Held] {
+        let open = Recorded { state, attempts: Attempts::Open, ..SOUND };
+        let at_its_end = seen(Nothing, Nothing, Same);
+        assert_eq!(judge(open, at_its_end), Finding::Fault(Disagreement::Unended));
+        let moving = Recorded { settled: false, ..open };
+        assert_eq!(judge(moving, at_its_end), Finding::Unfinished);
+    }
+    let open =
+        Recorded { state: State::Sending, settled: false, attempts: Attempts::Open, ..SOUND };
+    assert_eq!(judge(open, seen(Nothing, Same, Nothing)), Finding::InPlace);
 }
 
 #[test]
@@ -103,13 +127,15 @@ struct Yard {
     root: tempfile::TempDir,
     config: Config,
     histories: Vec<History>,
+    has_lost: bool,
+    deep: bool,
 }
 
 impl Yard {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let config = fixture::config(root.path(), &["orders"]);
-        Self { root, config, histories: Vec::new() }
+        Self { root, config, histories: Vec::new(), has_lost: false, deep: false }
     }
 
     /// A file on record that is where its record says.
@@ -127,8 +153,9 @@ impl Yard {
     }
 
     fn verify(&self) -> Report {
-        let ledger = FakeLedger::of(self.histories.clone());
-        verify(&self.config, &ledger, LONG_AFTER).unwrap()
+        let mut ledger = FakeLedger::of(self.histories.clone());
+        ledger.has_lost = self.has_lost;
+        verify(&self.config, &ledger, LONG_AFTER, self.deep).unwrap()
     }
 
     fn text(&self) -> String {
@@ -183,6 +210,145 @@ fn every_disagreement_is_named_with_its_place_and_remedy() {
     insta::assert_snapshot!(yard.text());
 }
 
+fn kinds(report: &Report) -> Vec<(Disagreement, &str)> {
+    report.faults.iter().map(|fault| (fault.kind, fault.name.as_str())).collect()
+}
+
+#[test]
+fn a_file_that_lies_twice_at_its_end_is_told() {
+    let mut yard = Yard::new();
+    let sent = yard.add(11, "a.json", State::Sent).clone();
+    let failed = yard.add(12, "b.json", State::Failed).clone();
+    yard.add(13, "c~2.json", State::Sent);
+    fixture::put(&yard.path("sent/a~2.json"), &sent);
+    fixture::put(&yard.path(&format!("held/b~{}.json", failed.id)), &failed);
+    // Strangers: another name, another time.
+    fixture::put(&yard.path("sent/z.json"), &sent);
+    fs::write(yard.path("sent/a~3.json"), "x").unwrap();
+    let report = yard.verify();
+    let doubled = Disagreement::Doubled;
+    let second = format!("b~{}.json", failed.id);
+    assert_eq!(kinds(&report), [(doubled, "a~2.json"), (doubled, second.as_str())]);
+    assert_eq!(report.unrecorded_in_sent, 2);
+}
+
+#[test]
+fn a_missing_file_that_lies_where_it_would_have_ended_is_counted_apart() {
+    let mut yard = Yard::new();
+    let missing = yard.add(11, "a.json", State::Missing).clone();
+    fixture::put(&yard.path("sent/a.json"), &missing);
+    let report = yard.verify();
+    assert_eq!((report.found_again, report.unrecorded_in_sent, report.faults_total), (1, 0, 0));
+}
+
+#[test]
+fn what_came_along_and_stayed_behind_is_told() {
+    let mut yard = Yard::new();
+    let sent = yard.add(11, "a.json", State::Sent).id;
+    let going = yard.add(12, "b.json", State::Deferred).id;
+    fs::write(yard.path(&format!("sending/{sent}~a.json.done")), "").unwrap();
+    fs::write(yard.path(&format!("sending/{going}~b.json.done")), "").unwrap();
+    fs::write(yard.path("sending/.patchdrop-1-2.part"), "").unwrap();
+    fs::write(yard.path("sent/.patchdrop-1-3.part"), "").unwrap();
+    fs::write(yard.path("failed/gone.json.why.txt"), "why").unwrap();
+    let report = yard.verify();
+    assert_eq!(kinds(&report), [(Disagreement::LeftBehind, &*format!("{sent}~a.json.done"))]);
+    assert_eq!((report.half_written, report.sidecars_alone), (2, 1));
+    assert_eq!(report.foreign_in_sending, 0);
+}
+
+#[test]
+fn an_empty_sidecar_explains_nothing() {
+    let mut yard = Yard::new();
+    yard.add(11, "a.json", State::Failed);
+    fs::write(yard.path("failed/a.json.why.txt"), "").unwrap();
+    assert_eq!(kinds(&yard.verify()), [(Disagreement::Unexplained, "a.json")]);
+}
+
+#[test]
+fn a_duplicate_is_accepted_only_if_the_file_that_it_names_is() {
+    let mut yard = Yard::new();
+    let first = yard.add(11, "first.json", State::Sent).id;
+    let in_doubt = yard.add(12, "in-doubt.json", State::Held).id;
+    let duplicate_of = |entry: &mut Entry, plain: String| {
+        entry.last_verdict = None;
+        entry.attempt = 0;
+        let code = crate::model::outcome::Code::of("duplicate-of");
+        entry.cause = Some(crate::model::outcome::Cause::new(code, plain));
+        entry.id
+    };
+    let second = yard.add(13, "second.json", State::Sent);
+    let second = duplicate_of(second, format!("the same bytes were accepted as {first}."));
+    duplicate_of(yard.add(14, "third.json", State::Sent), format!("as file {second}, which"));
+    duplicate_of(yard.add(15, "fourth.json", State::Sent), format!("as {in_doubt}"));
+    duplicate_of(yard.add(16, "fifth.json", State::Sent), format!("as {}", FileId(99)));
+    duplicate_of(yard.add(17, "sixth.json", State::Sent), "nobody knows of what".to_owned());
+    for history in &mut yard.histories[2..] {
+        history.attempts.clear();
+    }
+    let not_accepted = Disagreement::NotAccepted;
+    let expected = ["sixth.json", "fifth.json", "fourth.json"].map(|name| (not_accepted, name));
+    assert_eq!(kinds(&yard.verify()), expected);
+}
+
+#[test]
+fn a_second_acceptance_is_found_among_the_attempts() {
+    let mut yard = Yard::new();
+    yard.add(11, "a.json", State::Sent).attempt = 2;
+    let history = yard.histories.last_mut().unwrap();
+    let mut again = history.attempts[0].clone();
+    again.number = 2;
+    history.attempts.push(again);
+    assert_eq!(kinds(&yard.verify()), [(Disagreement::AcceptedTwice, "a.json")]);
+}
+
+fn digest_on_record(entry: &mut Entry, content: &[u8]) {
+    use sha2::Digest as _;
+    entry.digest = Some(Digest(sha2::Sha256::digest(content).into()));
+}
+
+#[test]
+fn the_content_decides_where_the_time_has_changed_and_everywhere_if_it_is_asked_for() {
+    let mut yard = Yard::new();
+    let zeros = [0; 2_048];
+    for (id, name) in [(11, "touched.json"), (12, "altered.json"), (13, "bad-block.json")] {
+        digest_on_record(yard.add(id, name, State::Sent), &zeros);
+    }
+    let going = yard.add(14, "going.json", State::Deferred);
+    digest_on_record(going, &[1; 2_048]);
+    let later = std::time::SystemTime::now();
+    for (name, content) in [("touched.json", [0; 2_048]), ("altered.json", [1; 2_048])] {
+        fs::write(yard.path("sent").join(name), content).unwrap();
+        let file = fs::File::options().write(true).open(yard.path("sent").join(name)).unwrap();
+        file.set_modified(later).unwrap();
+    }
+    digest_on_record(&mut yard.histories[2].entry, &[2; 2_048]);
+    let altered = Disagreement::Altered;
+    assert_eq!(kinds(&yard.verify()), [(altered, "altered.json")]);
+    yard.deep = true;
+    let changed = Disagreement::Changed;
+    let expected =
+        [(changed, "going.json"), (altered, "bad-block.json"), (altered, "altered.json")];
+    assert_eq!(kinds(&yard.verify()), expected);
+}
+
+#[test]
+fn it_says_no_more_than_is_true() {
+    let mut yard = Yard::new();
+    yard.add(11, "a.json", State::Sent);
+    assert!(yard.text().ends_with("Ledger and folders agree.\n"), "{}", yard.text());
+    fs::remove_file(yard.path("sent/a.json")).unwrap();
+    fs::write(yard.path("sent/b.json"), "x").unwrap();
+    let text = yard.text();
+    assert!(text.contains("taken out of sent/ by somebody: no fault"), "{text}");
+    assert!(text.contains("do not take them for sent"), "{text}");
+    assert!(!text.contains("agree"), "{text}");
+    yard.has_lost = true;
+    let text = yard.text();
+    assert!(text.contains("1 file  sent, record lost"), "{text}");
+    assert_eq!(yard.verify().faults_total, 0);
+}
+
 #[test]
 fn a_person_s_word_and_an_earlier_delivery_count_as_acceptance() {
     let mut yard = Yard::new();
@@ -201,26 +367,10 @@ fn what_came_after_the_verification_began_is_not_called_unrecorded() {
     let yard = Yard::new();
     fs::write(yard.path("sent/new.json"), "x").unwrap();
     let ledger = FakeLedger::of([]);
-    let report = verify(&yard.config, &ledger, LONG_AFTER).unwrap();
+    let report = verify(&yard.config, &ledger, LONG_AFTER, false).unwrap();
     assert_eq!(report.unrecorded_in_sent, 1);
-    let report = verify(&yard.config, &ledger, Wall(0)).unwrap();
+    let report = verify(&yard.config, &ledger, Wall(0), false).unwrap();
     assert_eq!(report.unrecorded_in_sent, 0);
-}
-
-#[test]
-fn a_copy_that_a_broken_move_left_beside_its_file_is_doubled() {
-    let mut yard = Yard::new();
-    let sent = yard.add(11, "a.json", State::Sent).clone();
-    for name in ["a~2.json", "other.json"] {
-        fixture::put(&yard.path(&format!("sent/{name}")), &sent);
-    }
-    let report = yard.verify();
-    assert_eq!((report.faults_total, report.unrecorded_in_sent), (1, 1));
-    assert_eq!(
-        (report.faults[0].kind, &*report.faults[0].name),
-        (Disagreement::Doubled, "a~2.json")
-    );
-    assert_eq!(report.in_place, 1);
 }
 
 #[test]
@@ -229,10 +379,10 @@ fn a_dated_target_stands_for_all_its_days() {
     for day in ["2026-11-20", "2026-11-21", "notes", "x2026-11-21"] {
         fs::create_dir_all(root.path().join("archive").join(day).join("sent")).unwrap();
     }
-    let folders = dated_folders(&root.path().join("archive/{date}/sent"));
+    let folders = listing::dated_folders(&root.path().join("archive/{date}/sent"));
     let days = ["2026-11-20", "2026-11-21"];
     assert_eq!(folders, days.map(|day| root.path().join("archive").join(day).join("sent")));
-    assert_eq!(dated_folders(Path::new("/x/sent")), [PathBuf::from("/x/sent")]);
+    assert_eq!(listing::dated_folders(Path::new("/x/sent")), [PathBuf::from("/x/sent")]);
 }
 
 #[test]
@@ -251,7 +401,7 @@ fn memory_for_many_files_is_pages_and_eight_bytes_each() {
     let config = fixture::config(root.path(), &["orders"]);
     let entries = (1..=5_000).map(|id| file(&config, id, "orders", "a.json", State::Sent));
     let ledger = FakeLedger::of(entries);
-    let report = verify(&config, &ledger, START.plus(Duration::from_secs(1))).unwrap();
+    let report = verify(&config, &ledger, START.plus(Duration::from_secs(1)), false).unwrap();
     assert_eq!((report.on_record, report.removed_since), (5_000, 5_000));
     assert_eq!(ledger.longest_page.get(), PAGE);
 }

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
+use std::path::Path;
 
 use crate::model::file::{Digest, FileId};
 use crate::model::route::RouteName;
 use crate::model::step::{Entry, History, RouteRecord, State, Step, Twin};
 use crate::model::time::Wall;
+use crate::world::instance::MarkError;
 
 /// Why the ledger cannot be used. While it can't, nothing is sent.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,26 @@ pub enum LedgerError {
         /// What is wrong.
         why: &'static str,
     },
+}
+
+impl LedgerError {
+    /// What becomes of it while the service runs, and what a person can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "patchdrop tries again by itself",
+            Self::Damaged(_) => {
+                "only a start looks into it: restart the service; a ledger that is damaged is then \
+                 set aside, and what is in sending/ is held"
+            }
+            Self::Replaced => {
+                "put the ledger back into state_dir, or restart the service; what is in sending/ \
+                 and on no record is then held"
+            }
+            Self::Newer { .. } => "install the newer patchdrop again",
+            Self::Impossible { .. } => "please report this; other files are not concerned",
+        }
+    }
 }
 
 /// Names one ledger for good: 128 random bits, made with it, written as 32 hexadecimal digits.
@@ -78,6 +100,9 @@ pub struct Query {
     pub code: Option<String>,
     /// Only those claimed or decided at or after this.
     pub since: Option<Wall>,
+    /// Only those that no later file takes up again (resent, moved back by hand); a claim that came
+    /// to nothing takes nothing up.
+    pub only_last: bool,
     /// Only those dropped under this name.
     pub name: Option<std::ffi::OsString>,
     /// Only files with an id below this (for paging, newest first).
@@ -122,6 +147,22 @@ pub trait Ledger: Send + Sync + 'static {
     /// The idempotency key of a chain of journeys that begins with this id: unique to this ledger,
     /// at most 64 characters of ASCII.
     fn key(&self, first: FileId) -> String;
+
+    /// The idempotency key under which a file went out whose record is lost, as its id tells:
+    /// [`Ledger::key`] as the ledger had it that gave the id out (promise P6).
+    fn key_of_stray(&self, id: FileId) -> String {
+        self.key(id)
+    }
+
+    /// Whether files below this folder are ours to send. Where the mark of its root could not be
+    /// read before, or was not ours, it is looked at now: then `true`, and what is on record about
+    /// routes may have changed.
+    ///
+    /// # Errors
+    /// [`MarkError`]: they are not, or nobody knows yet.
+    fn admit(&self, _folder: &Path) -> impl Future<Output = Result<bool, MarkError>> + Send {
+        async { Ok(false) }
+    }
 
     /// Reserves ids, durably (ledger first, then the marks in the roots), none below `floor`.
     fn reserve(

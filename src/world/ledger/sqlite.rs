@@ -10,23 +10,24 @@
 
 mod connect;
 mod fold;
+mod marks;
 mod read;
 mod sieve;
 mod text;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::ffi::OsString;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use futures_util::future::join_all;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
@@ -41,7 +42,7 @@ use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::gather::Gather;
-use crate::world::instance::{MarkError, MarkFinding, Marks, Standing};
+use crate::world::instance::{Here, MarkError, Marks};
 
 /// So many ids are reserved at once: at most one more commit for each 10,000 files.
 const BLOCK: u64 = 10_000;
@@ -149,10 +150,15 @@ pub struct SqliteLedger {
 struct Shared {
     home: Home,
     id: LedgerId,
-    /// `replaces` of the ledger's row.
-    replaces: Mutex<Option<LedgerId>>,
+    here: Here,
+    /// Ledgers that were lost or taken over, and the ids that they had given out.
+    lost: Mutex<Vec<(LedgerId, Range<u64>)>>,
     reserved_from: AtomicU64,
     reserved_end: AtomicU64,
+    epoch: AtomicU64,
+    behind_at: Mutex<Option<Wall>>,
+    /// Something came on record since the marks were last written.
+    has_changed: AtomicBool,
     begun: Begun,
     sieve: Sieve,
     readers: Readers,
@@ -161,16 +167,6 @@ struct Shared {
 impl Shared {
     fn reserved(&self) -> Range<u64> {
         self.reserved_from.load(Ordering::Acquire)..self.reserved_end.load(Ordering::Acquire)
-    }
-
-    fn standing(&self, marked: Vec<PathBuf>) -> Standing {
-        Standing {
-            ledger: self.id,
-            replaces: *lock(&self.replaces),
-            reserved: self.reserved(),
-            state_dir: self.home.state_dir.clone(),
-            marked,
-        }
     }
 
     /// Counts further ids as given out.
@@ -244,66 +240,6 @@ impl SqliteLedger {
         &self.shared.id
     }
 
-    /// Compares the marks in these folders (roots and absolute route folders) with this ledger and
-    /// writes ours where that is right. From then on [`Ledger::reserve`] keeps them up to date.
-    /// May be called again for folders that have come back.
-    ///
-    /// # Errors
-    /// [`MarkError`]: another instance's mark, or one that can't be read or written. Then no mark
-    /// was changed, unless it is the writing that failed.
-    pub async fn check_marks(
-        &self,
-        folders: Vec<Arc<Path>>,
-    ) -> Result<Vec<MarkFinding>, MarkError> {
-        let standing = self.standing().await?;
-        let findings = look_at_marks(folders, &standing).await?;
-        let lost = Marks::lost(&findings);
-        if let Some((_, ids)) = &lost {
-            self.shared.widen(ids);
-        }
-        for finding in &findings {
-            if let MarkFinding::Behind { mark, .. } = finding {
-                // In memory alone: the next start must find it behind again, until ids are used.
-                self.shared.widen(&mark.reserved());
-            }
-        }
-        let ours = findings.iter().filter_map(MarkFinding::to_mark);
-        let folders: Vec<OsString> = ours.map(|folder| folder.as_os_str().to_owned()).collect();
-        let at = now();
-        if !folders.is_empty() || lost.is_some() {
-            let replaces = lost.as_ref().map(|(id, _)| *id);
-            self.change(Change::Marked { folders, at, lost }).await?;
-            if replaces.is_some() {
-                *lock(&self.shared.replaces) = replaces;
-            }
-        }
-        self.take(findings, standing, at).await
-    }
-
-    /// Writes our mark into these folders, whatever they say. For a person who knows that the
-    /// instance that marked them is gone for good, or that a vanished root was made anew.
-    ///
-    /// # Errors
-    /// [`MarkError`] if one can't be written.
-    pub async fn adopt(&self, folders: Vec<Arc<Path>>) -> Result<(), MarkError> {
-        let (standing, at) = (self.standing().await?, now());
-        let names = folders.iter().map(|folder| folder.as_os_str().to_owned()).collect();
-        self.change(Change::Marked { folders: names, at, lost: None }).await?;
-        let findings = folders.into_iter().map(|folder| MarkFinding::New { folder }).collect();
-        self.take(findings, standing, at).await.map(drop)
-    }
-
-    async fn take(
-        &self,
-        findings: Vec<MarkFinding>,
-        standing: Standing,
-        at: Wall,
-    ) -> Result<Vec<MarkFinding>, MarkError> {
-        let standing = Standing { reserved: self.shared.reserved(), ..standing };
-        let marks = Arc::clone(&self.marks);
-        block(move || lock(&marks).take(&findings, &standing, at).map(|()| findings)).await
-    }
-
     /// Writes what was appended, brings the WAL into the database and closes it. Dropping does the
     /// same.
     pub fn close(self) {
@@ -311,15 +247,19 @@ impl SqliteLedger {
     }
 
     fn start(home: Home, found: Found, options: LedgerOptions) -> Result<Self, Failure> {
-        let Found { connection, row, sieve, open } = found;
+        let Found { connection, row, lost, sieve, open } = found;
         let begun = Begun::open(&home.state_dir, row.id, &open)
             .map_err(|error| Failure::system(&home.state_dir.join("begun"), error))?;
         let seen = home.look();
         let shared = Arc::new(Shared {
             id: row.id,
-            replaces: Mutex::new(row.replaces),
+            here: Here::of(&home.state_dir),
+            lost: Mutex::new(lost),
             reserved_from: AtomicU64::new(row.reserved.start),
             reserved_end: AtomicU64::new(row.reserved.end),
+            epoch: AtomicU64::new(row.epoch),
+            behind_at: Mutex::new(row.behind_at),
+            has_changed: AtomicBool::new(false),
             begun,
             sieve,
             readers: Readers { home: home.clone(), seen, idle: Mutex::default() },
@@ -341,16 +281,6 @@ impl SqliteLedger {
             .map_err(|error| Failure::system(&shared.home.db, error))?;
         let (requests, thread) = (Some(requests), Some(thread));
         Ok(Self { shared, requests, thread, marks: Arc::default() })
-    }
-
-    async fn standing(&self) -> Result<Standing, LedgerError> {
-        let marked = self.read(|connection| {
-            connection
-                .prepare("SELECT folder FROM root")?
-                .query_map([], |row| Ok(PathBuf::from(text::read_name(row.get_ref(0)?)?)))?
-                .collect()
-        });
-        Ok(self.shared.standing(marked.await?))
     }
 
     /// The queue has no bound of its own: each file on its way waits for its commit, so it is as
@@ -442,13 +372,20 @@ impl Ledger for SqliteLedger {
         key_of(&self.shared.id, first)
     }
 
+    fn key_of_stray(&self, id: FileId) -> String {
+        let lost = lock(&self.shared.lost);
+        let theirs = lost.iter().rev().find(|(_, ids)| ids.contains(&id.0));
+        key_of(theirs.map_or(&self.shared.id, |(ledger, _)| ledger), id)
+    }
+
     async fn reserve(&self, floor: FileId) -> Result<Range<u64>, LedgerError> {
         let ids = self.change(Change::Reserve { floor: floor.0 }).await?;
-        let (marks, shared, at) = (Arc::clone(&self.marks), Arc::clone(&self.shared), now());
-        block(move || lock(&marks).update(&shared.standing(Vec::new()), at))
-            .await
-            .map_err(|error| LedgerError::Unavailable(Box::new(error)))?;
+        self.tell_marks().await.map_err(|error| LedgerError::Unavailable(Box::new(error)))?;
         Ok(ids)
+    }
+
+    async fn admit(&self, folder: &Path) -> Result<bool, MarkError> {
+        self.admit_below(folder).await
     }
 
     fn has_reserved(&self, id: FileId) -> bool {
@@ -540,6 +477,11 @@ impl SqliteReader {
         Ok(self.told(own_row(&self.connection))?.reserved.contains(&id.0))
     }
 
+    /// Whether it stands in for a ledger that was lost or taken over.
+    pub fn has_lost(&self) -> Result<bool, LedgerError> {
+        Ok(!self.told(read::lost(&self.connection))?.is_empty())
+    }
+
     /// All entries that are not settled, oldest first.
     pub fn unsettled(&self) -> Result<Vec<Entry>, LedgerError> {
         self.told(read::unsettled(&self.connection))
@@ -610,6 +552,7 @@ impl Readers {
 struct Found {
     connection: Connection,
     row: OwnRow,
+    lost: Vec<(LedgerId, Range<u64>)>,
     sieve: Sieve,
     open: Vec<(FileId, u32)>,
 }
@@ -623,10 +566,11 @@ fn begin(home: &Home) -> Result<Found, Failure> {
         make_row(home, &connection)?;
     }
     let row = own_row(&connection).map_err(failure)?;
+    let lost = read::lost(&connection).map_err(failure)?;
     let sieve = Sieve::new();
     read::troubled(&connection, |digest| sieve.insert(digest)).map_err(failure)?;
     let open = read::open_attempts(&connection).map_err(failure)?;
-    Ok(Found { connection, row, sieve, open })
+    Ok(Found { connection, row, lost, sieve, open })
 }
 
 /// A new ledger's own row, and the names of its files made durable.
@@ -635,36 +579,51 @@ fn make_row(home: &Home, connection: &Connection) -> Result<(), Failure> {
     getrandom::fill(&mut id).map_err(|error| Failure::system(&home.db, error))?;
     // A `begun` without its ledger tells which one is lost.
     let replaces = Begun::ledger(&home.state_dir).map(|lost| lost.0);
-    connection
-        .execute(
-            "
-            INSERT INTO ledger (one, id, replaces, created_at, reserved_from, reserved_end)
-            VALUES (1, ?1, ?2, ?3, 0, 0)
-            ",
-            params![id, replaces, now().0],
-        )
-        .map_err(|error| Failure::sqlite(&home.db, error))?;
+    let at = now().0;
+    let failure = |error| Failure::sqlite(&home.db, error);
+    let both = connection.unchecked_transaction().map_err(failure)?;
+    both.execute(
+        "
+        INSERT INTO ledger (one, id, replaces, created_at, reserved_from, reserved_end)
+        VALUES (1, ?1, ?2, ?3, 0, 0)
+        ",
+        params![id, replaces, at],
+    )
+    .map_err(failure)?;
+    both.execute(
+        "
+        INSERT INTO lost (ledger, ids_from, ids_end, noted_at)
+        SELECT ?1, 0, 0, ?2 WHERE ?1 IS NOT NULL
+        ",
+        params![replaces, at],
+    )
+    .map_err(failure)?;
+    both.commit().map_err(failure)?;
     home.sync_folder().map_err(|error| Failure::system(&home.folder, error))
 }
 
 struct OwnRow {
     id: LedgerId,
-    replaces: Option<LedgerId>,
     reserved: Range<u64>,
+    epoch: u64,
+    behind_at: Option<Wall>,
 }
 
 fn own_row(connection: &Connection) -> rusqlite::Result<OwnRow> {
     connection
         .query_row(
-            "SELECT id, replaces, reserved_from, reserved_end FROM ledger WHERE one = 1",
+            "
+            SELECT id, reserved_from, reserved_end, epoch, behind_at FROM ledger WHERE one = 1
+            ",
             [],
             |row| {
                 let reserved =
-                    row.get::<_, i64>(2)?.cast_unsigned()..row.get::<_, i64>(3)?.cast_unsigned();
+                    row.get::<_, i64>(1)?.cast_unsigned()..row.get::<_, i64>(2)?.cast_unsigned();
                 Ok(OwnRow {
                     id: LedgerId(row.get(0)?),
-                    replaces: row.get::<_, Option<_>>(1)?.map(LedgerId),
                     reserved,
+                    epoch: row.get::<_, i64>(3)?.cast_unsigned(),
+                    behind_at: row.get::<_, Option<_>>(4)?.map(Wall),
                 })
             },
         )
@@ -690,28 +649,6 @@ fn open_error(home: &Home, failure: &Failure) -> OpenError {
 }
 
 /// Runs what may block on a thread that may.
-/// A root that does not answer within this time is taken for unreachable: it must hold up neither
-/// the others nor a stop.
-const MARK_WITHIN: Duration = Duration::from_secs(10);
-
-/// Reads the marks of all folders side by side.
-async fn look_at_marks(
-    folders: Vec<Arc<Path>>,
-    standing: &Standing,
-) -> Result<Vec<MarkFinding>, MarkError> {
-    let look = async |folder: Arc<Path>| {
-        let (asked, standing) = (Arc::clone(&folder), standing.clone());
-        let looking = block(move || Marks::look(&[asked], &standing));
-        tokio::time::timeout(MARK_WITHIN, looking).await.unwrap_or_else(|_| {
-            let error = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
-            Ok(vec![MarkFinding::Unreachable { folder, error }])
-        })
-    };
-    let found = join_all(folders.into_iter().map(look)).await;
-    let found: Result<Vec<Vec<MarkFinding>>, MarkError> = found.into_iter().collect();
-    Ok(found?.into_iter().flatten().collect())
-}
-
 async fn block<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

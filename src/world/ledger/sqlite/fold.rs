@@ -193,13 +193,13 @@ impl<'c> Fold<'c> {
         }
     }
 
-    /// State `sending` with attempt 1 open; or, refused, `failed` with its target, no attempt.
+    /// State `sending` with attempt 1 open; or, refused, `failed` with its target, no attempt; or,
+    /// found without a record, `held` with its target, in doubt, no attempt.
     fn claimed(&self, claim: &Claim, effects: &mut Effects) -> Result<(), Failure> {
         let row = number(claim.id)?;
-        let (state, attempt, cause, target) = match &claim.intent {
-            Intent::Attempt => (State::Sending, 1_u32, None, None),
-            Intent::Refuse { cause, target } => (State::Failed, 0, Some(cause), Some(target)),
-        };
+        let (state, verdict, decided) = intended(&claim.intent);
+        let attempt = u32::from(decided.is_none());
+        let (cause, target) = decided.unzip();
         let at = claim.at.0;
         let open_since = (attempt == 1).then_some(at);
         let decided_at = target.map(|_| at);
@@ -220,7 +220,7 @@ impl<'c> Fold<'c> {
                 ?12, ?13, ?14, ?15,
                 ?16, ?17, ?18, ?19, 0,
                 ?20, ?21, ?22, ?23, ?24,
-                ?25, ?26, NULL, NULL, NULL, 0
+                ?25, ?26, ?27, NULL, NULL, 0
             )
             ",
             params![
@@ -250,6 +250,7 @@ impl<'c> Fold<'c> {
                 decided_at,
                 attempt,
                 open_since,
+                verdict,
             ],
         );
         match written {
@@ -624,6 +625,17 @@ impl<'c> Fold<'c> {
             },
         )?;
         found.ok_or_else(|| impossible(id, "there is no such file on record"))
+    }
+}
+
+/// What a claim makes of a file: its state, a verdict without an attempt, and what is decided.
+fn intended(intent: &Intent) -> (State, Option<&'static str>, Option<(&Cause, &Place)>) {
+    match intent {
+        Intent::Attempt => (State::Sending, None, None),
+        Intent::Refuse { cause, target } => (State::Failed, None, Some((cause, target))),
+        Intent::Found { cause, target } => {
+            (State::Held, Some(Verdict::InDoubt.name()), Some((cause, target)))
+        }
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::{FromSqlError, FromSqlResult, Type, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::{Count, Query, RESENT};
+use super::super::{Count, LedgerId, Query, RESENT};
 use super::text::{name_value, read_name, read_optional_name};
 use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
@@ -136,6 +137,16 @@ pub(super) fn list(connection: &Connection, query: &Query) -> rusqlite::Result<V
     }
     if let Some(before) = query.before {
         narrow("id < ?", Value::from(i64::try_from(before.0).unwrap_or(i64::MAX)));
+    }
+    if query.only_last {
+        sql.push_str(
+            "
+            AND NOT EXISTS (
+                SELECT 1 FROM file AS later
+                WHERE later.previous = file.id AND later.state <> 'cancelled'
+            )
+            ",
+        );
     }
     if !query.states.is_empty() && !query.states.contains(&State::Sent) {
         // Most files are sent. Both indexes together hold all that are not.
@@ -333,7 +344,7 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
 pub(super) fn routes(connection: &Connection) -> rusqlite::Result<Vec<RouteRecord>> {
     connection
         .prepare_cached(
-            "SELECT name, first_sweep_at, released, paused_at FROM route ORDER BY name",
+            "SELECT name, first_sweep_at, released, paused_at, pause_code FROM route ORDER BY name",
         )?
         .query_map([], |row| {
             Ok(RouteRecord {
@@ -341,7 +352,34 @@ pub(super) fn routes(connection: &Connection) -> rusqlite::Result<Vec<RouteRecor
                 first_sweep_at: row.get::<_, Option<_>>(1)?.map(Wall),
                 released: row.get(2)?,
                 paused_at: row.get::<_, Option<_>>(3)?.map(Wall),
+                pause_code: row.get::<_, Option<String>>(4)?.map(|code| Code(code.into())),
             })
+        })?
+        .collect()
+}
+
+/// Lost ledgers, oldest first, and the ids that they had given out.
+pub(super) fn lost(connection: &Connection) -> rusqlite::Result<Vec<(LedgerId, Range<u64>)>> {
+    connection
+        .prepare("SELECT ledger, ids_from, ids_end FROM lost ORDER BY noted_at, ids_end")?
+        .query_map([], |row| {
+            let ids = row.get::<_, i64>(1)?.cast_unsigned()..row.get::<_, i64>(2)?.cast_unsigned();
+            Ok((LedgerId(row.get(0)?), ids))
+        })?
+        .collect()
+}
+
+/// The folders that hold our mark, each with its number at that time.
+pub(super) fn marked(
+    connection: &Connection,
+) -> rusqlite::Result<BTreeMap<PathBuf, Option<(u64, u64)>>> {
+    connection
+        .prepare("SELECT folder, volume, number FROM root")?
+        .query_map([], |row| {
+            let folder = PathBuf::from(read_name(row.get_ref(0)?)?);
+            let number = row.get::<_, Option<i64>>(1)?.zip(row.get::<_, Option<i64>>(2)?);
+            let number = number.map(|(one, other)| (one.cast_unsigned(), other.cast_unsigned()));
+            Ok((folder, number))
         })?
         .collect()
 }

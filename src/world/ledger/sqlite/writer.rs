@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,10 @@ use super::fold::{Effects, Fold};
 use super::text::Name;
 use super::{BLOCK, Shared};
 use crate::model::file::FileId;
-use crate::model::step::{RouteRecord, Step};
+use crate::model::step::{LEDGER_BEHIND, RouteRecord, Step};
 use crate::model::time::Wall;
 use crate::world::gather::Gather;
+use crate::world::instance::{Number, Tidings};
 
 /// How long a step that nobody waits for may wait for company.
 const APPENDED_MAX: Duration = Duration::from_millis(200);
@@ -34,16 +36,20 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Change {
     Steps(Vec<Step>),
-    Reserve {
-        floor: u64,
-    },
+    Reserve { floor: u64 },
     Route(RouteRecord),
-    /// These folders hold our mark now; and the ids of a lost ledger count as given out.
-    Marked {
-        folders: Vec<OsString>,
-        at: Wall,
-        lost: Option<(LedgerId, Range<u64>)>,
-    },
+    Marked(Marking),
+}
+
+/// What marks tell, and what they will say next.
+#[derive(Debug, Default)]
+pub(super) struct Marking {
+    /// These folders hold our mark now, with their numbers.
+    pub(super) folders: Vec<(OsString, Option<Number>)>,
+    pub(super) at: Wall,
+    /// The ids of lost ledgers count as given out; an older copy of our ledger pauses every route.
+    pub(super) tidings: Tidings,
+    pub(super) epoch: u64,
 }
 
 /// The ids that were reserved; empty for all other changes.
@@ -98,7 +104,7 @@ impl Writer {
         self.due.get_or_insert_with(|| Instant::now() + APPENDED_MAX);
     }
 
-    fn write(&mut self, group: Vec<Request>) {
+    pub(super) fn write(&mut self, group: Vec<Request>) {
         let mut asked = Vec::with_capacity(group.len());
         for Request { change, done } in group {
             match done {
@@ -183,6 +189,9 @@ fn commit(
     };
     effects.write_tally(&fold)?;
     fold.run("COMMIT", &[])?;
+    if changes.iter().any(|change| !matches!(change, Change::Marked(_))) {
+        shared.has_changed.store(true, Ordering::Release);
+    }
     // Only now is any of it true.
     shared.begun.note(&effects.opened, &effects.ended);
     for digest in &effects.troubled {
@@ -239,21 +248,31 @@ fn apply(
         Change::Route(record) => {
             fold.run(
                 "
-                INSERT INTO route (name, first_sweep_at, released, paused_at)
-                VALUES (?1, ?2, ?3, ?4)
+                INSERT INTO route (name, first_sweep_at, released, paused_at, pause_code)
+                VALUES (?1, ?2, ?3, ?4, ?5)
                 ON CONFLICT (name) DO UPDATE
                 SET first_sweep_at = excluded.first_sweep_at, released = excluded.released,
-                    paused_at = excluded.paused_at
+                    paused_at = excluded.paused_at, pause_code = excluded.pause_code
                 ",
                 params![
                     &*record.name.0,
                     record.first_sweep_at.map(|at| at.0),
                     record.released,
                     record.paused_at.map(|at| at.0),
+                    record.pause_code.as_ref().map(|code| &*code.0),
                 ],
             )?;
+            // Once a person has let every route go on, later ones need not be asked for.
+            fold.run(
+                "
+                UPDATE ledger SET behind_at = NULL
+                WHERE behind_at IS NOT NULL
+                    AND NOT EXISTS (SELECT 1 FROM route WHERE pause_code = ?1)
+                ",
+                params![LEDGER_BEHIND],
+            )?;
         }
-        Change::Marked { folders, at, lost } => return marked(fold, folders, *at, lost.as_ref()),
+        Change::Marked(marking) => return marked(fold, marking),
     }
     Ok(0..0)
 }
@@ -279,32 +298,78 @@ fn reserve(fold: &Fold<'_>, floor: u64) -> Result<Range<u64>, Failure> {
     Ok(end - BLOCK..end)
 }
 
-fn marked(
-    fold: &Fold<'_>,
-    folders: &[OsString],
-    at: Wall,
-    lost: Option<&(LedgerId, Range<u64>)>,
-) -> Result<Range<u64>, Failure> {
-    for folder in folders {
+fn marked(fold: &Fold<'_>, marking: &Marking) -> Result<Range<u64>, Failure> {
+    let Marking { folders, at, tidings, epoch } = marking;
+    for (folder, number) in folders {
+        let (volume, number) = number.unzip();
         fold.run(
             "
-            INSERT INTO root (folder, marked_at) VALUES (?1, ?2)
-            ON CONFLICT (folder) DO UPDATE SET marked_at = excluded.marked_at
+            INSERT INTO root (folder, marked_at, volume, number) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (folder) DO UPDATE
+            SET marked_at = excluded.marked_at, volume = excluded.volume, number = excluded.number
             ",
-            params![Name(folder), at.0],
+            params![Name(folder), at.0, volume.map(u64::cast_signed), number.map(u64::cast_signed)],
         )?;
     }
-    let Some((id, ids)) = lost else { return Ok(0..0) };
+    fold.run(
+        "UPDATE ledger SET epoch = max(epoch, ?1) WHERE one = 1",
+        params![epoch.cast_signed()],
+    )?;
+    let mut ids = 0..0;
+    for (ledger, theirs) in &tidings.lost {
+        lose(fold, ledger, theirs, *at)?;
+        ids = both(ids, theirs.clone());
+    }
+    if let Some((_, newer)) = &tidings.behind {
+        fall_behind(fold, *at)?;
+        ids = both(ids, newer.clone());
+    }
+    if !ids.is_empty() {
+        fold.run(
+            "
+            UPDATE ledger
+            SET reserved_end = max(reserved_end, ?2),
+                reserved_from = CASE reserved_end WHEN 0 THEN ?1 ELSE min(reserved_from, ?1) END
+            WHERE one = 1
+            ",
+            params![ids.start.cast_signed(), ids.end.cast_signed()],
+        )?;
+    }
+    Ok(ids)
+}
+
+/// The span that holds both.
+fn both(one: Range<u64>, other: Range<u64>) -> Range<u64> {
+    match (one.is_empty(), other.is_empty()) {
+        (true, _) => other,
+        (_, true) => one,
+        _ => one.start.min(other.start)..one.end.max(other.end),
+    }
+}
+
+fn lose(fold: &Fold<'_>, ledger: &LedgerId, ids: &Range<u64>, at: Wall) -> Result<(), Failure> {
     fold.run(
         "
-        UPDATE ledger
-        SET replaces = ?1, reserved_end = max(reserved_end, ?3),
-            reserved_from = CASE reserved_end WHEN 0 THEN ?2 ELSE min(reserved_from, ?2) END
-        WHERE one = 1
+        INSERT INTO lost (ledger, ids_from, ids_end, noted_at) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (ledger) DO UPDATE
+        SET ids_from = CASE ids_end WHEN 0 THEN excluded.ids_from
+                ELSE min(ids_from, excluded.ids_from) END,
+            ids_end = max(ids_end, excluded.ids_end)
         ",
-        params![id.0, ids.start.cast_signed(), ids.end.cast_signed()],
+        params![ledger.0, ids.start.cast_signed(), ids.end.cast_signed(), at.0],
     )?;
-    Ok(ids.clone())
+    fold.run("UPDATE ledger SET replaces = ?1 WHERE one = 1", params![ledger.0])?;
+    Ok(())
+}
+
+/// What this ledger does not know may have been sent: every route waits for a person, durably.
+fn fall_behind(fold: &Fold<'_>, at: Wall) -> Result<(), Failure> {
+    fold.run("UPDATE ledger SET behind_at = coalesce(behind_at, ?1) WHERE one = 1", params![at.0])?;
+    fold.run(
+        "UPDATE route SET paused_at = ?1, pause_code = ?2 WHERE paused_at IS NULL",
+        params![at.0, LEDGER_BEHIND],
+    )?;
+    Ok(())
 }
 
 /// The connection, if the file it has open is still the one in `state_dir`; opened anew after a
@@ -349,6 +414,7 @@ mod tests {
             first_sweep_at: Some(Wall(number)),
             released: false,
             paused_at: None,
+            pause_code: None,
         })
     }
 
