@@ -30,7 +30,7 @@ fn sent_and_stuck(
     name: &str,
     fault: (Cause, Reach),
 ) -> (FileId, Option<Change>) {
-    let id = scene.claim("orders", name).unwrap();
+    let id = scene.claim("orders", name).expect("there is room");
     assert_eq!(scene.starts(), [Start::Attempt(id)]);
     let verdict = judged(Outcome::Delivered);
     let next = scene.next_of(id, &verdict);

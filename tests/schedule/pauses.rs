@@ -107,7 +107,7 @@ fn attempts_until_delivered(
 #[test]
 fn bad_files_never_keep_a_good_one_from_probing() {
     #[track_caller]
-    fn check(bad: u64, trouble: Outcome) {
+    fn check(bad: u64, trouble: &Outcome) {
         let mut scene = Scene::of_one(2);
         let parked: Vec<_> = (0..bad)
             .map(|n| scene.recorded("orders", &format!("bad{n}"), Duration::ZERO))
@@ -125,15 +125,15 @@ fn bad_files_never_keep_a_good_one_from_probing() {
             }
         }
         assert!(scene.is_paused("orders"));
-        let took = attempts_until_delivered(&mut scene, &[("orders", "good")], &is_bad, &trouble);
+        let took = attempts_until_delivered(&mut scene, &[("orders", "good")], &is_bad, trouble);
         assert!(took <= 3, "{took} attempts before the good one of {bad} bad ones, {trouble:?}");
         assert!(!scene.is_paused("orders"));
     }
     for bad in [1, 2, 3, 10, 100] {
-        check(bad, Outcome::RouteFault);
+        check(bad, &Outcome::RouteFault);
     }
     for bad in [3, 10, 100] {
-        check(bad, CUT);
+        check(bad, &CUT);
     }
 }
 

@@ -66,9 +66,12 @@ fn a_settled_file_is_at_its_target_and_not_in_sending() {
     }
     check(State::Sent, true, seen(Nothing, Nothing, Nothing), Finding::RemovedSince);
     let altered = Finding::Fault(Disagreement::Altered);
-    check(State::Sent, true, seen(Nothing, Nothing, Other), altered);
+    let alone = || Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+    check(State::Sent, true, alone(), altered);
     let replaced = Recorded { replaced: true, ..SOUND };
-    assert_eq!(judge(replaced, seen(Nothing, Nothing, Other)), Finding::RemovedSince);
+    assert_eq!(judge(replaced, alone()), Finding::RemovedSince);
+    let changed = Finding::Fault(Disagreement::Changed);
+    check(State::Sent, true, seen(Nothing, Nothing, Other), changed);
     for state in [State::Failed, State::Held] {
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, true, seen(Nothing, Nothing, Nothing), missing);
