@@ -348,10 +348,10 @@ fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
             tracing::error!("{}", MarkError::Vanished { folder: folder.to_path_buf() });
             return;
         }
-        MarkFinding::Unreachable { folder, error } => {
-            tracing::error!(folder = %folder.display(), %error, "cannot reach a root");
-            return;
-        }
+        MarkFinding::Unreachable { folder, error } => format!(
+            "{} could not be reached at the start: {error}; its routes begin when it can be",
+            folder.display()
+        ),
     };
     tracing::error!("{text}");
     notes.alerts.push(text);

@@ -145,6 +145,8 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
             match (sending, target, source) {
                 (Here::Other, ..) => Finding::Fault(Changed),
                 (Here::Same, ..) | (_, Here::Same, _) | (_, _, Here::Same) => Finding::Unfinished,
+                // Somebody changed it before its last move, which is said beside it.
+                (_, Here::Other, _) if explained => Finding::Unfinished,
                 (Here::Nothing, ..) => Finding::Fault(Missing),
             }
         }

@@ -49,7 +49,9 @@ fn a_decided_file_may_be_between_two_places_until_it_is_settled() {
         check(state, false, seen(Same, Nothing, Nothing), Finding::Unfinished);
         let missing = Finding::Fault(Disagreement::Missing);
         check(state, false, seen(Nothing, Nothing, Nothing), missing);
-        check(state, false, seen(Nothing, Nothing, Other), missing);
+        let alone = Seen { explained: false, ..seen(Nothing, Nothing, Other) };
+        check(state, false, alone, missing);
+        check(state, false, seen(Nothing, Nothing, Other), Finding::Unfinished);
         let changed = Finding::Fault(Disagreement::Changed);
         check(state, false, seen(Nothing, Other, Same), changed);
     }
