@@ -411,7 +411,9 @@ pub(super) fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding
         // Without its file only the folder itself can say that it is the one that was marked.
         (Reading::Nothing, Some(marked)) => {
             let is_same = marked.is_some() && *marked == number(&folder);
-            return Ok(if is_same {
+            // Before any id was given out nothing of ours can lie there: a power cut during the
+            // first start must not need a person.
+            return Ok(if is_same || standing.reserved.end == 0 {
                 MarkFinding::Restored { folder }
             } else {
                 MarkFinding::Vanished { folder }
