@@ -18,6 +18,7 @@ use crate::journey::detect::{Reason, Selector};
 use crate::journey::validate::Checker;
 use crate::model::file::Place;
 use crate::model::outcome::Code;
+pub use crate::model::outcome::chain;
 use crate::model::route::{OnFailed, Route, RouteName};
 use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
 use crate::model::time::{Now, Tick, Wall};
@@ -571,17 +572,4 @@ fn fresh_record(
         Some(known) => RouteRecord { first_sweep_at: fresh.first_sweep_at, ..known },
         None => fresh,
     }
-}
-
-/// An error with its causes, for one log line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

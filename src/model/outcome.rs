@@ -103,3 +103,16 @@ pub enum Blame {
     /// Perhaps the destination: it pauses after three of different files in a row.
     Attempt,
 }
+
+/// An error with its causes, for one log line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use super::super::{LedgerError, LedgerId};
 use super::writer::{Change, Marking};
 use super::{SqliteLedger, lock, now, read};
+use crate::model::outcome::chain;
 use crate::model::time::Wall;
 use crate::world::instance::{
     MarkError, MarkFinding, Number, Standing, Tidings, find, number, patiently, put, renew,
@@ -281,16 +282,4 @@ impl super::Shared {
             marked,
         }
     }
-}
-
-/// An error with its causes, for one log line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
