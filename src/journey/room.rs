@@ -7,7 +7,8 @@ use crate::model::room::Room;
 const LOW_BYTES: u64 = 1 << 30;
 
 /// Below this, or below a twentieth of a small volume, nothing is begun: enough for the ledger's
-/// WAL, the sidecars of all files under way, and what other programs write until somebody comes.
+/// WAL (at most half of it), the sidecars of all files under way, and what other programs write
+/// until somebody comes.
 const SHORT_BYTES: u64 = 32 << 20;
 
 /// Fewer files than this can be made: it is said.

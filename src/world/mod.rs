@@ -9,6 +9,7 @@ pub mod folder;
 pub mod gather;
 pub mod instance;
 pub mod ledger;
+mod room;
 pub mod token;
 pub mod watch;
 

@@ -148,6 +148,26 @@ fn a_ledger_gives_the_room_of_its_wal_back_when_idle() {
 }
 
 #[test]
+fn a_small_volume_holds_a_ledger_that_is_never_idle() {
+    if !may_mount("disk::a_small_volume_holds_a_ledger_that_is_never_idle") {
+        return;
+    }
+    let mut scene = Scene::of(Plan { top: "state_dir = '{dir}/v/state'", ..Plan::default() });
+    scene.sits_in("v/state");
+    let _volume = Volume::mount(scene.path("v"), "1m");
+    scene.start();
+    // One by one, so that no two share a commit.
+    for number in 0..60 {
+        drop_many(&scene, &scene.inbox(), number..number + 1, 10);
+        scene.until("it is sent", |scene| names(&scene.inbox().join("sent")).len() == number + 1);
+    }
+    assert_each_arrived_once(&scene, 60);
+    assert_eq!(lines(&scene, "sending paused"), 0, "{}", scene.story());
+    assert_eq!(scene.stop(), Some(0));
+    scene.verify();
+}
+
+#[test]
 fn a_full_disk_under_sent_pauses_the_route_with_one_line_and_no_file_is_sent_meanwhile() {
     let test =
         "a_full_disk_under_sent_pauses_the_route_with_one_line_and_no_file_is_sent_meanwhile";

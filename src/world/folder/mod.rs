@@ -4,7 +4,6 @@ mod group;
 mod lane;
 mod lease;
 mod real;
-mod room;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

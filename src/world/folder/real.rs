@@ -14,10 +14,11 @@ use tokio::sync::mpsc;
 use super::group::SharedSyncs;
 use super::lane::Volumes;
 use super::system::{self, Grip};
-use super::{Disk, Examined, FolderError, MoveError, Volume, room, volume_kind};
+use super::{Disk, Examined, FolderError, MoveError, Volume, volume_kind};
 use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 use crate::model::room::Room;
 use crate::model::time::Wall;
+use crate::world::room::room;
 
 /// Most sightings in one chunk of a sweep.
 const CHUNK_MAX: usize = 256;
@@ -231,7 +232,7 @@ impl Disk for RealDisk {
     }
 
     async fn room(&self, folder: Arc<Path>) -> Option<Room> {
-        self.on(&Arc::clone(&folder), move || room::room(&folder)).await
+        self.on(&Arc::clone(&folder), move || room(&folder)).await
     }
 
     fn syncs_folders(&self) -> bool {

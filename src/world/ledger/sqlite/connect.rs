@@ -12,6 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::{LedgerError, LedgerId};
 use crate::model::file::FileId;
+use crate::model::room::Room;
+use crate::world::room::room;
 
 /// `pdro`, in the file's header: tells our databases from others.
 const APPLICATION_ID: i32 = 0x7064_726f;
@@ -31,6 +33,17 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After an unclean end a database up to this size is checked as a whole: about half a second.
 const CHECK_BYTES_MAX: u64 = 128 << 20;
+
+/// Once the WAL is this large it goes into the database. A checkpoint costs two fsyncs, so not one
+/// every 4 MB. On a volume that has so little room that sending pauses there is still twice this.
+const WAL_BYTES: u64 = 16 << 20;
+
+/// A WAL is at most this part of its volume: what fills a small one must not be the WAL itself,
+/// which could then neither grow nor go into the database.
+const WAL_SHARE: u64 = 40;
+
+/// `SQLite`'s page, bytes, as new databases have it.
+const PAGE_BYTES: u64 = 4_096;
 
 /// Why something did not work, cheap to tell to everybody who waits for it.
 #[derive(Clone, Debug)]
@@ -163,6 +176,7 @@ impl Home {
         let unclean = self.wal_bytes() > 0;
         let mut connection = Connection::open_with_flags(&self.db, flags).map_err(failure)?;
         set_up(&connection, 8_000).map_err(failure)?;
+        limit_wal(&connection, room(&self.folder)).map_err(failure)?;
         self.migrate(&mut connection)?;
         let suspect = std::fs::symlink_metadata(&self.suspect).is_ok();
         let small = std::fs::metadata(&self.db).is_ok_and(|db| db.len() <= CHECK_BYTES_MAX);
@@ -316,11 +330,15 @@ fn set_up(connection: &Connection, cache_kb: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "cache_size", -cache_kb)?;
-    connection.pragma_update(None, "synchronous", "full")?;
-    // 16 MB; a checkpoint costs two fsyncs, so not one every 4 MB. Cut back after a long
-    // reader has let it grow.
-    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    connection.pragma_update(None, "synchronous", "full")
+}
+
+/// Cut back, too, after a long reader has let it grow.
+fn limit_wal(connection: &Connection, room: Option<Room>) -> rusqlite::Result<()> {
+    let bytes = room.map_or(WAL_BYTES, |room| WAL_BYTES.min(room.total_bytes / WAL_SHARE));
+    let pages = (bytes / PAGE_BYTES).max(1).cast_signed();
+    connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+    connection.pragma_update(None, "journal_size_limit", bytes.saturating_mul(4).cast_signed())
 }
 
 fn make_private(path: &Path) -> io::Result<()> {
