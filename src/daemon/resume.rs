@@ -11,7 +11,6 @@ use super::carry::{
     finish_copy, folder_is_there, follow, forget_beside, home, make_durable, missing, move_in,
     not_sent, put_back, removed, sending_place, write_beside,
 };
-use crate::journey::pace::Allowance;
 use crate::journey::resume::{AttemptTrace, Found, LastAttempt, Resume, resume as decide_resume};
 use crate::journey::runs::{self, Errand};
 use crate::journey::send::Judged;
@@ -247,19 +246,8 @@ async fn cause_again<W: World>(
 }
 
 fn lost_answer() -> Judged {
-    Judged {
-        outcome: Outcome::InDoubt,
-        cause: Cause::new(
-            Code::of("no-answer-on-record"),
-            "patchdrop or the machine stopped during the attempt; no answer is on record",
-        ),
-        status: None,
-        request_id: None,
-        retry_after: None,
-        allowance: Allowance::default(),
-        may_hide_a_refused_token: false,
-        run: None,
-    }
+    let plain = "patchdrop or the machine stopped during the attempt; no answer is on record";
+    Judged::unanswered(Outcome::InDoubt, Cause::new(Code::of("no-answer-on-record"), plain))
 }
 
 /// Where renames cannot be made durable, a power cut may bring a file back whose journey has ended:
