@@ -24,6 +24,9 @@ use crate::world::folder::{Disk, FolderError, MoveError};
 /// How often room is looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
+/// How often where the volume does not tell.
+const LOOK_SELDOM: Duration = Duration::from_mins(10);
+
 /// How often while there is little.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,8 @@ pub(super) struct Rooms {
     due: BTreeMap<Whose, Option<Tick>>,
     /// Where there is little, and what is said of it.
     little: BTreeMap<Whose, (Level, String)>,
+    /// So many had a time when they were last counted.
+    known: usize,
 }
 
 impl Rooms {
@@ -59,9 +64,13 @@ impl<W: World> Daemon<W> {
         if self.mode == super::Mode::OneCommand {
             return;
         }
-        let all = self.equipped.keys().cloned().map(Some).chain([None]);
-        for whose in all {
-            self.rooms.due.entry(whose).or_insert(Some(now));
+        if self.rooms.known < self.equipped.len() + 1 {
+            self.rooms.known = self.equipped.len() + 1;
+            for whose in self.equipped.keys().cloned().map(Some).chain([None]) {
+                self.rooms.due.entry(whose).or_insert(Some(now));
+            }
+        } else if self.rooms.next_at().is_none_or(|next| next > now) {
+            return;
         }
         let is_due = |due: &Option<Tick>| due.is_some_and(|due| due <= now);
         let due: Vec<Whose> = self
@@ -108,6 +117,7 @@ impl<W: World> Daemon<W> {
     /// How much room there is.
     pub(super) fn room_found(&mut self, whose: Whose, rooms: Vec<(Arc<Path>, Room)>) {
         let now = self.now();
+        let is_told = !rooms.is_empty();
         let was = self.rooms.little.get(&whose).map_or(Level::Ample, |(level, _)| *level);
         let judged = rooms
             .into_iter()
@@ -135,7 +145,11 @@ impl<W: World> Daemon<W> {
             }
             None => {}
         }
-        let again = if level == Level::Ample { LOOK_EVERY } else { LOOK_AGAIN };
+        let again = match level {
+            Level::Ample if is_told => LOOK_EVERY,
+            Level::Ample => LOOK_SELDOM,
+            Level::Low | Level::Short => LOOK_AGAIN,
+        };
         self.rooms.due.insert(whose.clone(), Some(now.tick.plus(again)));
         match level {
             Level::Ample => self.rooms.little.remove(&whose),

@@ -15,7 +15,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use patchdrop::config::{self, Config, LoadOptions};
@@ -29,6 +29,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use state::{Disk, Record, Server};
 use stories::{Act, ROOT, Story, StoryFlow, place, places_of};
 use world::{Fake, Parts, State};
+
+/// What of the unsynced a power cut keeps: nothing, everything, and three times some.
+const SEEDS: u64 = 5;
+
+/// So many effects of a story are cut in every way.
+const EARLY: usize = 40;
 
 const BEGIN: i64 = 1_795_305_600_000;
 
@@ -76,10 +82,15 @@ max_body = '8MB'
 concurrency = 2
 ";
 
-fn config(story: &Story) -> Config {
+/// Read once: there are many thousand runs.
+static READ: LazyLock<Config> = LazyLock::new(|| {
     let options = LoadOptions::default();
     let read = config::read(CONFIG.as_bytes(), Path::new("/etc/patchdrop/config.toml"), &options);
-    let mut config = read.expect("the config of the simulation is sound");
+    read.expect("the config of the simulation is sound")
+});
+
+fn config(story: &Story) -> Config {
+    let mut config = READ.clone();
     let mut route = Route::clone(&config.routes[0]);
     route.deliver.flow = story.flow.map(flow_of);
     route.deliver.credential = story.has_credential.then(|| Arc::from("main"));
@@ -182,11 +193,13 @@ impl<'a> Sim<'a> {
             stop.send(Stop::Drain).await.unwrap();
             std::future::pending::<()>().await;
         };
+        // A task of its own: what people do wakes it only where they do something to it.
+        let mut daemon = tokio::spawn(daemon.run(sources));
         let was_cut = tokio::select! {
             biased;
             () = cut.notified() => true,
-            end = daemon.run(sources) => {
-                end.expect("the fake ledger can be read");
+            end = &mut daemon => {
+                end.unwrap().expect("the fake ledger can be read");
                 // What is appended goes along with the close of the ledger.
                 let mut state = fake.lock();
                 for step in std::mem::take(&mut state.record.appended) {
@@ -422,6 +435,13 @@ fn run_whole(story: &Story) -> (usize, Vec<String>) {
     (effects, std::mem::take(&mut state.violations))
 }
 
+/// Every effect is cut as a kill and as power cuts. Late in a long story the effects are those of
+/// before once more, for another file or try: there one power cut each, in turn.
+fn kinds_of_cut(at: usize) -> Vec<Cut> {
+    let seeds = if at < EARLY { 0..SEEDS } else { at as u64 % SEEDS..at as u64 % SEEDS + 1 };
+    std::iter::once(Cut::Kill).chain(seeds.map(|seed| Cut::Power { seed })).collect()
+}
+
 /// One story, cut everywhere, until something breaks here or in another story.
 fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
     let (effects, violations) = run_whole(story);
@@ -429,10 +449,8 @@ fn sweep(story: &Story, broken: &AtomicBool) -> Vec<String> {
         broken.store(true, Ordering::Relaxed);
         return violations.iter().map(|text| format!("{text} [{}, uncut]", story.name)).collect();
     }
-    let mut kinds = vec![Cut::Kill];
-    kinds.extend((0..5).map(|seed| Cut::Power { seed }));
     for at in 0..effects {
-        for kind in &kinds {
+        for kind in &kinds_of_cut(at) {
             if broken.load(Ordering::Relaxed) {
                 return Vec::new();
             }
