@@ -28,6 +28,10 @@ const BLOCKS_OUT: usize = 2;
 /// A body in memory leaves in pieces of this size, so that a stall in its middle is seen as one.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// How long the body of an answer may take in all, once the request has left: its status says most,
+/// and a server that lets it drip must not keep the slot.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 const STAGE_UNTOUCHED: u8 = 0;
 const STAGE_BEGUN: u8 = 1;
 const STAGE_WHOLE: u8 = 2;
@@ -43,8 +47,12 @@ pub(super) struct Handover {
     stage: AtomicU8,
     pub(super) trouble: AtomicU8,
     started: Instant,
-    /// Milliseconds after `started` at which something last moved, in either direction.
+    /// Milliseconds after `started` at which something of the request last left.
     moved_at: AtomicU64,
+    /// The same for what last came in.
+    heard_at: AtomicU64,
+    /// The same for the head of the answer; the largest number while there is none.
+    answered_at: AtomicU64,
     /// Blocks that hyper has and the socket does not.
     out: AtomicUsize,
     /// Wakes the body: a block was written, or it was revoked.
@@ -61,6 +69,8 @@ impl Handover {
             trouble: AtomicU8::new(0),
             started,
             moved_at: AtomicU64::new(0),
+            heard_at: AtomicU64::new(0),
+            answered_at: AtomicU64::new(u64::MAX),
             out: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
             ended: Notify::new(),
@@ -68,9 +78,20 @@ impl Handover {
         }
     }
 
+    fn passed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Something of the request left.
     pub(super) fn touch(&self) {
-        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved_at.fetch_max(millis, Ordering::AcqRel);
+        self.moved_at.fetch_max(self.passed(), Ordering::AcqRel);
+    }
+
+    /// The head of the answer came, or something of its body.
+    pub(super) fn hear(&self) {
+        let passed = self.passed();
+        self.heard_at.fetch_max(passed, Ordering::AcqRel);
+        self.answered_at.fetch_min(passed, Ordering::AcqRel);
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -116,8 +137,14 @@ impl Handover {
             let end = limits.started + limits.connect;
             return (now < end).then(|| end.min(now + limits.stall));
         }
-        let moved = Duration::from_millis(self.moved_at.load(Ordering::Acquire));
-        let end = self.started + moved + limits.stall;
+        let moved = self.moved_at.load(Ordering::Acquire);
+        let heard = self.heard_at.load(Ordering::Acquire);
+        let mut end = self.started + Duration::from_millis(moved.max(heard)) + limits.stall;
+        let answered = self.answered_at.load(Ordering::Acquire);
+        if answered != u64::MAX {
+            let late = Duration::from_millis(moved.max(answered)) + ANSWER_WITHIN;
+            end = end.min(self.started + late);
+        }
         (now < end).then_some(end)
     }
 }
@@ -341,6 +368,28 @@ mod tests {
     use std::pin::pin;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_drip_for_a_while_and_no_longer() {
+        let begun = Instant::now();
+        let limits = Limits {
+            started: begun,
+            connect: Duration::from_secs(5),
+            stall: Duration::from_secs(60),
+        };
+        let handover = Handover::new(begun);
+        assert!(handover.advance(STAGE_WHOLE));
+        let drip = async {
+            loop {
+                tokio::time::sleep_until(Instant::now() + Duration::from_secs(1)).await;
+                handover.hear();
+            }
+        };
+        let drained: Result<(), _> = super::super::within(&handover, &limits, drip).await;
+        assert!(drained.is_err());
+        // The first drop, then as long as an answer may take.
+        assert_eq!(begun.elapsed(), Duration::from_secs(1) + ANSWER_WITHIN);
+    }
 
     #[test]
     fn a_revoked_body_yields_nothing_more() {

@@ -148,14 +148,14 @@ async fn read(
     limits: &Limits,
     words: &Words<'_>,
 ) -> Reply {
-    handover.touch();
+    handover.hear();
     let status = response.status();
     let mut answer = head(status.as_u16(), response.headers());
     let mut kept = Vec::new();
     let drained = within(handover, limits, async {
         let mut seen = 0;
         while let Ok(Some(chunk)) = response.chunk().await {
-            handover.touch();
+            handover.hear();
             seen += chunk.len();
             let room = ANSWER_MAX.saturating_sub(kept.len()).min(chunk.len());
             kept.extend_from_slice(&chunk[..room]);
@@ -166,7 +166,7 @@ async fn read(
     })
     .await;
     if drained.is_err() {
-        tracing::debug!(host = words.host, "the body of an answer stalled");
+        tracing::debug!(host = words.host, "the body of an answer did not come to its end");
     }
     answer.body = Bytes::from(kept);
     if status.is_success() && handover.progress() != Progress::Whole {
