@@ -75,10 +75,15 @@ impl Shape {
             part.as_os_str().to_str().is_some_and(|text| text == VANITY || text.contains(DATE))
         };
         let fixed: PathBuf = path.components().take_while(|part| !is_pattern(part)).collect();
-        let rest = path.components().skip_while(|part| !is_pattern(part));
-        let mut parts: Vec<Part> =
-            resolved(&fixed).components().map(|part| Part::Exact(same_case(part))).collect();
-        parts.extend(rest.map(|part| match part.as_os_str().to_str() {
+        let rest: PathBuf = path.components().skip_while(|part| !is_pattern(part)).collect();
+        let exact = |part| Part::Exact(same_case(part));
+        Self(resolved(&fixed).components().map(exact).collect()).below(&rest)
+    }
+
+    /// The shape of a path below this one, as it is written: no link in it is followed.
+    pub(super) fn below(&self, rest: &Path) -> Self {
+        let mut parts = self.0.clone();
+        parts.extend(rest.components().map(|part| match part.as_os_str().to_str() {
             Some(VANITY) => Part::Any,
             Some(text) => match text.split_once(DATE) {
                 Some((before, after)) => Part::Dated(before.to_owned(), after.replace(DATE, "")),
@@ -86,13 +91,6 @@ impl Shape {
             },
             None => Part::Exact(same_case(part)),
         }));
-        Self(parts)
-    }
-
-    /// The shape of one more part below this one.
-    pub(super) fn below(&self, rest: &Path) -> Self {
-        let mut parts = self.0.clone();
-        parts.extend(rest.components().map(|part| Part::Exact(same_case(part))));
         Self(parts)
     }
 
@@ -167,6 +165,16 @@ mod tests {
         check("/nowhere/{date}", "/nowhere/orders", false, false);
         check("/nowhere/sent-{date}", "/nowhere/sent-2026-11-21", true, true);
         check("/nowhere/{vanity}", "/nowhere/{date}", true, true);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_below_a_shape_is_taken_as_it_is_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(scratch.path().join("other")).unwrap();
+        std::os::unix::fs::symlink("other", scratch.path().join("sent")).unwrap();
+        let inbox = Shape::of(scratch.path());
+        assert!(!inbox.below(Path::new("sent")).meets(&inbox.below(Path::new("other"))));
     }
 
     #[cfg(unix)]

@@ -325,3 +325,24 @@ fn a_sending_folder_that_is_away_at_a_start_is_not_made_anew_over_files_on_recor
     scene.until_in("sent", &["a.json"]);
     scene.verify();
 }
+
+#[test]
+fn links_in_one_drop_folder_keep_no_other_route_from_starting() {
+    let mut scene = Scene::of(Plan::default());
+    let stock = scene.path("root/stock");
+    for folder in [&stock, &scene.inbox()] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for name in ["sent", "failed"] {
+        std::os::unix::fs::symlink(scene.inbox(), stock.join(name)).unwrap();
+    }
+    scene.start();
+    scene.drop_file("order.json", "{}");
+    scene.until_in("sent", &["order.json"]);
+    let check = scene.ask(&["check"]);
+    assert_eq!(check.code, Some(0), "{check:?}");
+    scene.until("the other one is stopped", |scene| {
+        scene.log().contains("stock") && scene.ask(&["status"]).out.contains("stock")
+    });
+    assert_eq!(scene.stop(), Some(0));
+}
