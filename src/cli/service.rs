@@ -377,6 +377,8 @@ fn watching()
 pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
     let (stop, stop_in) = mpsc::channel(2);
     let mut signals = Signals::hear();
+    #[cfg(unix)]
+    tokio::spawn(outlive_hangups());
     tokio::spawn(async move {
         for wish in [Stop::Drain, Stop::Now] {
             signals.next().await;
@@ -388,6 +390,23 @@ pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
     stop_in
 }
 
+/// A hangup is no wish to stop: it comes from a terminal that was closed, or from somebody who wants
+/// the config read again.
+#[cfg(unix)]
+async fn outlive_hangups() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                tracing::warn!(
+                    "SIGHUP changes nothing: the config is read at a start; restart patchdrop to have a changed one read"
+                );
+            }
+        }
+        Err(error) => tracing::error!(%error, "a hangup cannot be heard and would end patchdrop"),
+    }
+}
+
 /// The signals that ask for a stop, heard without a gap: one that comes while another is being
 /// acted on counts.
 #[cfg(unix)]
@@ -397,7 +416,8 @@ struct Signals(Vec<tokio::signal::unix::Signal>);
 impl Signals {
     fn hear() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        let heard = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let heard =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
         for error in heard.iter().filter_map(|signal| signal.as_ref().err()) {
             tracing::error!(%error, "a signal that asks for a stop cannot be heard");
         }

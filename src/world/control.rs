@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use crate::model::command::{Command, CommandAnswer};
 
 #[cfg(not(unix))]
-pub use absent::{ControlServer, ask};
+pub use absent::{ControlServer, ask, is_answered};
 #[cfg(unix)]
-pub use unix::{ControlServer, ask};
+pub use unix::{ControlServer, ask, is_answered};
 
 /// The name of the socket in `state_dir`.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -102,6 +102,12 @@ mod absent {
         pub async fn next(&mut self) -> Option<Asked> {
             match self.0 {}
         }
+    }
+
+    /// Whether a service answers here.
+    #[must_use]
+    pub fn is_answered(_state_dir: &Path) -> bool {
+        false
     }
 
     /// Asks the service.
@@ -218,6 +224,15 @@ mod unix {
             let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
             Ok(Self { path: path.join(SOCKET_NAME), _folder: Some(folder) })
         }
+    }
+
+    /// Whether a service answers here: the lock alone does not say so if somebody has removed its
+    /// file.
+    #[must_use]
+    pub fn is_answered(state_dir: &Path) -> bool {
+        let connected = Address::of(state_dir)
+            .and_then(|address| std::os::unix::net::UnixStream::connect(&address.path));
+        connected.is_ok()
     }
 
     async fn accept(listener: UnixListener, asked: mpsc::Sender<Asked>) {

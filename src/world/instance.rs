@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use self::mark::{Here, Mark};
 pub(super) use self::mark::{Number, number};
 use self::mark::{Reading, host, read, sync_folder, write};
+use super::control;
 use super::ledger::{LedgerError, LedgerId};
 use crate::model::time::Wall;
 
@@ -69,14 +70,16 @@ impl StateLock {
         let file = options.open(&path).map_err(fail)?;
         // The text lies beside the lock: on Windows nobody can read a locked file.
         let text = state_dir.join("lock.owner");
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let owner = std::fs::read_to_string(&text).unwrap_or_default();
-                let owner = owner.lines().next().unwrap_or("unknown").to_owned();
-                return Err(LockError::Held { state_dir: state_dir.to_owned(), owner });
-            }
+        let is_ours = match file.try_lock() {
+            // Whoever removes the file leaves the lock on it to a service that still runs.
+            Ok(()) => !control::is_answered(state_dir),
+            Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(source)) => return Err(fail(source)),
+        };
+        if !is_ours {
+            let owner = std::fs::read_to_string(&text).unwrap_or_default();
+            let owner = owner.lines().next().unwrap_or("unknown").to_owned();
+            return Err(LockError::Held { state_dir: state_dir.to_owned(), owner });
         }
         let owner = format!("pid {} on {} since {since}\n", std::process::id(), host());
         if let Err(error) = std::fs::write(&text, owner) {

@@ -1,6 +1,7 @@
 //! Stops: what is in flight is finished within `drain_for`, a second wish ends at once, and no
 //! folder that hangs keeps either from being heard.
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,7 @@ struct Hung(Child);
 impl Hung {
     fn mount(scene: &Scene, below: &str) -> Self {
         let path = scene.path(below);
-        std::fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).unwrap();
         let script = "exec 3<>/dev/fuse && \
             mount -i -t fuse -o fd=3,rootmode=040000,user_id=0,group_id=0 hung \"$0\" && \
             echo mounted && exec sleep 600";
@@ -102,6 +103,30 @@ impl Drop for Hung {
         let ended = self.0.kill().and_then(|()| self.0.wait());
         assert!(ended.is_ok() || std::thread::panicking(), "{ended:?}");
     }
+}
+
+#[test]
+fn a_hangup_ends_nothing() {
+    let mut scene = Scene::running(Plan::default());
+    scene.signal(Signal::HUP);
+    scene.until("it is said", |scene| scene.log().contains("SIGHUP changes nothing"));
+    scene.drop_file("order.json", "{}");
+    scene.until_in("sent", &["order.json"]);
+    assert_eq!(scene.stop(), Some(0));
+}
+
+#[test]
+fn a_lock_that_somebody_removes_lets_no_second_service_in() {
+    let mut scene = Scene::running(Plan::default());
+    scene.until("commands are answered", |scene| scene.status().is_some());
+    fs::remove_file(scene.path("state/lock")).unwrap();
+    let second = scene.ask(&["run", "--once"]);
+    assert_eq!(second.code, Some(69), "{second:?}");
+    assert!(second.err.contains("another patchdrop (pid "), "{second:?}");
+    scene.drop_file("order.json", "{}");
+    scene.until_in("sent", &["order.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    scene.verify();
 }
 
 #[test]
