@@ -245,6 +245,11 @@ fn trouble(error: &FolderError) -> Option<(Cause, Reach)> {
             Reach::Perhaps,
             "Mount the volume, or make the folder again; patchdrop goes on by itself.",
         ),
+        error if error.lacks_handles() => (
+            "too-many-open-files",
+            Reach::Volume,
+            "Raise the limit of open files (LimitNOFILE in the unit, ulimit -Hn in a shell) to 4096 or more and restart; patchdrop goes on by itself meanwhile.",
+        ),
         FolderError::Io { .. } => (
             "folder-fault",
             Reach::Perhaps,
@@ -259,4 +264,18 @@ fn trouble(error: &FolderError) -> Option<(Cause, Reach)> {
     };
     let cause = Cause::new(Code::of(code), chain(error));
     Some((Cause { remedy: Some(remedy.to_owned()), ..cause }, reach))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lack_of_file_handles_is_no_fault_of_the_disk() {
+        let source = std::io::Error::from_raw_os_error(24);
+        let error = FolderError::Io { doing: "sync", path: "/r/sending".into(), source };
+        let (cause, _) = trouble(&error).unwrap();
+        assert_eq!(&*cause.code.0, "too-many-open-files");
+    }
 }

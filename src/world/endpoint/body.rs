@@ -375,7 +375,7 @@ mod tests {
         let limits = Limits {
             started: begun,
             connect: Duration::from_secs(5),
-            stall: Duration::from_secs(60),
+            stall: Duration::from_mins(1),
         };
         let handover = Handover::new(begun);
         assert!(handover.advance(STAGE_WHOLE));

@@ -114,7 +114,21 @@ impl FolderError {
             Self::Io { doing, path, source }
         }
     }
+
+    /// Whether it is this process, or the machine, that has too many files open.
+    #[must_use]
+    pub fn lacks_handles(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        source.raw_os_error().is_some_and(|number| TOO_MANY_OPEN.contains(&number))
+    }
 }
+
+#[cfg(unix)]
+const TOO_MANY_OPEN: [i32; 2] =
+    [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+/// `ERROR_TOO_MANY_OPEN_FILES`.
+#[cfg(not(unix))]
+const TOO_MANY_OPEN: [i32; 1] = [4];
 
 /// Why a move did not happen. Whatever the variant: nothing was replaced.
 #[derive(Debug, thiserror::Error)]
