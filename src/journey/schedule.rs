@@ -504,15 +504,17 @@ impl Schedule {
 
     /// Moves a file out of its attempt, or out of anything else, into its last stage.
     pub fn settling(&mut self, id: FileId) {
-        self.leave_attempt(id);
+        self.leave_stage(id);
         if let Some(track) = self.files.get_mut(&id) {
             track.phase = Phase::Settling;
             track.errand = Errand::Finish;
         }
     }
 
-    /// An attempt has ended without an answer that could be judged: its slot is free.
-    fn leave_attempt(&mut self, id: FileId) {
+    /// Frees the slot of an attempt that has ended without an answer that could be judged, and the
+    /// place of a question.
+    fn leave_stage(&mut self, id: FileId) {
+        self.ask_ended(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         let Phase::Sending(turn) = track.phase else { return };
         track.phase = Phase::Settling;
@@ -527,8 +529,7 @@ impl Schedule {
 
     /// A file's journey has ended, whatever the end.
     pub fn ended(&mut self, id: FileId) {
-        self.ask_ended(id);
-        self.leave_attempt(id);
+        self.leave_stage(id);
         let Some(track) = self.files.remove(&id) else { return };
         let key = (track.route.clone(), track.name);
         self.free_name(id, &key);
@@ -564,8 +565,7 @@ impl Schedule {
 
     /// Parks a file that is under way. One that is accepted holds nothing of its name back.
     pub fn park(&mut self, id: FileId, wait: Duration, errand: Errand, now: Tick) {
-        self.ask_ended(id);
-        self.leave_attempt(id);
+        self.leave_stage(id);
         let Some(track) = self.files.get_mut(&id) else { return };
         let due = now.plus(wait);
         let route = track.route.clone();

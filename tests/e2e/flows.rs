@@ -592,3 +592,16 @@ fn a_limit_that_the_server_tells_of_is_kept_to_and_used() {
     assert_eq!(seen.payloads.len() as u64, count);
     scene.stop_and_verify();
 }
+
+#[test]
+fn more_files_than_questions_at_once_are_all_confirmed() {
+    let mut scene = confirming(SimulatorOptions::default());
+    scene.start();
+    let dropped: Vec<String> = (10..40).map(|number| format!("{number}.json")).collect();
+    for name in &dropped {
+        scene.drop_file(name, format!("{{\"n\": \"{name}\"}}"));
+    }
+    let dropped: Vec<&str> = dropped.iter().map(String::as_str).collect();
+    scene.until_in("sent", &dropped);
+    scene.stop_and_verify();
+}

@@ -1,15 +1,17 @@
 //! Slots, windows, bounds, the order of a name, and when to look again.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::time::Duration;
 
 use patchdrop::journey::detect::Reason;
 use patchdrop::journey::runs::Errand;
 use patchdrop::journey::schedule::{Limits, Refused, Start};
+use patchdrop::journey::settle::Next;
 use patchdrop::model::outcome::Outcome;
 use patchdrop::model::time::Tick;
 
-use crate::scene::{CUT, SECOND, Scene, WIDE, name_of, route};
+use crate::scene::{CUT, SECOND, Scene, WIDE, judged, name_of, route};
 
 #[test]
 fn no_more_attempts_than_slots_and_each_end_frees_one() {
@@ -314,4 +316,31 @@ fn a_claim_that_stumbles_takes_no_slot() {
     assert_eq!(scene.starts(), [Start::Resume(stumbled)]);
     scene.schedule.resumed(stumbled);
     assert_eq!(scene.starts(), [Start::Attempt(stumbled)]);
+}
+
+#[test]
+fn a_question_that_ends_a_journey_frees_its_place() {
+    let mut scene = Scene::of_one(4);
+    let accepted = judged(Outcome::Delivered);
+    let mut waiting = BTreeSet::new();
+    for name in 0..20 {
+        let id = scene.claim("orders", &name.to_string()).expect("there is room");
+        assert_eq!(scene.attempts(), [id]);
+        scene.schedule.answered(id, &accepted, &Next::Confirm, scene.now(), 0.0);
+        scene.schedule.park(id, SECOND, Errand::Confirm, Tick(scene.tick));
+        waiting.insert(id);
+    }
+    let mut rounds = 0;
+    while !waiting.is_empty() {
+        rounds += 1;
+        assert!(rounds < 100, "{} were never asked for", waiting.len());
+        scene.pass(SECOND);
+        for start in scene.starts() {
+            let Start::Ask(id) = start else { panic!("{start:?}") };
+            assert!(waiting.remove(&id));
+            // As the loop does where the run has succeeded: its last stage, then its end.
+            scene.schedule.settling(id);
+            scene.schedule.ended(id);
+        }
+    }
 }
