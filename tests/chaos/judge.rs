@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -65,13 +66,41 @@ pub(crate) fn doubts(scene: &Scene) -> BTreeMap<String, usize> {
 /// Waits until nothing is under way.
 pub(crate) fn rest(scene: &Scene, dropped: &Dropped) {
     scene.until("all have come to an end", |scene| {
-        let is_at_rest = unfinished(scene) == 0
-            && ENDS.iter().map(|end| in_folder(scene, end).len()).sum::<usize>() >= dropped.len();
+        let is_at_rest = is_at_rest(scene, dropped);
         if !is_at_rest {
             // Listing thousands of files must not be what the machine is busy with.
-            beat(std::time::Duration::from_millis(40));
+            beat(Duration::from_millis(40));
         }
         is_at_rest
+    });
+}
+
+fn is_at_rest(scene: &Scene, dropped: &Dropped) -> bool {
+    unfinished(scene) == 0
+        && ENDS.iter().map(|end| in_folder(scene, end).len()).sum::<usize>() >= dropped.len()
+}
+
+/// How a panic begins that tells of a route which has stopped.
+pub(crate) const STOPPED: &str = "the route has stopped: ";
+
+/// How often a route is seen to be stopped, with nothing else happening, until that is believed.
+const STOPPED_LOOKS: u32 = 20;
+
+/// The same, for a disk after which a route may rightly stop until a person has looked at it.
+///
+/// # Panics
+/// With [`STOPPED`] and why, if it has.
+pub(crate) fn rest_or_stop(scene: &Scene, dropped: &Dropped) {
+    let mut looks = 0;
+    scene.until("all have come to an end, or the route has stopped", |scene| {
+        let alerts = scene.status().map(|status| status.alerts).unwrap_or_default();
+        let stop = alerts.into_iter().find(|alert| alert.starts_with("route orders is stopped"));
+        looks = if stop.is_some() { looks + 1 } else { 0 };
+        if let Some(stop) = stop.filter(|_| looks >= STOPPED_LOOKS) {
+            panic!("{STOPPED}{stop}");
+        }
+        beat(Duration::from_millis(40));
+        is_at_rest(scene, dropped)
     });
 }
 

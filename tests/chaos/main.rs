@@ -13,6 +13,7 @@ mod judge;
 mod mounts;
 mod receiver;
 mod rounds;
+mod samples;
 #[path = "../e2e/scene.rs"]
 #[expect(dead_code, reason = "the end-to-end tests need all of it")]
 mod scene;

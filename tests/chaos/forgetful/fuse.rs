@@ -15,6 +15,7 @@ use fuser::{
 };
 
 use super::Shared;
+use super::trap::Of;
 use super::tree::{Content, Kind, Tree};
 
 /// How long the kernel may believe what it was told. All changes come through it.
@@ -39,24 +40,31 @@ impl Fuse {
         Self { shared, listings: Mutex::default(), next_handle: AtomicU64::new(1), mount }
     }
 
-    fn may_change(&self) -> Result<(), Errno> {
+    fn may_change(&self, what: impl FnOnce() -> String) -> Result<(), Errno> {
         if self.shared.mounts.load(Ordering::SeqCst) != self.mount {
             return Err(Errno::EIO);
         }
-        self.shared.refusal()
+        self.shared.refusal(what)
     }
 
-    /// A change that is counted.
+    /// A change, refused or passed on. `what` names it, with the number of what it is about at the
+    /// end.
     fn change<T>(
         &self,
-        what: impl FnOnce() -> String,
+        of: Of,
+        what: impl Fn() -> String,
         act: impl FnOnce(&mut Tree) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.shared.wait();
-        self.may_change()?;
-        let passed = self.shared.trap.pass(what, || act(&mut self.shared.tree()));
+        self.may_change(&what)?;
+        let passed = self.shared.trap.pass(of, what, || act(&mut self.shared.tree()));
         // Whoever asked has been killed.
         passed.unwrap_or(Err(Errno::EIO))
+    }
+
+    /// What a write to a file is.
+    fn writes(&self, ino: INodeNo) -> Of {
+        if self.shared.tree().is_ledger(ino.0) { Of::LedgerWrite } else { Of::Write }
     }
 
     fn made(
@@ -67,7 +75,8 @@ impl Fuse {
     ) -> Result<FileAttr, Errno> {
         let perm = (perm & 0o7777) as u16;
         self.change(
-            || format!("make {}", name.display()),
+            Of::Step,
+            || format!("make {} in {}", name.display(), folder.0),
             |tree| {
                 let owner = (request.uid(), request.gid());
                 let number = tree.make(folder.0, name, kind, perm, owner)?;
@@ -78,11 +87,12 @@ impl Fuse {
 
     fn sync(
         &self,
-        what: impl FnOnce() -> String,
+        of: Of,
+        what: impl Fn() -> String,
         act: impl FnOnce(&mut Tree) -> Result<(), Errno>,
         reply: ReplyEmpty,
     ) {
-        let done = self.change(what, act);
+        let done = self.change(of, what, act);
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         let span = Duration::from_micros(self.shared.sync_micros.load(Ordering::Relaxed));
         if span.is_zero() {
@@ -156,10 +166,8 @@ impl Filesystem for Fuse {
         reply: ReplyAttr,
     ) {
         self.shared.wait();
-        let mut tree = self.shared.tree();
-        let mut set = || {
+        let set = |tree: &mut Tree| {
             if let Some(size) = size {
-                self.may_change()?;
                 tree.content_mut(ino.0)?.resize(size as usize);
             }
             let node = tree.node_mut(ino.0)?;
@@ -173,7 +181,11 @@ impl Filesystem for Fuse {
             }
             tree.attr(ino.0)
         };
-        attributes(set(), reply);
+        let done = match size {
+            Some(_) => self.change(self.writes(ino), || format!("cut file {}", ino.0), set),
+            None => set(&mut self.shared.tree()),
+        };
+        attributes(done, reply);
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -257,7 +269,8 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         let done = self.change(
-            || format!("link {}", newname.display()),
+            Of::Step,
+            || format!("link {} in {}", newname.display(), newparent.0),
             |tree| {
                 tree.link(ino.0, newparent.0, newname)?;
                 tree.attr(ino.0)
@@ -267,13 +280,13 @@ impl Filesystem for Fuse {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let what = || format!("unlink {}", name.display());
-        empty(self.change(what, |tree| tree.remove(parent.0, name)), reply);
+        let what = || format!("unlink {} in {}", name.display(), parent.0);
+        empty(self.change(Of::Step, what, |tree| tree.remove(parent.0, name)), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let what = || format!("rmdir {}", name.display());
-        empty(self.change(what, |tree| tree.remove(parent.0, name)), reply);
+        let what = || format!("rmdir {} in {}", name.display(), parent.0);
+        empty(self.change(Of::Step, what, |tree| tree.remove(parent.0, name)), reply);
     }
 
     fn rename(
@@ -290,8 +303,10 @@ impl Filesystem for Fuse {
             return reply.error(Errno::EINVAL);
         }
         let may_replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let (from, to) = (name.display(), newname.display());
         let done = self.change(
-            || format!("rename {} to {}", name.display(), newname.display()),
+            Of::Step,
+            || format!("rename {from} to {to} in {}", newparent.0),
             |tree| tree.rename((parent.0, name), (newparent.0, newname), may_replace),
         );
         empty(done, reply);
@@ -327,17 +342,15 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.shared.wait();
-        let mut tree = self.shared.tree();
-        let mut write = || {
-            self.may_change()?;
+        let write = |tree: &mut Tree| {
             tree.content_mut(ino.0)?.write(offset as usize, data);
             let node = tree.node_mut(ino.0)?;
             node.mtime = SystemTime::now();
             node.ctime = node.mtime;
             Ok::<_, Errno>(())
         };
-        match write() {
+        let what = || format!("write {} bytes at {offset} of file {}", data.len(), ino.0);
+        match self.change(self.writes(ino), what, write) {
             Ok(()) => reply.written(data.len() as u32),
             Err(errno) => reply.error(errno),
         }
@@ -349,7 +362,8 @@ impl Filesystem for Fuse {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.sync(|| format!("fsync file {}", ino.0), |tree| tree.sync_file(ino.0), reply);
+        let of = if self.shared.tree().is_ledger(ino.0) { Of::LedgerSync } else { Of::Step };
+        self.sync(of, || format!("fsync file {}", ino.0), |tree| tree.sync_file(ino.0), reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -361,7 +375,7 @@ impl Filesystem for Fuse {
             }
             Ok(())
         };
-        self.sync(|| format!("fsync folder {}", ino.0), act, reply);
+        self.sync(Of::Step, || format!("fsync folder {}", ino.0), act, reply);
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {

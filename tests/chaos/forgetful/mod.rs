@@ -21,6 +21,16 @@ use fuse::Fuse;
 use trap::Trap;
 use tree::{Content, Kind, TOP, Tree};
 
+/// What the disk refuses, and with which error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) with: Errno,
+    /// Told what is asked for: `make NAME in FOLDER`, `rename NAME to NAME in FOLDER`, `unlink NAME
+    /// in FOLDER`, `write ... of file NAME`, `fsync file NAME`, `fsync folder NAME`, each name the
+    /// last part of a path, with the number before the last one.
+    pub(crate) of: fn(&str) -> bool,
+}
+
 /// What the threads of the file system share with the test.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -28,7 +38,9 @@ pub(crate) struct Shared {
     pub(crate) trap: Arc<Trap>,
     is_hung: Mutex<bool>,
     moves_again: Condvar,
-    refuses: Mutex<Option<Errno>>,
+    refuses: Mutex<Option<Refusal>>,
+    /// How often it has refused something.
+    pub(crate) refused: AtomicU64,
     /// Microseconds that each fsync takes, of files and folders.
     sync_micros: AtomicU64,
     /// Syncs of files and folders.
@@ -59,9 +71,14 @@ impl Shared {
         }
     }
 
-    fn refusal(&self) -> Result<(), Errno> {
+    fn refusal(&self, what: impl FnOnce() -> String) -> Result<(), Errno> {
         let refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
-        (*refuses).map_or(Ok(()), Err)
+        let Some(Refusal { with, of }) = *refuses else { return Ok(()) };
+        if !of(&self.tree().named(&what())) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(with)
     }
 }
 
@@ -86,6 +103,7 @@ impl Forgetful {
             is_hung: Mutex::new(false),
             moves_again: Condvar::new(),
             refuses: Mutex::new(None),
+            refused: AtomicU64::new(0),
             sync_micros: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             is_deaf_to_folders: AtomicBool::new(false),
@@ -154,7 +172,12 @@ impl Forgetful {
 
     /// From now on nothing can be made, written or renamed; `None`: it can again.
     pub(crate) fn refuse(&self, with: Option<Errno>) {
-        *self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner) = with;
+        self.refuse_only(with.map(|with| Refusal { with, of: |_| true }));
+    }
+
+    /// From now on some of that cannot be done.
+    pub(crate) fn refuse_only(&self, refusal: Option<Refusal>) {
+        *self.shared.refuses.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
     }
 
     /// How long each fsync takes.

@@ -11,10 +11,43 @@ pub(crate) enum Moment {
     After,
 }
 
+/// What an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A change of folders, the sync of a file or folder, what the server does.
+    Step,
+    /// The sync of the ledger or of its WAL.
+    LedgerSync,
+    /// One write to these.
+    LedgerWrite,
+    /// One write to another file.
+    Write,
+}
+
+/// Which operations count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Changes, syncs and what the server does: no single writes.
+    #[default]
+    Steps,
+    /// Each write and each sync of the ledger, and nothing else.
+    Ledger,
+}
+
+impl Counted {
+    fn holds(self, of: Of) -> bool {
+        match self {
+            Self::Steps => matches!(of, Of::Step | Of::LedgerSync),
+            Self::Ledger => matches!(of, Of::LedgerSync | Of::LedgerWrite),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     victim: Option<u32>,
     at: Option<(u64, Moment)>,
+    counted: Counted,
     seen: u64,
     sprung: Option<String>,
     /// What was counted, in order.
@@ -31,8 +64,8 @@ impl Trap {
     }
 
     /// Counts from now on; the process that is to end is named by [`Self::victim`].
-    pub(crate) fn arm(&self, at: u64, moment: Moment) {
-        *self.lock() = Inner { at: Some((at, moment)), ..Inner::default() };
+    pub(crate) fn arm(&self, counted: Counted, at: (u64, Moment)) {
+        *self.lock() = Inner { at: Some(at), counted, ..Inner::default() };
     }
 
     /// The process that is to end. It may have come to its last operation already.
@@ -56,6 +89,11 @@ impl Trap {
         self.lock().sprung.clone()
     }
 
+    /// How many operations were counted.
+    pub(crate) fn seen(&self) -> u64 {
+        self.lock().seen
+    }
+
     pub(crate) fn story(&self) -> Vec<String> {
         self.lock().story.clone()
     }
@@ -64,6 +102,7 @@ impl Trap {
     /// an effect any more, as if all of its threads had stopped at once.
     pub(crate) fn pass<T>(
         &self,
+        of: Of,
         what: impl FnOnce() -> String,
         act: impl FnOnce() -> T,
     ) -> Option<T> {
@@ -71,6 +110,9 @@ impl Trap {
         let Some((at, moment)) = inner.at else { return Some(act()) };
         if inner.sprung.is_some() {
             return None;
+        }
+        if !inner.counted.holds(of) {
+            return Some(act());
         }
         inner.seen += 1;
         let what = what();

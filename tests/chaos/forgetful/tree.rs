@@ -17,6 +17,9 @@ const PAGE: usize = 4_096;
 /// The folder at the top, as FUSE numbers it.
 pub(crate) const TOP: u64 = 1;
 
+/// What the ledger's files are called.
+const LEDGER: [&str; 2] = ["ledger.db", "ledger.db-wal"];
+
 /// Content in both layers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
@@ -50,10 +53,28 @@ impl Content {
     fn sync(&mut self) {
         self.durable.resize(self.now.len(), 0);
         for page in std::mem::take(&mut self.dirty) {
-            let start = (page * PAGE).min(self.now.len());
-            let end = (start + PAGE).min(self.now.len());
-            self.durable[start..end].copy_from_slice(&self.now[start..end]);
+            self.persist(page);
         }
+    }
+
+    fn persist(&mut self, page: usize) {
+        let start = (page * PAGE).min(self.now.len());
+        let end = (start + PAGE).min(self.now.len());
+        if self.durable.len() < end {
+            self.durable.resize(end, 0);
+        }
+        self.durable[start..end].copy_from_slice(&self.now[start..end]);
+    }
+
+    /// The power goes: of the pages that were not synced each is kept or lost.
+    fn cut(&mut self, keeps: &mut impl FnMut() -> bool) {
+        for page in std::mem::take(&mut self.dirty) {
+            if keeps() {
+                self.persist(page);
+            }
+        }
+        other_boot(&mut self.durable);
+        self.now = self.durable.clone();
     }
 }
 
@@ -107,11 +128,18 @@ pub(crate) struct Tree {
     nodes: BTreeMap<u64, Node>,
     pending: Vec<Change>,
     next: u64,
+    /// The ledger and its WAL.
+    ledger: BTreeSet<u64>,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        let mut tree = Self { nodes: BTreeMap::new(), pending: Vec::new(), next: TOP };
+        let mut tree = Self {
+            nodes: BTreeMap::new(),
+            pending: Vec::new(),
+            next: TOP,
+            ledger: BTreeSet::new(),
+        };
         tree.add(Kind::Folder { now: BTreeMap::new(), durable: BTreeMap::new() }, 0o755, (0, 0));
         tree
     }
@@ -180,6 +208,9 @@ impl Tree {
             return Err(Errno::EEXIST);
         }
         let number = self.add(kind, perm, owner);
+        if LEDGER.iter().any(|ledger| name == *ledger) {
+            self.ledger.insert(number);
+        }
         self.entries_mut(folder)?.insert(name.to_owned(), number);
         let to = Some(((folder, name.to_owned()), number, None));
         self.pending.push(Change { from: None, to });
@@ -281,6 +312,11 @@ impl Tree {
         format!("{what} {}", name.display())
     }
 
+    /// Whether a file is the ledger, or its WAL.
+    pub(crate) fn is_ledger(&self, number: u64) -> bool {
+        self.ledger.contains(&number)
+    }
+
     /// Whether a folder is called `root`, or lies below one.
     pub(crate) fn is_below_root(&self, folder: u64) -> bool {
         let holds = |at: &(u64, bool)| -> Vec<(u64, bool)> {
@@ -333,8 +369,8 @@ impl Tree {
         }
     }
 
-    /// The power goes. Of the changes of folders that were not synced each is kept or lost as
-    /// `keeps` says, unless it builds on a lost one; content that was not synced is lost.
+    /// The power goes. Of the changes of folders and the pages of files that were not synced each
+    /// is kept or lost as `keeps` says; a change that builds on a lost one is lost.
     pub(crate) fn cut(&mut self, mut keeps: impl FnMut() -> bool) {
         for change in std::mem::take(&mut self.pending) {
             if keeps() {
@@ -344,11 +380,7 @@ impl Tree {
         for node in self.nodes.values_mut() {
             match &mut node.kind {
                 Kind::Folder { now, durable } => *now = durable.clone(),
-                Kind::File(content) => {
-                    other_boot(&mut content.durable);
-                    content.now = content.durable.clone();
-                    content.dirty.clear();
-                }
+                Kind::File(content) => content.cut(&mut keeps),
                 Kind::Link(_) | Kind::Other(_) => {}
             }
         }
