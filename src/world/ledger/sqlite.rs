@@ -270,6 +270,7 @@ impl SqliteLedger {
             shared: Arc::clone(&shared),
             gather: Gather::new(options.load),
             connection: Some(connection),
+            retired: None,
             seen,
             appended: Vec::new(),
             due: None,

@@ -59,6 +59,7 @@ fn check_passes(fault: impl Fn(&SqliteLedger) -> Connection) {
     let mut writer = Writer {
         gather: Gather::new(Arc::default()),
         connection: Some(fault(&ledger)),
+        retired: None,
         seen: shared.home.look(),
         shared,
         appended: Vec::new(),

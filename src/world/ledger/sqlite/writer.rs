@@ -67,6 +67,10 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) gather: Gather,
     pub(super) connection: Option<Connection>,
+    /// One whose commit was refused: open until the next one has taken a commit. What a refused
+    /// commit has left in the WAL is unknown to who shares this one's index of it, and would be
+    /// taken for a commit by who is the first to open the WAL.
+    pub(super) retired: Option<Connection>,
     pub(super) seen: Seen,
     /// Changes that nobody waits for, and when they go alone.
     pub(super) appended: Vec<Change>,
@@ -117,6 +121,7 @@ impl Writer {
         let result = commit(&self.shared, &mut self.connection, &mut self.seen, &changes);
         match result {
             Ok(mut answers) => {
+                self.retired = None;
                 self.dirty = true;
                 self.due = None;
                 for answer in answers.drain(..self.appended.len()) {
@@ -131,10 +136,8 @@ impl Writer {
                 }
             }
             Err(failure) => {
-                // A connection that has failed is not trusted with the next commit. The last one to
-                // close brings the WAL into the database, which may be all the room there is.
                 self.shared.readers.clear();
-                self.connection = None;
+                self.retire(matches!(failure, Failure::Unavailable(_)));
                 self.due = (!self.appended.is_empty()).then(|| Instant::now() + AGAIN);
                 if matches!(failure, Failure::Damaged(_)) {
                     self.shared.home.suspect();
@@ -146,20 +149,43 @@ impl Writer {
         }
     }
 
+    /// A connection that has failed is not trusted with the next commit. It brings the WAL into the
+    /// database where it can, which may be all the room there is.
+    fn retire(&mut self, may_pass: bool) {
+        let failed = self.connection.take();
+        if !may_pass {
+            self.retired = None;
+            return;
+        }
+        let Some(failed) = failed else { return };
+        if !failed.is_autocommit()
+            && let Err(error) = failed.execute_batch("ROLLBACK")
+        {
+            tracing::debug!(%error, "could not roll back what the ledger has refused");
+            return;
+        }
+        checkpoint(&failed);
+        self.retired = Some(failed);
+    }
+
     /// In an idle moment: gives the WAL's room back and keeps a later start quick. It must not hold
     /// anybody up, so it waits for no reader and takes what it gets.
     fn checkpoint(&mut self) {
         self.dirty = false;
-        let Some(connection) = &self.connection else { return };
-        let checkpoint = || {
-            connection.busy_timeout(Duration::ZERO)?;
-            connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))?;
-            connection.busy_timeout(BUSY_TIMEOUT)
-        };
-        if let Err(error) = checkpoint() {
-            tracing::debug!(%error, "could not bring the ledger's WAL into its database");
-            connection.busy_timeout(BUSY_TIMEOUT).ok();
-        }
+        self.connection.iter().for_each(checkpoint);
+    }
+}
+
+/// Brings the WAL into the database, as far as that goes without waiting for anybody.
+fn checkpoint(connection: &Connection) {
+    let run = || {
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))?;
+        connection.busy_timeout(BUSY_TIMEOUT)
+    };
+    if let Err(error) = run() {
+        tracing::debug!(%error, "could not bring the ledger's WAL into its database");
+        connection.busy_timeout(BUSY_TIMEOUT).ok();
     }
 }
 
@@ -428,6 +454,7 @@ mod tests {
         let mut writer = Writer {
             gather: Gather::new(Arc::default()),
             connection: Some(connection),
+            retired: None,
             seen: shared.home.look(),
             shared,
             appended: vec![note(-1)],
