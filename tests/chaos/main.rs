@@ -12,6 +12,7 @@ mod forgetful;
 mod judge;
 mod mounts;
 mod receiver;
+mod refusals;
 mod rounds;
 mod samples;
 #[path = "../e2e/scene.rs"]

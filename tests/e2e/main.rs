@@ -20,6 +20,7 @@ mod odd_files;
 mod orders;
 mod pauses;
 mod refused;
+mod rights;
 mod scene;
 mod stops;
 mod volume;
