@@ -103,6 +103,8 @@ enum Attempts {
     AcceptedTwice,
     /// One of them has no end on record.
     Open,
+    /// It counts as failed for what is not its own fault, and was not given up either.
+    NotItsFault,
 }
 
 /// How record and folders agree about one file.
@@ -127,7 +129,8 @@ enum Finding {
 /// The decision: pure, total.
 fn judge(recorded: Recorded, seen: Seen) -> Finding {
     use Disagreement::{
-        AcceptedTwice, Altered, Changed, Doubled, Missing, NotAccepted, Unended, Unexplained,
+        AcceptedTwice, Altered, Changed, Doubled, Missing, NotAccepted, NotItsFault, Unended,
+        Unexplained,
     };
     let Seen { source, sending, target, explained } = seen;
     match recorded.state {
@@ -141,6 +144,7 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
             (Here::Nothing, _) => Finding::Fault(Missing),
         },
         State::Sent if recorded.attempts == Attempts::NotAccepted => Finding::Fault(NotAccepted),
+        State::Failed if recorded.attempts == Attempts::NotItsFault => Finding::Fault(NotItsFault),
         State::Sent | State::Failed | State::Held if !recorded.settled => {
             match (sending, target, source) {
                 (Here::Other, ..) => Finding::Fault(Changed),
@@ -273,6 +277,7 @@ fn one_file(
         let finding = judge(recorded, look_into(&entry, route, report.deep));
         let Finding::Fault(fault) = finding else {
             report.count(finding);
+            report.gave_up_sooner += u64::from(gave_up_sooner(&entry, route));
             return Ok(());
         };
         // It may have moved between the reading and the look; then its record has changed too, or
@@ -314,6 +319,8 @@ fn recorded(
         Attempts::NotAccepted
     } else if entry.attempt_open_since.is_some() {
         Attempts::Open
+    } else if entry.state == State::Failed && !is_its_fault(entry) {
+        Attempts::NotItsFault
     } else {
         Attempts::Sound
     };
@@ -351,6 +358,32 @@ fn accepted(ledger: &impl Records, entry: &Entry) -> Result<bool, Failure> {
         }
     }
     Ok(false)
+}
+
+/// Promise P5: what is not a file's own fault fails it only when it is given up, refused again after
+/// others got through, or a person says so.
+fn is_its_fault(entry: &Entry) -> bool {
+    let code = entry.cause.as_ref().map(|cause| &*cause.code.0).unwrap_or_default();
+    match entry.last_verdict {
+        Some(Verdict::Deferred | Verdict::RouteFault | Verdict::TokenRefused) => {
+            matches!(code, "gave-up" | "refused-again") || code.starts_with("marked")
+        }
+        Some(
+            Verdict::Delivered
+            | Verdict::Rejected
+            | Verdict::InDoubt
+            | Verdict::Changed
+            | Verdict::NotSent,
+        )
+        | None => true,
+    }
+}
+
+/// Whether a file was given up before it can have waited as long as its route says now.
+fn gave_up_sooner(entry: &Entry, route: Option<&Route>) -> bool {
+    let is_given_up = entry.cause.as_ref().is_some_and(|cause| &*cause.code.0 == "gave-up");
+    let (Some(at), Some(route)) = (entry.decided_at, route) else { return false };
+    is_given_up && at.since(entry.claimed_at) < route.retry.give_up_after
 }
 
 /// The file that a sentence names by its id.

@@ -523,7 +523,7 @@ async fn elsewhere(disk: &impl Disk, route: &Route) -> Elsewhere {
 }
 
 /// A target folder as far as its path has no date in it.
-fn undated(folder: &Arc<Path>) -> Arc<Path> {
+pub(super) fn undated(folder: &Arc<Path>) -> Arc<Path> {
     let has_date = |path: &Path| path.to_string_lossy().contains("{date}");
     folder.ancestors().find(|path| !has_date(path)).map_or_else(|| Arc::clone(folder), Arc::from)
 }

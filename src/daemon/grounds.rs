@@ -3,30 +3,43 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::carry::Context;
+use super::folders::undated;
 use crate::journey::grounds::{Role, Unfit, is_still, may_work_in};
+use crate::journey::settle;
 use crate::model::route::Route;
+use crate::model::time::Wall;
 use crate::world::World;
+use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Dated folders of these days before today need no pin any more. More than one, since a machine
+/// may have slept.
+const PAST_DAYS: std::ops::RangeInclusive<u32> = 2..=8;
 
 /// Looks at a route's folders as far as they are there, and pins each: from then on no operation
 /// works in another one under its path.
 pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(), FolderError> {
     let disk = ctx.world.disk();
     let folders = &route.folders;
-    let all = [
-        (Role::Inbox, &folders.inbox),
-        (Role::Sending, &folders.sending),
-        (Role::Target, &folders.sent),
-        (Role::Target, &folders.failed),
-        (Role::Target, &folders.held),
+    let inbox = &*folders.inbox;
+    let mut all = vec![
+        (Role::Inbox, Arc::clone(&folders.inbox)),
+        (Role::Sending, Arc::clone(&folders.sending)),
     ];
+    let today = ctx.world.clock().now().wall;
+    for target in [&folders.sent, &folders.failed, &folders.held] {
+        all.extend(of_today(target, inbox, today).into_iter().map(|folder| (Role::Target, folder)));
+    }
     let mut seen = Vec::with_capacity(all.len());
     for (role, folder) in all {
-        match disk.inspect(Arc::clone(folder)).await? {
+        match disk.inspect(Arc::clone(&folder)).await? {
             Some(now) => {
-                look_at(ctx, role, folder, now)?;
+                look_at(ctx, role, &folder, now)?;
                 seen.push((folder, now));
             }
             None if role == Role::Inbox => {
@@ -42,10 +55,34 @@ pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(
         let judged = may_work_in(Role::AboveInbox, &now, ctx.account);
         judged.map_err(|why| unfit(above, &why))?;
     }
+    for target in [&folders.sent, &folders.failed, &folders.held] {
+        if undated(target) != *target {
+            let past = PAST_DAYS.flat_map(|days| of_today(target, inbox, today.minus(DAY * days)));
+            past.for_each(|folder| disk.unpin(&folder));
+        }
+    }
     for (folder, now) in seen {
-        disk.pin(folder, now);
+        disk.pin(&folder, now);
     }
     Ok(())
+}
+
+/// A target folder; one with a date in its path as it is called today, after those that it lies in
+/// as far as their paths have the date in them.
+fn of_today(target: &Arc<Path>, inbox: &Path, today: Wall) -> Vec<Arc<Path>> {
+    let undated = undated(target);
+    if undated == *target {
+        return vec![undated];
+    }
+    let folder = settle::dated(target, today);
+    let mut folders: Vec<Arc<Path>> =
+        folder.ancestors().take_while(|path| **path != *undated).map(Arc::from).collect();
+    // What lies in the drop folder was made for this route alone.
+    if undated.starts_with(inbox) && *undated != *inbox {
+        folders.push(undated);
+    }
+    folders.reverse();
+    folders
 }
 
 /// `sending/` is not made while so many files on record should lie in it: where it is not there,

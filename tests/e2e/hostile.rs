@@ -251,6 +251,40 @@ fn folders_of_ours_that_others_can_write_stop_the_route_until_they_cannot() {
 }
 
 #[test]
+fn a_dated_folder_that_others_can_write_or_a_link_in_its_place_stops_the_route() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let scene = Scene::running(Plan {
+        top: EAGER,
+        defaults: "sent = '{dir}/archive/{date}/sent'",
+        ..Plan::default()
+    });
+    scene.drop_file("a.json", "{}");
+    let archive = scene.path("archive");
+    let sent = || archive.join(names(&archive)[0].clone()).join("sent");
+    scene.until("it is sent", |_| !names(&archive).is_empty() && names(&sent()) == ["a.json"]);
+    let today = archive.join(&names(&archive)[0]);
+
+    fs::set_permissions(&today, fs::Permissions::from_mode(0o777)).unwrap();
+    until_stopped(&scene, "can be written by others (mode 0777)");
+    fs::set_permissions(&today, fs::Permissions::from_mode(0o750)).unwrap();
+    until_well(&scene);
+
+    let (aside, theirs) = (scene.path("aside"), scene.path("outside/theirs"));
+    fs::create_dir_all(theirs.join("sent")).unwrap();
+    fs::rename(&today, &aside).unwrap();
+    symlink(&theirs, &today).unwrap();
+    until_stopped(&scene, "is no folder");
+    scene.drop_file("b.json", "{}");
+    scene
+        .until("a sweep has failed", |scene| scene.route("orders").unwrap().folder_fault.is_some());
+    assert_eq!(names(&theirs.join("sent")), [""; 0]);
+    fs::remove_file(&today).unwrap();
+    fs::rename(&aside, &today).unwrap();
+    scene.until("the other one is sent", |_| names(&sent()) == ["a.json", "b.json"]);
+    scene.verify();
+}
+
+#[test]
 fn root_takes_nothing_from_a_folder_that_others_can_write_unless_it_is_allowed() {
     use std::os::unix::fs::PermissionsExt;
     if !may_mount(

@@ -354,6 +354,8 @@ impl Disk for Fake {
 
     fn pin(&self, _folder: &Arc<Path>, _seen: FolderSeen) {}
 
+    fn unpin(&self, _folder: &Path) {}
+
     fn pinned(&self, _folder: &Path) -> Option<FolderSeen> {
         None
     }

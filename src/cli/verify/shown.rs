@@ -29,6 +29,8 @@ pub(super) enum Disagreement {
     AcceptedTwice,
     /// It is settled, and an attempt of it has no end on record.
     Unended,
+    /// It is in `failed/` for what is not its own fault, and was not given up.
+    NotItsFault,
     /// It is in `failed/` or `held/` without a sidecar, or with an empty one.
     Unexplained,
     /// It is in `sending/` under an id of this ledger that the ledger does not know.
@@ -56,6 +58,9 @@ impl Disagreement {
             Self::NotAccepted => "do not trust that the server has it: look there, then mark it",
             Self::AcceptedTwice => "look at the receiver for a double, and report this, please",
             Self::Unended => "patchdrop explain ID; look at the receiver, and report this, please",
+            Self::NotItsFault => {
+                "to have it sent, move it into the drop folder, and report this, please"
+            }
             Self::Unexplained => "patchdrop explain ID says what the sidecar said",
             Self::Unrecorded => "the ledger has lost it: start the service, it holds such files",
             Self::Unreadable => "see that the folder is there and this account may list it",
@@ -91,6 +96,8 @@ pub(super) struct Report {
     pub(super) unrecorded_in_held: u64,
     /// Missing on record, and lying where files end: the record of their end was lost.
     pub(super) found_again: u64,
+    /// Given up sooner than `give_up_after` says now.
+    pub(super) gave_up_sooner: u64,
     /// `.why.txt` and receipts whose file somebody has taken away.
     pub(super) sidecars_alone: u64,
     /// What a stop in the middle of a copy has left; the next start removes it.
@@ -126,7 +133,7 @@ impl Report {
     }
 
     /// What was counted beside the files on record, each with what it means.
-    fn beside(&self) -> [(u64, &'static str, &'static str); 7] {
+    fn beside(&self) -> [(u64, &'static str, &'static str); 8] {
         let in_sent = if self.ledger_was_lost {
             ("sent, record lost", "an earlier ledger knew them; patchdrop never sends them again")
         } else {
@@ -156,6 +163,11 @@ impl Report {
                 self.found_again,
                 "missing on record, and lying where files end",
                 "the record of their end was lost: the folder tells it; they are never sent again",
+            ),
+            (
+                self.gave_up_sooner,
+                "given up sooner than give_up_after says now",
+                "it said less then, or the clock was set; if neither, report this, please",
             ),
             (
                 self.sidecars_alone,

@@ -307,6 +307,32 @@ fn a_second_acceptance_is_found_among_the_attempts() {
     assert_eq!(kinds(&yard.verify()), [(Disagreement::AcceptedTwice, "a.json")]);
 }
 
+#[test]
+fn what_is_not_a_files_own_fault_fails_it_only_when_it_is_given_up() {
+    let mut yard = Yard::new();
+    let mut end = |id: u64, name: &str, verdict: Verdict, code: &'static str, after: Duration| {
+        let entry = yard.add(id, name, State::Failed);
+        entry.last_verdict = Some(verdict);
+        let code = crate::model::outcome::Code::of(code);
+        entry.cause = Some(crate::model::outcome::Cause::new(code, "no matter"));
+        entry.decided_at = Some(entry.claimed_at.plus(after));
+    };
+    let hour = Duration::from_hours(1);
+    let long = hour * 24 * 30;
+    end(11, "own.json", Verdict::Rejected, "http-422", hour);
+    end(12, "down.json", Verdict::Deferred, "http-503", long);
+    end(13, "token.json", Verdict::TokenRefused, "http-401", long);
+    end(14, "route.json", Verdict::RouteFault, "http-404", long);
+    end(15, "again.json", Verdict::RouteFault, "refused-again", hour);
+    end(16, "late.json", Verdict::Deferred, "gave-up", long);
+    end(17, "soon.json", Verdict::Deferred, "gave-up", hour);
+    end(18, "person.json", Verdict::Deferred, "marked-failed", hour);
+    let report = yard.verify();
+    let expected = ["route.json", "token.json", "down.json"];
+    assert_eq!(kinds(&report), expected.map(|name| (Disagreement::NotItsFault, name)));
+    assert_eq!(report.gave_up_sooner, 1);
+}
+
 fn digest_on_record(entry: &mut Entry, content: &[u8]) {
     use sha2::Digest as _;
     entry.digest = Some(Digest(sha2::Sha256::digest(content).into()));

@@ -308,6 +308,9 @@ pub trait Disk: Send + Sync + 'static {
     /// [`FolderError::Replaced`], until it is pinned again, or made by `make_folder`.
     fn pin(&self, folder: &Arc<Path>, seen: FolderSeen);
 
+    /// This path need not be any folder any more.
+    fn unpin(&self, folder: &Path);
+
     /// What a folder must be.
     fn pinned(&self, folder: &Path) -> Option<FolderSeen>;
 

@@ -215,6 +215,10 @@ impl Disk for RealDisk {
         self.own.pin(folder, seen);
     }
 
+    fn unpin(&self, folder: &Path) {
+        self.own.unpin(folder);
+    }
+
     fn pinned(&self, folder: &Path) -> Option<FolderSeen> {
         self.own.pinned(folder)
     }
@@ -277,7 +281,6 @@ impl Own {
         pins.insert(Arc::clone(folder), seen);
     }
 
-    #[cfg(unix)]
     pub(super) fn unpin(&self, folder: &Path) {
         self.pins.write().unwrap_or_else(PoisonError::into_inner).remove(folder);
     }
