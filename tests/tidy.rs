@@ -590,36 +590,65 @@ fn a_module_left_out_of_the_code_map_is_found() {
     assert_eq!(count("```\nsrc/world/clock.rs\n```"), 4);
 }
 
-/// The tests named in the table of faults must exist.
-fn fault_findings(document: &str, tree: &Tree) -> Vec<String> {
-    let table = document.split("\n## Faults\n").nth(1).unwrap_or_default();
+/// Tables of ARCHITECTURE.md whose last cell names tests, or says why there is none.
+const TABLES: [&str; 2] = ["Faults", "What others suffered"];
+
+/// The last cells of a table's rows.
+fn last_cells<'d>(document: &'d str, section: &str) -> Vec<&'d str> {
+    let table = document.split(&format!("\n## {section}\n")).nth(1).unwrap_or_default();
     let table = table.split("\n## ").next().unwrap_or_default();
-    let rows = table.lines().filter(|line| line.starts_with('|'));
-    let last_cells = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
-    last_cells
-        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
-        .filter(|name| {
-            let function = format!("fn {name}(");
-            !tree.values().any(|text| text.contains(&function))
-        })
-        .map(|name| format!("ARCHITECTURE.md: there is no test `{name}`"))
-        .collect()
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next()).map(str::trim).collect()
+}
+
+/// The tests named in these tables must exist, and who names none must say something.
+fn fault_findings(document: &str, tree: &Tree) -> Vec<String> {
+    let cells = TABLES.iter().flat_map(|section| last_cells(document, section));
+    let mut findings = Vec::new();
+    for cell in cells {
+        if cell.is_empty() {
+            findings.push("ARCHITECTURE.md: a row names no test and says not why".to_owned());
+        }
+        findings.extend(
+            cell.split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|name| {
+                    let function = format!("fn {name}(");
+                    !tree.values().any(|text| text.contains(&function))
+                })
+                .map(|name| format!("ARCHITECTURE.md: there is no test `{name}`")),
+        );
+    }
+    findings
 }
 
 #[test]
-fn every_test_in_the_table_of_faults_exists() {
+fn every_test_in_the_tables_of_faults_exists() {
     let tree = repository();
     let document = tree.get("ARCHITECTURE.md").expect("ARCHITECTURE.md is at the top");
-    assert!(document.contains("\n## Faults\n"), "the table of faults is gone");
+    for section in TABLES {
+        assert!(last_cells(document, section).len() > 9, "the table {section:?} is gone");
+    }
     report(&fault_findings(document, &tree));
 }
 
 #[test]
-fn a_test_that_is_gone_is_found_in_the_table_of_faults() {
+fn a_test_that_is_gone_is_found_in_the_tables_of_faults() {
     let tree = Tree::from([("tests/a.rs".to_owned(), "fn it_holds() {}".to_owned())]);
-    let count = |row: &str| fault_findings(&format!("\n## Faults\n\n{row}\n\n## B\n"), &tree).len();
+    let count = |row: &str| {
+        let findings = TABLES.map(|section| {
+            let document =
+                format!("\n## {section}\n\n| a | b | c |\n|---|---|---|\n{row}\n\n## B\n");
+            fault_findings(&document, &tree).len()
+        });
+        assert_eq!(findings[0], findings[1]);
+        findings[0]
+    };
     assert_eq!(count("| `no_test` | x | `it_holds` |"), 0);
     assert_eq!(count("| x | x | `it_holds`, `it_held` |"), 1);
+    assert_eq!(count("| x | x | |"), 1);
+    assert_eq!(count("| x | x | no test: it cannot be |"), 0);
 }
 
 // Shapes and words.

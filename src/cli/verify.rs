@@ -360,8 +360,8 @@ fn accepted(ledger: &impl Records, entry: &Entry) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Promise P5: what is not a file's own fault fails it only when it is given up, refused again after
-/// others got through, or a person says so.
+/// Promise P5: what is not a file's own fault fails it only when it is given up, refused again
+/// after others got through, or a person says so.
 fn is_its_fault(entry: &Entry) -> bool {
     let code = entry.cause.as_ref().map(|cause| &*cause.code.0).unwrap_or_default();
     match entry.last_verdict {

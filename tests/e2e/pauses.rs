@@ -70,6 +70,11 @@ fn a_server_that_is_down_for_a_while_costs_no_file_and_sending_resumes_by_itself
     assert_eq!(scene.sim.counts().accepted, 100);
     assert_eq!(names(&scene.inbox().join("failed")), [""; 0]);
     assert_eq!(files(&scene.inbox()), [""; 0]);
+    // One line a change, whatever waits and however often it was tried.
+    let log = scene.log();
+    let lines = |text| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("destination paused"), lines("destination goes on")), (1, 1), "{log}");
+    assert_eq!(lines("WARN") + lines("ERROR"), 2, "{log}");
     scene.verify();
 }
 

@@ -115,6 +115,27 @@ fn a_file_still_being_written_is_sent_once_and_whole_after_its_end() {
 }
 
 #[test]
+fn the_same_rules_hold_for_a_file_that_is_half_written_at_the_start() {
+    let mut scene = Scene::of(Plan::default());
+    let mut file = File::create(scene.inbox().join("half.json")).unwrap();
+    file.write_all(b"[1, 2,").unwrap();
+    // Nobody has this one open, and it stops in the middle.
+    fs::write(scene.inbox().join("left.json"), "[1,").unwrap();
+    scene.start();
+    scene.drop_file("whole.json", "[]");
+    scene.until_in("sent", &["whole.json"]);
+    file.write_all(b" 3]").unwrap();
+    drop(file);
+    scene.until_in("sent", &["half.json", "whole.json"]);
+    scene.until_in("failed", &["left.json", "left.json.why.txt"]);
+    let arrived = scene.arrived();
+    let half = arrived.iter().find(|(_, name, _)| name == "half.json").unwrap();
+    assert_eq!(half.2, b"[1, 2, 3]");
+    assert_eq!(scene.posts(), 2);
+    scene.verify();
+}
+
+#[test]
 fn the_newest_of_a_name_at_the_claim_is_the_one_that_is_sent() {
     let scene = Scene::running(Plan { defaults: "quiet_for = '1h'", ..Plan::default() });
     // Renamed over one that was not ready.
