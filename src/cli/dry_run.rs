@@ -1,6 +1,8 @@
 //! `patchdrop run --dry-run`: for every file in a drop folder where it would go, or why it would
 //! not. Nothing is touched: no folder is made, no ledger, no lock.
 
+mod line;
+
 use std::io;
 
 use serde::Serialize;
@@ -14,14 +16,19 @@ use super::records;
 use super::screen::{Screen, counted, shown_bytes, shown_span};
 use crate::config::Config;
 use crate::daemon;
+use crate::journey::twins::{DUPLICATE, WAITS};
 use crate::model::file::{Sighting, shown};
+use crate::model::route::Duplicates;
+
+use line::{Equal, Heads, Twin};
 
 /// One file, as `--json` shows it. Names are part of the interface.
 #[derive(Serialize)]
 struct Line {
     route: Option<String>,
     path: String,
-    /// `sent`, `failed` or `stays`.
+    /// `sent`, `failed`, `stays`; `skipped` or `held` for one whose twin was accepted or goes
+    /// first.
     fate: &'static str,
     url: Option<String>,
     /// Why it fails (a cause's code) or stays (a reason's name).
@@ -40,6 +47,8 @@ struct Sums {
     sent: u64,
     failed: u64,
     stay: u64,
+    /// Not sent, since equal ones were, or are before them.
+    duplicates: u64,
     unlisted: u64,
 }
 
@@ -51,6 +60,7 @@ pub(super) async fn run(
     let ledger = records::open_ledger(config)?;
     let looker = Looker::new(&ledger, Depth::Through);
     let mut sums = Sums::default();
+    let mut equal = Equal::default();
     let mut between = "[\n";
     for inbox in preview::inboxes(config, &ledger)? {
         let sightings = match looker.list(&inbox).await {
@@ -63,11 +73,20 @@ pub(super) async fn run(
             }
         };
         let mut is_first = true;
+        let mut heads = Heads::default();
         for sighting in sightings {
             let Some((index, fate)) = looker.fate(&inbox, &sighting).await? else { continue };
-            sums.count(&fate);
+            let ruled = inbox.routes.get(index);
+            let twin = match ruled {
+                Some(ruled) => {
+                    heads.add(index, ruled, &sighting, &fate);
+                    equal.twin(&ledger, ruled, &sighting, &fate)?
+                }
+                None => None,
+            };
+            sums.count(&fate, twin.as_ref());
             if json {
-                let line = line(&inbox, inbox.routes.get(index), &sighting, &fate);
+                let line = line(&inbox, ruled, &sighting, &fate).with(twin);
                 write!(screen.out, "{between}")?;
                 serde_json::to_writer(&mut *screen.out, &line).map_err(io::Error::from)?;
                 between = ",\n";
@@ -76,7 +95,15 @@ pub(super) async fn run(
             if std::mem::take(&mut is_first) {
                 head(&inbox, screen)?;
             }
-            tell(&sighting, &fate, screen)?;
+            match &twin {
+                Some(twin) => tell_twin(&sighting, twin, screen)?,
+                None => tell(&sighting, &fate, screen)?,
+            }
+        }
+        if !json {
+            for text in heads.tell(&ledger, &inbox.routes)? {
+                writeln!(screen.out, "  {text}")?;
+            }
         }
         if is_first && !json && !inbox.routes.is_empty() {
             head(&inbox, screen)?;
@@ -152,6 +179,39 @@ fn tell(sighting: &Sighting, fate: &Fate, screen: &mut Screen<'_>) -> Result<(),
     Ok(())
 }
 
+/// One whose bytes were, or are, somebody else's too.
+fn tell_twin(sighting: &Sighting, twin: &Twin, screen: &mut Screen<'_>) -> Result<(), Failure> {
+    let name = sighting.shown();
+    match twin {
+        Twin::Not(Duplicates::Hold, other) => {
+            writeln!(screen.out, "  would be held  {name}: the same bytes as {other}")?;
+        }
+        Twin::Not(_, other) => {
+            writeln!(screen.out, "  would be skipped  {name}: the same bytes as {other}")?;
+        }
+        Twin::Waits(id) => {
+            writeln!(
+                screen.out,
+                "  would wait     {name}: the same bytes as {id}, see there first"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+impl Line {
+    fn with(self, twin: Option<Twin>) -> Self {
+        let (fate, code, other) = match twin {
+            None => return self,
+            Some(Twin::Not(Duplicates::Hold, other)) => ("held", DUPLICATE, other),
+            Some(Twin::Not(_, other)) => ("skipped", DUPLICATE, other),
+            Some(Twin::Waits(id)) => (self.fate, WAITS, id),
+        };
+        let text = Some(format!("the same bytes as {other}"));
+        Self { fate, code: Some(code.to_owned()), text, ..self }
+    }
+}
+
 fn line(inbox: &Inbox, ruled: Option<&Ruled>, sighting: &Sighting, fate: &Fate) -> Line {
     let path = inbox.folder.join(&sighting.name);
     let mut line = Line {
@@ -205,8 +265,9 @@ fn no_routes(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
 }
 
 impl Sums {
-    fn count(&mut self, fate: &Fate) {
+    fn count(&mut self, fate: &Fate, twin: Option<&Twin>) {
         match fate {
+            Fate::Goes(_) if matches!(twin, Some(Twin::Not(..))) => self.duplicates += 1,
             Fate::Goes(_) => self.sent += 1,
             Fate::Fails(_) => self.failed += 1,
             Fate::Stays(..) => self.stay += 1,
@@ -214,11 +275,15 @@ impl Sums {
     }
 
     fn tell(&self, screen: &mut Screen<'_>) -> Result<(), Failure> {
-        let Self { sent, failed, stay, .. } = self;
+        let Self { sent, failed, stay, duplicates, .. } = self;
         let stays = if *stay == 1 { "stays" } else { "stay" };
+        let equal = match duplicates {
+            0 => String::new(),
+            many => format!("{many} would not, since equal ones are, "),
+        };
         writeln!(
             screen.out,
-            "\n{} would be sent, {failed} would fail, {stay} {stays}. Nothing was touched.",
+            "\n{} would be sent, {equal}{failed} would fail, {stay} {stays}. Nothing was touched.",
             counted(*sent, "file"),
         )?;
         Ok(())

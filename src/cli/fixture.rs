@@ -17,7 +17,7 @@ use crate::model::file::{Digest, FileId, Identity, Place};
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::Route;
 use crate::model::step::{
-    Attempt, AttemptEnd, Entry, Envelope, History, RouteRecord, State, Verdict,
+    Attempt, AttemptEnd, Entry, Envelope, History, RouteRecord, State, Twin, Verdict,
 };
 use crate::model::time::Wall;
 use crate::world::ledger::{Count, LedgerError, Query};
@@ -242,6 +242,10 @@ impl Records for FakeLedger {
         let found = found.filter(|entry| matches(entry, query));
         let found = found.filter(|entry| !query.only_last || is_last(entry));
         Ok(found.take(query.limit).cloned().collect())
+    }
+
+    fn twins_of(&self, _twin: &Digest) -> Result<Vec<Twin>, LedgerError> {
+        Ok(Vec::new())
     }
 
     fn counts(&self) -> Result<Vec<Count>, LedgerError> {

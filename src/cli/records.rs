@@ -2,8 +2,8 @@
 
 use super::failure::{Failure, Kind};
 use crate::config::Config;
-use crate::model::file::FileId;
-use crate::model::step::{Entry, History, RouteRecord};
+use crate::model::file::{Digest, FileId};
+use crate::model::step::{Entry, History, RouteRecord, Twin};
 use crate::world::ledger::sqlite::{OpenError, SqliteLedger, SqliteReader};
 use crate::world::ledger::{Count, LedgerError, Query};
 
@@ -15,6 +15,8 @@ pub(super) trait Records {
     fn history(&self, id: FileId) -> Result<Option<History>, LedgerError>;
     /// Entries, newest first.
     fn list(&self, query: &Query) -> Result<Vec<Entry>, LedgerError>;
+    /// Files that have this in common (method, URL and body).
+    fn twins_of(&self, twin: &Digest) -> Result<Vec<Twin>, LedgerError>;
     /// How many files stand where, by route.
     fn counts(&self) -> Result<Vec<Count>, LedgerError>;
     /// What is on record about routes.
@@ -69,6 +71,10 @@ impl Records for Reading {
 
     fn list(&self, query: &Query) -> Result<Vec<Entry>, LedgerError> {
         self.0.as_ref().map_or(Ok(Vec::new()), |reader| reader.list(query))
+    }
+
+    fn twins_of(&self, twin: &Digest) -> Result<Vec<Twin>, LedgerError> {
+        self.0.as_ref().map_or(Ok(Vec::new()), |reader| reader.twins_of(twin))
     }
 
     fn counts(&self) -> Result<Vec<Count>, LedgerError> {

@@ -163,3 +163,39 @@ fn a_server_that_never_answers_leaves_a_handful_in_doubt() {
     assert_eq!(scene.stop(), Some(0));
     scene.verify();
 }
+
+#[test]
+fn a_dry_run_says_who_goes_first_and_who_is_equal_to_another() {
+    let mut scene = Scene::of(Plan {
+        defaults: "order = 'name'\non_failed = 'skip'\nduplicates = 'skip'\nquiet_for = '100ms'",
+        ..Plan::default()
+    });
+    scene.drop_file("10.json", "{\"n\": 1}");
+    scene.drop_file("9.json", "{\"n\": 2}");
+    scene.drop_file("11.json", "{\"n\": 1}");
+    let told = |scene: &Scene| scene.ask(&["run", "--dry-run"]).out;
+    scene.until("all are ready", |scene| told(scene).contains("would be sent  9.json"));
+    let text = told(&scene);
+    for expected in [
+        "9.json goes first, the others after it one by one",
+        "would be skipped  11.json: the same bytes as 10.json",
+        "2 files would be sent, 1 would not, since equal ones are, 0 would fail",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    scene.start();
+    scene.until("all are sent", |scene| names(&scene.inbox().join("sent")).len() == 3);
+    assert_eq!(scene.stop(), Some(0));
+    assert_eq!(scene.posts(), 2);
+    // What is on record counts too.
+    scene.drop_file("12.json", "{\"n\": 2}");
+    let is_known = |scene: &Scene| {
+        let text = told(scene);
+        text.contains("would be skipped  12.json: the same bytes as ")
+            && text.contains(", which was accepted")
+    };
+    scene.until("its twin is known", is_known);
+    let as_json = scene.ask(&["run", "--dry-run", "--json"]).out;
+    let lines: serde_json::Value = serde_json::from_str(&as_json).unwrap();
+    assert_eq!((&lines[0]["fate"], &lines[0]["code"]), (&"skipped".into(), &"duplicate-of".into()));
+}

@@ -498,6 +498,12 @@ impl SqliteReader {
         self.told(read::history(&self.connection, id))
     }
 
+    /// Files on record that have this in common (method, URL and body): up to 100, those that were
+    /// accepted first.
+    pub fn twins_of(&self, twin: &Digest) -> Result<Vec<Twin>, LedgerError> {
+        self.told(read::twins_of(&self.connection, twin))
+    }
+
     /// Entries, newest first.
     pub fn list(&self, query: &Query) -> Result<Vec<Entry>, LedgerError> {
         self.told(read::list(&self.connection, query))

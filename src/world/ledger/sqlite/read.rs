@@ -206,7 +206,28 @@ pub(super) fn twins(connection: &Connection, id: FileId) -> rusqlite::Result<Vec
         ))?
         .query_map([row], |row| shelf.entry(row))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut in_doubt = moment.prepare_cached(
+    with_doubts(&moment, entries)
+}
+
+/// The files on record that have this in common, those that were accepted first.
+pub(super) fn twins_of(connection: &Connection, twin: &Digest) -> rusqlite::Result<Vec<Twin>> {
+    let moment = connection.unchecked_transaction()?;
+    let mut shelf = Shelf::default();
+    let entries: Vec<Entry> = moment
+        .prepare_cached(select_entry!(
+            "
+            WHERE id IN (SELECT file FROM twin WHERE twin = ?1)
+            ORDER BY state NOT IN ('sent', 'confirming'), id
+            LIMIT 100
+            "
+        ))?
+        .query_map([&twin.0], |row| shelf.entry(row))?
+        .collect::<rusqlite::Result<_>>()?;
+    with_doubts(&moment, entries)
+}
+
+fn with_doubts(connection: &Connection, entries: Vec<Entry>) -> rusqlite::Result<Vec<Twin>> {
+    let mut in_doubt = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM attempt WHERE file = ?1 AND verdict = 'in-doubt')",
     )?;
     entries
