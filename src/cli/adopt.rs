@@ -15,6 +15,7 @@ use super::screen::Screen;
 use super::service;
 use crate::config::Config;
 use crate::daemon::chain;
+use crate::model::durability::Durability;
 use crate::world::instance::{MarkError, MarkFinding};
 
 /// Take over roots that another patchdrop has marked, or whose mark is gone
@@ -55,7 +56,8 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
     let folders = chosen(&config, &arguments.folders)?;
-    let (lock, opened) = service::open(&config, &Arc::new(AtomicUsize::new(0)))?;
+    let (lock, opened) =
+        service::open(&config, &Arc::new(AtomicUsize::new(0)), Durability::PowerLoss)?;
     let found = opened.ledger.look_at_marks(folders.clone()).await?;
     let mut lines: Vec<Line> =
         folders.iter().zip(&found).map(|(folder, found)| line(folder, found)).collect();

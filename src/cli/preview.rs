@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::journey::detect::{self, Reason, Selector, Sorted};
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::validate::{Checked, Checker, Findings};
+use crate::model::durability::Durability;
 use crate::model::file::{Identity, Kind, Place, Sighting};
 use crate::model::outcome::{Code, Fault};
 use crate::model::route::Route;
@@ -86,7 +87,7 @@ impl<'a, R: Records> Looker<'a, R> {
     /// One look at `depth`, now.
     pub(super) fn new(ledger: &'a R, depth: Depth) -> Self {
         let now = SystemClock::new().now();
-        Self { disk: RealDisk::new(Arc::default()), ledger, depth, now }
+        Self { disk: RealDisk::new(Arc::default(), Durability::PowerLoss), ledger, depth, now }
     }
 
     /// What lies in a drop folder, by name. An unreadable folder is an error, never an empty one.

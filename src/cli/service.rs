@@ -15,6 +15,7 @@ use super::failure::{Failure, Kind};
 use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
+use crate::model::durability::Durability;
 use crate::world::RealWorld;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::ControlServer;
@@ -52,13 +53,14 @@ pub(super) async fn serve(
         );
     }
     let config = Arc::new(config);
+    let durability = config.durability;
     let taken = tokio::select! {
         biased;
         Some(_) = stop.recv() => {
             tracing::info!("stopped before anything had begun");
             return Ok(End::default());
         }
-        taken = take(&config) => taken?,
+        taken = take(&config, durability) => taken?,
     };
     let (stopping, stop_in) = mpsc::channel(2);
     let taken_over = OnceLock::new();
@@ -150,7 +152,8 @@ async fn hand_on(mut asked: mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
 /// Does one command as the service would, without sweeping or sending anything.
 pub(super) async fn carry_out(config: Config, command: Command) -> Result<CommandAnswer, Failure> {
     let config = Arc::new(config);
-    let taken = take(&config).await?;
+    // A command alone is soon over and knows few folders: it is synced.
+    let taken = take(&config, Durability::PowerLoss).await?;
     let (_hints, hints) = mpsc::channel(1);
     let (commands, commands_in) = mpsc::channel::<Asked>(1);
     let (stop, stop_in) = mpsc::channel(1);
@@ -199,13 +202,13 @@ fn raise_open_files() {
 fn raise_open_files() {}
 
 /// Takes lock, ledger and marks, in this order.
-async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
+async fn take(config: &Arc<Config>, durability: Durability) -> Result<Taken, Failure> {
     raise_open_files();
     let clock = Arc::new(SystemClock::new());
     let load = Arc::new(AtomicUsize::new(0));
     let (state, own_load) = (Arc::clone(config), Arc::clone(&load));
     // On a thread of its own: a disk that hangs must not keep a stop from being heard.
-    let opening = tokio::task::spawn_blocking(move || open(&state, &own_load));
+    let opening = tokio::task::spawn_blocking(move || open(&state, &own_load, durability));
     let (lock, opened) = opening.await.map_err(Failure::machine)??;
     let mut notes = Notes::default();
     if let Some(lost) = &opened.lost {
@@ -238,7 +241,7 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
         Arc::clone(&clock),
         endpoint.clone(),
     );
-    let disk = RealDisk::new(Arc::clone(&load));
+    let disk = RealDisk::new(Arc::clone(&load), durability);
     let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
     Ok(Taken { lock, world, load, notes })
 }
@@ -247,11 +250,12 @@ async fn take(config: &Arc<Config>) -> Result<Taken, Failure> {
 pub(super) fn open(
     config: &Config,
     load: &Arc<AtomicUsize>,
+    durability: Durability,
 ) -> Result<(StateLock, Opened), Failure> {
     let now = SystemClock::new().now().wall;
     let lock = StateLock::take(&config.state_dir, now).map_err(no_lock)?;
-    let opened = SqliteLedger::open(&config.state_dir, LedgerOptions { load: Arc::clone(load) })
-        .map_err(no_ledger)?;
+    let options = LedgerOptions { load: Arc::clone(load), durability };
+    let opened = SqliteLedger::open(&config.state_dir, options).map_err(no_ledger)?;
     Ok((lock, opened))
 }
 

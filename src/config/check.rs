@@ -21,6 +21,7 @@ use super::vault::Vault;
 use super::{
     BrokenRoute, Config, Discovery, LogFormat, LogRules, Notice, WatchMode, credential, destination,
 };
+use crate::model::durability::Durability;
 use crate::model::route::Credential;
 
 /// One route or discovery on its way to what is meant.
@@ -90,6 +91,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         credentials: credentials.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
         network,
         destinations,
+        durability: raw.ledger.durability.as_ref().map_or_else(Durability::default, |it| it.value),
         watch: raw.watch.as_ref().map_or(WatchMode::Auto, |watch| watch.value),
         poll_every: raw.poll_every.as_ref().map_or(Duration::from_secs(10), |span| span.value),
         sweep_every: raw.sweep_every.as_ref().map_or(Duration::from_mins(1), |span| span.value),

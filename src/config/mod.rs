@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::durability::Durability;
 use crate::model::exchange::CredentialName;
 use crate::model::network::Network;
 use crate::model::route::{Credential, PaceRules, Route};
@@ -152,6 +153,8 @@ pub struct Config {
     /// What the routes to one host share, by host (with port where it is not the default); a host
     /// that is not here has the defaults.
     pub destinations: BTreeMap<Arc<str>, PaceRules>,
+    /// What the record and the folders outlive.
+    pub durability: Durability,
     /// How folders are watched.
     pub watch: WatchMode,
     /// How often a folder without events is listed.

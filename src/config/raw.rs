@@ -11,6 +11,7 @@ use toml::de::DeTable;
 use super::page::{At, Page, Sink};
 use super::section::{Keys, OrOff, Section, Written};
 use super::{LogFormat, WatchMode};
+use crate::model::durability::Durability;
 use crate::model::route::{
     CredentialsIn, Duplicates, Encoding, Format, HmacEncoding, InDoubt, Late, OnFailed, OrderBy,
     Priority, Rate, TokenMethod,
@@ -35,14 +36,18 @@ pub(super) const TOP: Keys = Keys {
         "proxy",
         "no_proxy",
         "ca_file",
+        "ledger",
         "log",
         "credential",
         "destination",
         "defaults",
         "route",
     ],
-    planned: &["ledger", "web", "heartbeat_url"],
+    planned: &["web", "heartbeat_url"],
 };
+
+/// Keys of `[ledger]`.
+pub(super) const LEDGER: Keys = Keys { accepted: &["durability"], planned: &["url"] };
 
 /// Keys of `[log]`.
 pub(super) const LOG: Keys = Keys { accepted: &["level", "format", "file"], planned: &[] };
@@ -179,11 +184,18 @@ pub(super) struct Raw {
     pub(super) proxy: Option<At<Written>>,
     pub(super) no_proxy: Texts,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) ledger: RawLedger,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
     pub(super) destinations: Vec<(At<String>, RawDestination)>,
     pub(super) defaults: RawRoute,
     pub(super) routes: Vec<(At<String>, RawRoute)>,
+}
+
+/// `[ledger]`.
+#[derive(Debug)]
+pub(super) struct RawLedger {
+    pub(super) durability: Option<At<Durability>>,
 }
 
 /// `[log]`.
@@ -465,6 +477,7 @@ impl Raw {
             proxy: top.text_or_secret("proxy"),
             no_proxy: top.texts("no_proxy"),
             ca_file: top.path("ca_file"),
+            ledger: RawLedger::read(top.section("ledger", &LEDGER)),
             log: RawLog::read(top.section("log", &LOG)),
             credentials: credentials
                 .into_iter()
@@ -482,6 +495,16 @@ impl Raw {
         };
         top.finish();
         raw
+    }
+}
+
+impl RawLedger {
+    fn read(section: Section<'_>) -> Self {
+        let words =
+            [("power-loss", Durability::PowerLoss), ("process-crash", Durability::ProcessCrash)];
+        let ledger = Self { durability: section.choice("durability", &words, &[]) };
+        section.finish();
+        ledger
     }
 }
 
@@ -697,7 +720,7 @@ mod tests {
     #[test]
     fn every_accepted_key_is_in_the_example() {
         let sections =
-            [&TOP, &LOG, &CREDENTIAL, &DESTINATION, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
+            [&TOP, &LEDGER, &LOG, &CREDENTIAL, &DESTINATION, &ROUTE, &SUCCESS_WHEN, &HMAC, &RETRY];
         for key in sections.into_iter().flat_map(|keys| keys.accepted) {
             let is_there = super::super::EXAMPLE.lines().any(|line| {
                 let setting = line.strip_prefix('#').unwrap_or(line);

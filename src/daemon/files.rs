@@ -16,12 +16,12 @@ use crate::journey::schedule::{Change, Refused, Start};
 use crate::journey::send::{self, Judged};
 use crate::journey::settle::{self, Next, Standing};
 use crate::model::file::{FileId, shown};
-use crate::model::route::{Route, RouteName};
+use crate::model::route::{InDoubt, Route, RouteName};
 use crate::model::step::{Entry, State};
 use crate::model::time::Now;
 use crate::world::World;
 use crate::world::clock::Clock;
-use crate::world::ledger::LedgerError;
+use crate::world::ledger::{Ledger, LedgerError};
 
 /// How long nothing is started after the ledger refused a commit.
 pub(super) const SUSPEND_FOR: Duration = Duration::from_secs(5);
@@ -321,13 +321,19 @@ impl<W: World> Daemon<W> {
             (Some(since), Some(delivered_at)) if *delivered_at > since => Refused::BeforeDelivery,
             (Some(_), _) => Refused::SinceDelivery,
         };
+        let in_doubt = equipped.route.in_doubt;
+        // Whoever pauses a route, a file that a person has to decide about is in `held/` meanwhile.
+        let is_to_be_held = in_doubt == InDoubt::Hold
+            && entry.attempt_open_since.is_some()
+            && self.ctx.world.ledger().had_begun(entry.id, entry.attempt) != Some(false);
+        let errand = if is_to_be_held { Errand::Finish } else { runs::errand(entry, in_doubt) };
         self.schedule.parked_on_record(
             entry.id,
             &entry.route,
             &entry.name,
             entry.waited_for,
             refused,
-            (wait, runs::errand(entry, equipped.route.in_doubt)),
+            (wait, errand),
             now.tick,
         );
     }

@@ -8,6 +8,7 @@
 mod asking;
 mod carry;
 mod commands;
+mod cuts;
 mod event;
 mod files;
 mod folders;
@@ -288,6 +289,7 @@ impl<W: World> Daemon<W> {
     /// # Errors
     /// The ledger could not be read at the start. Later trouble with it pauses sending.
     pub async fn run(mut self, mut sources: Sources) -> Result<End, LedgerError> {
+        self.heed_a_cut().await?;
         self.read_ledger().await?;
         self.begin_folders();
         loop {
@@ -303,6 +305,7 @@ impl<W: World> Daemon<W> {
             }
         }
         self.shelve_the_rest().await;
+        self.rest().await;
         Ok(self.end)
     }
 

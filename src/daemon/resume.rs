@@ -258,9 +258,11 @@ pub(super) async fn moved_back_by_a_power_cut<W: World>(
     place: &Place,
     (identity, digest): (Identity, Option<Digest>),
 ) -> Option<Entry> {
-    if ctx.world.disk().syncs_folders() {
-        return None;
-    }
+    let unsure_below = match (ctx.world.ledger().unsure_below(), ctx.world.disk().syncs_folders()) {
+        (Some(FileId(0)), _) | (None, true) => return None,
+        (Some(below), _) => Some(below),
+        (None, false) => None,
+    };
     let query = Query {
         route: Some(route.name.clone()),
         name: Some(place.name.clone()),
@@ -270,6 +272,7 @@ pub(super) async fn moved_back_by_a_power_cut<W: World>(
     let entry = ctx.world.ledger().list(query).await.ok()?.pop()?;
     let decided_before = entry.decided_at.is_some_and(|at| at < ctx.started_at);
     let is_it = entry.settled
+        && unsure_below.is_none_or(|below| entry.id < below)
         && decided_before
         && entry.source == *place
         && entry.identity.is_same(&identity)
@@ -305,7 +308,8 @@ async fn undo_settled<W: World>(
     let at = ctx.world.clock().now().wall;
     let (id, state) = (entry.id, entry.state);
     let unknown = || Cause::new(Code::of("unknown"), "no reason is on record");
-    let cause = entry.cause.clone().unwrap_or_else(unknown);
+    // An excerpt is for the sidecar alone (promise P11).
+    let cause = Cause { excerpt: None, ..entry.cause.clone().unwrap_or_else(unknown) };
     let target = home(ctx, equipped, &entry, state, at).await;
     let steps = vec![
         Step::Released { id, source, identity, at },

@@ -14,7 +14,7 @@ use crate::journey::send;
 use crate::model::outcome::Code;
 use crate::model::route::{Destination, Route, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
-use crate::model::step::{LEDGER_BEHIND, State};
+use crate::model::step::{LEDGER_BEHIND, State, UNCLEAN_BOOT};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
@@ -237,11 +237,14 @@ pub fn no_route_alert(folder: &Path, why: &str) -> String {
 }
 
 /// The pause that is on record, which a person lifts: one that a person has set, or a failed file
-/// where the route keeps an order, or that of an old ledger.
+/// where the route keeps an order, or that of an old ledger, or of one whose end a power cut may
+/// have taken.
 #[must_use]
 pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause {
-    if code.is_some_and(|code| code.0 == LEDGER_BEHIND) {
-        return paused_by_an_old_ledger(route, since);
+    match code.map(|code| &*code.0) {
+        Some(LEDGER_BEHIND) => return paused_by_an_old_ledger(route, since),
+        Some(UNCLEAN_BOOT) => return paused_by_an_unclean_boot(route, since),
+        _ => {}
     }
     let text = if order::pauses(route, State::Failed) {
         "a person paused it, or a file failed and on_failed = \"pause\""
@@ -264,6 +267,23 @@ fn paused_by_an_old_ledger(route: &Route, since: Wall) -> Pause {
         text: "the ledger is an older copy: what it does not know may have been sent".into(),
         remedy: format!(
             "Compare sent/ with the receiver, then `patchdrop resume {}` lets it go on.",
+            route.name
+        ),
+        since: Some(since),
+        next_probe_at: None,
+    }
+}
+
+/// The pause in which every route starts when a power cut may have taken the end of the record.
+fn paused_by_an_unclean_boot(route: &Route, since: Wall) -> Pause {
+    Pause {
+        code: UNCLEAN_BOOT.to_owned(),
+        text: "the system was started anew before the record was on the disk: what was sent last \
+               may not be on record"
+            .into(),
+        remedy: format!(
+            "Compare what is in the drop folder and in held/ with the receiver, take away what it \
+             has, then `patchdrop resume {}` lets the rest go.",
             route.name
         ),
         since: Some(since),

@@ -2,7 +2,8 @@
 
 use super::settle::CHANGED;
 use crate::model::file::{Digest, Identity};
-use crate::model::step::{Entry, State, Verdict};
+use crate::model::step::{Entry, State, Step, Verdict};
+use crate::model::time::Wall;
 
 /// What was found of an unsettled entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,24 @@ fn is_held_as_changed(entry: &Entry) -> bool {
     entry.state == State::Held && entry.cause.as_ref().is_some_and(|it| it.code.0 == CHANGED)
 }
 
+/// What is put on record of entries whose record may be older than the truth: power was cut, and it
+/// had not been synced. Whatever may be sent may have been sent since, so each such entry has had
+/// one more attempt that nobody knows anything about. What is accepted or decided stays so.
+#[must_use]
+pub fn doubt_all(entries: &[Entry], at: Wall) -> Vec<Step> {
+    let may_be_sent = |entry: &&Entry| {
+        !entry.settled && entry.decided_at.is_none() && entry.confirming_since.is_none()
+    };
+    let doubted = entries.iter().filter(may_be_sent).flat_map(|entry| {
+        let (id, attempt) = (entry.id, entry.attempt + 1);
+        let text = "the system was started anew before the record was on the disk: an attempt may \
+                    have been made that is not on record"
+            .to_owned();
+        [Step::AttemptBegun { id, attempt, at }, Step::Noted { id, at, text }]
+    });
+    doubted.collect()
+}
+
 /// What the attempt that has no end on record may have done.
 fn last_attempt(entry: &Entry, trace: AttemptTrace) -> LastAttempt {
     match (entry.attempt_open_since, trace.had_begun) {
@@ -151,8 +170,7 @@ mod tests {
     use super::*;
     use crate::model::file::{FileId, Place};
     use crate::model::route::RouteName;
-    use crate::model::step::{Claim, Intent, Step};
-    use crate::model::time::Wall;
+    use crate::model::step::{Claim, Intent};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -231,6 +249,36 @@ mod tests {
         check(&entry(), found, OTHER_BOOT, Resume::RenameAgain(LastAttempt::NotSent));
         check(&entry(), found, SAME_BOOT_UNSENT, Resume::RenameAgain(LastAttempt::NotSent));
         check(&entry(), found, WINDOWS, Resume::RenameAgain(LastAttempt::InDoubt));
+    }
+
+    #[test]
+    fn where_the_record_may_be_too_old_whatever_may_be_sent_has_an_attempt_that_nobody_knows() {
+        let check = |entry: &Entry, expected: Option<u32>| {
+            let steps = doubt_all(std::slice::from_ref(entry), Wall(8));
+            let begun = steps.iter().find_map(|step| {
+                let Step::AttemptBegun { attempt, at: Wall(8), .. } = step else { return None };
+                Some(*attempt)
+            });
+            assert_eq!(begun, expected, "{entry:?}");
+            let mut doubted = entry.clone();
+            for step in &steps {
+                doubted.apply(step);
+            }
+            for found in [in_sending(1), at_source_with(1, MINE)] {
+                let last = match (begun, resume(&doubted, &found, SAME_BOOT_BEGUN)) {
+                    (None, _) => continue,
+                    (Some(_), Resume::GoOn(last) | Resume::RenameAgain(last)) => last,
+                    (Some(_), other) => panic!("{other:?}"),
+                };
+                assert_eq!(last, LastAttempt::InDoubt, "{entry:?} {found:?}");
+            }
+        };
+        check(&entry(), Some(2));
+        let deferred = Entry { attempt_open_since: None, attempt: 3, ..entry() };
+        check(&deferred, Some(4));
+        check(&decided(), None);
+        check(&Entry { confirming_since: Some(Wall(1)), ..deferred.clone() }, None);
+        check(&Entry { settled: true, ..deferred }, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod blot;
 pub mod command;
+pub mod durability;
 pub mod exchange;
 pub mod file;
 pub mod network;

@@ -664,12 +664,16 @@ pub struct RouteRecord {
     /// Since when it is paused until a person resumes it: by a person, by a file that failed where
     /// the order is to wait for a person then ([`Step::RoutePaused`]), or for what the code says.
     pub paused_at: Option<Wall>,
-    /// Why, where no person has paused it: [`LEDGER_BEHIND`].
+    /// Why, where no person has paused it: [`LEDGER_BEHIND`], [`UNCLEAN_BOOT`].
     pub pause_code: Option<Code>,
 }
 
 /// The code of the pause in which every route starts when the ledger is an old copy.
 pub const LEDGER_BEHIND: &str = "ledger-behind";
+
+/// The code of the pause in which every route starts when the system was started anew while the
+/// ledger was not synced ([`super::durability::Durability::ProcessCrash`]) and had no clean end.
+pub const UNCLEAN_BOOT: &str = "unclean-boot";
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! anything; the tests put fakes in their place and cut the power between any two effects.
 #![warn(missing_docs)]
 
+mod boot;
 pub mod clock;
 pub mod control;
 pub mod endpoint;

@@ -17,7 +17,7 @@ use super::forgetful::trap::{Counted, Moment, Of};
 use super::forgetful::{Forgetful, Shared};
 use super::judge::{Dropped, STOPPED, doubts, judge_all, rest, rest_or_stop, unfinished};
 use super::receiver::{Answers, Receiver};
-use super::scene::{GUARD, Plan, Scene, beat, scale};
+use super::scene::{GUARD, Plan, Scene, UNSYNCED, beat, files, scale};
 
 /// A journey is some sixty operations long; one that never ends must not run for ever.
 const OPERATIONS_MAX: u64 = 400;
@@ -365,6 +365,61 @@ fn a_file_that_the_server_refuses_survives_a_power_cut_at_every_operation() {
 #[test]
 fn files_that_are_sent_again_survive_a_power_cut_at_every_operation() {
     sweep_all(&SECOND_TRY, &[(Moment::After, Disk::Forgets)]);
+}
+
+/// As if the system had been started anew: `begun` names another boot since the cut.
+fn other_boot_for_the_ledger(scene: &Scene) {
+    let ledger = rusqlite::Connection::open(scene.path("state/ledger/ledger.db")).unwrap();
+    let change = "UPDATE ledger SET unsynced_boot = 'another' WHERE unsynced_boot IS NOT NULL";
+    assert_eq!(ledger.execute(change, []).unwrap(), 1, "the mark of the boot was not durable");
+}
+
+/// A service that syncs nothing is cut off when some files have arrived: whatever its record and its
+/// folders have lost, nothing goes out again before a person has let it, and no file is lost.
+#[test]
+fn a_power_cut_under_a_service_that_syncs_nothing_sends_nothing_twice() {
+    const FILES: usize = 24;
+    let mut dice = Dice::new(seed());
+    for arrived in [1, 6, 12, 18, FILES, FILES] {
+        let mut disk = Forgetful::new();
+        let mut scene = Scene::of(Plan {
+            defaults: "concurrency = 2\nquiet_for = '100ms'\n",
+            tables: UNSYNCED,
+            within: Some(disk.path().to_owned()),
+            ..Plan::default()
+        });
+        for number in 0..FILES {
+            scene.drop_file(format!("{number}.json"), format!("{{\"n\": {number}}}"));
+        }
+        disk.shared.tree().settle();
+        scene.launch();
+        scene.until("some have arrived", |scene| scene.arrivals().len() >= arrived);
+        scene.kill();
+        let keeps_some = dice.below(2) == 0;
+        disk.cut(|| keeps_some && dice.below(2) == 0);
+        other_boot_for_the_ledger(&scene);
+        let posts = scene.posts();
+        scene.launch();
+        scene.until("it waits for a person", |scene| {
+            let pause = scene.route("orders").and_then(|route| route.pause);
+            pause.is_some_and(|pause| pause.code == "unclean-boot")
+        });
+        scene.until("nothing is under way", |scene| {
+            let left = files(&scene.inbox()).len() as u64;
+            files(&scene.inbox().join("sending")).is_empty() && scene.waiting("paused") == left
+        });
+        assert_eq!(scene.posts(), posts, "sent again by itself\n{}", scene.story());
+        let mut places = BTreeMap::<Vec<u8>, u32>::new();
+        for folder in ["", "held", "sent", "failed"] {
+            let folder = scene.inbox().join(folder);
+            for name in files(&folder).iter().filter(|name| !name.ends_with(".why.txt")) {
+                *places.entry(std::fs::read(folder.join(name)).unwrap()).or_default() += 1;
+            }
+        }
+        assert_eq!(places.len(), FILES, "{places:?}\n{}", scene.story());
+        assert!(places.values().all(|times| *times == 1), "{places:?}\n{}", scene.story());
+        assert_eq!(scene.stop(), Some(0));
+    }
 }
 
 thread_local! {

@@ -49,6 +49,10 @@ fn unknown_keys_are_told_from_planned_ones() {
 auto_route = true
 heartbeat_url = 'x'
 banana = 1
+[ledger]
+durability = 'power_loss'
+duribility = 'power-loss'
+url = 'postgres://x'
 [log]
 levle = 'info'
 company = 'acme'

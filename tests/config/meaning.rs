@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use patchdrop::config::{self, Config, Discovery, WatchMode};
+use patchdrop::model::durability::Durability;
 use patchdrop::model::route::{
     CredentialsIn, Duplicates, Encoding, Format, InDoubt, OnFailed, OrderBy, Ordered, PaceRules,
     Priority, Rate, Route, TokenMethod,
@@ -29,6 +30,13 @@ const PATCHWORKS: [&str; 3] =
     ["core.wearepatchworks.com", "inbound.pwks.co", "start.wearepatchworks.com"];
 
 #[test]
+fn what_the_record_outlives_is_chosen_by_a_word() {
+    let chosen = |word| below(&format!("[ledger]\ndurability = '{word}'\n")).durability;
+    assert_eq!(chosen("power-loss"), Durability::PowerLoss);
+    assert_eq!(chosen("process-crash"), Durability::ProcessCrash);
+}
+
+#[test]
 fn the_least_config_has_the_documented_defaults() {
     let config = below("");
     assert_eq!(config.root.as_deref(), Some(Path::new("/nowhere/drop")));
@@ -36,6 +44,7 @@ fn the_least_config_has_the_documented_defaults() {
     assert_eq!(config.watch, WatchMode::Auto);
     assert_eq!(config.poll_every, Duration::from_secs(10));
     assert_eq!(config.sweep_every, Duration::from_mins(1));
+    assert_eq!(config.durability, Durability::PowerLoss);
     assert_eq!(config.drain_for, Duration::from_secs(90));
     assert_eq!(config.log.level, "info");
     assert!(config.marked.is_empty());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use patchdrop::model::durability::Durability;
 use patchdrop::model::file::{Identity, Kind, Place};
 use patchdrop::world::folder::{Disk, FolderError, MoveError, RealDisk, Volume, volume_kind};
 use rustix::fs::{CWD, Mode, inotify};
@@ -327,7 +328,7 @@ async fn temporary_files_of_an_earlier_process_are_swept_and_no_others() {
     while SystemTime::now().duration_since(born).unwrap_or_default() < Duration::from_millis(50) {
         std::thread::yield_now();
     }
-    let disk = RealDisk::new(Arc::default());
+    let disk = RealDisk::new(Arc::default(), Durability::PowerLoss);
     let fresh = scene.drop_file(".patchdrop-0123-5.part", "");
     assert_eq!(disk.temporary_names_swept(Arc::clone(&scene.inbox)).await.unwrap(), 1);
     let left = names(&scene.inbox);
@@ -338,7 +339,11 @@ async fn temporary_files_of_an_earlier_process_are_swept_and_no_others() {
 
 #[tokio::test]
 async fn the_kernel_s_own_file_systems_are_local() {
-    assert!(RealDisk::new(Arc::default()).is_local(Arc::from(Path::new("/proc"))).await);
+    assert!(
+        RealDisk::new(Arc::default(), Durability::PowerLoss)
+            .is_local(Arc::from(Path::new("/proc")))
+            .await
+    );
     assert_eq!(volume_kind(Path::new("/proc")), Volume::Local);
     assert_eq!(volume_kind(Path::new("/no/such/path")), Volume::Local);
 }

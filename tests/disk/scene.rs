@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use patchdrop::model::durability::Durability;
 use patchdrop::model::file::{Identity, Place, Sighting};
 use patchdrop::world::folder::{Disk, Examined, FolderError, Grip, RealDisk};
 use tempfile::TempDir;
@@ -36,7 +37,7 @@ impl Scene {
         fs::create_dir_all(&sending).unwrap();
         Self {
             root,
-            disk: RealDisk::new(Arc::default()),
+            disk: RealDisk::new(Arc::default(), Durability::PowerLoss),
             inbox: Arc::from(inbox),
             sending: Arc::from(sending),
         }

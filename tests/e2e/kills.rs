@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::scene::{Plan, Scene, beat, files, names, scale};
+use super::scene::{Plan, Scene, UNSYNCED, beat, files, names, scale};
 
 const FILES_A_ROUND: u64 = 60;
 
@@ -21,12 +21,20 @@ impl Dice {
 
 #[test]
 fn a_service_killed_again_and_again_loses_nothing_and_sends_nothing_twice() {
-    let rounds = scale("PATCHDROP_E2E_KILLS", 20);
+    check_kills("", scale("PATCHDROP_E2E_KILLS", 20));
+}
+
+#[test]
+fn a_service_that_syncs_nothing_loses_and_doubles_nothing_by_a_kill_either() {
+    check_kills(UNSYNCED, scale("PATCHDROP_E2E_KILLS", 20) / 2);
+}
+
+fn check_kills(tables: &'static str, rounds: u64) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let seed = scale("PATCHDROP_E2E_SEED", u64::from(now.subsec_nanos()) | 1);
     eprintln!("PATCHDROP_E2E_SEED={seed}");
     let mut dice = Dice(seed);
-    let mut scene = Scene::of(Plan { defaults: "concurrency = 8", ..Plan::default() });
+    let mut scene = Scene::of(Plan { defaults: "concurrency = 8", tables, ..Plan::default() });
     let mut dropped = 0;
     for _ in 0..rounds {
         scene.launch();

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a surprise ends a test")]
 
 mod bad_input;
+mod cuts;
 mod disk;
 mod duplicates;
 mod flows;

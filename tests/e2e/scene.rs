@@ -44,6 +44,9 @@ pub(crate) fn beat(span: Duration) {
     }
 }
 
+/// A service that need not outlive more than its own end.
+pub(crate) const UNSYNCED: &str = "[ledger]\ndurability = 'process-crash'\n";
+
 /// What a test wants to be different.
 pub(crate) struct Plan {
     /// Keys at the top of the config.

@@ -5,6 +5,7 @@
     reason = "tests may touch files, and end where something is not as they claim"
 )]
 
+mod cuts;
 mod marks;
 mod sqlite;
 mod suite;

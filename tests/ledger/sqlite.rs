@@ -38,7 +38,9 @@ impl Backend for Sqlite {
 
     fn open(&self, load: usize) -> SqliteLedger {
         let load = Arc::new(AtomicUsize::new(load));
-        let opened = SqliteLedger::open(self.path(), LedgerOptions { load }).unwrap();
+        let opened =
+            SqliteLedger::open(self.path(), LedgerOptions { load, ..LedgerOptions::default() })
+                .unwrap();
         assert!(opened.lost.is_none(), "{:?}", opened.lost);
         opened.ledger
     }
@@ -193,7 +195,7 @@ async fn after_another_boot_nothing_is_known_about_earlier_attempts() {
     }
 }
 
-fn shell(backend: &Sqlite, sql: &str) {
+pub(crate) fn shell(backend: &Sqlite, sql: &str) {
     rusqlite::Connection::open(backend.db()).unwrap().execute_batch(sql).unwrap();
 }
 

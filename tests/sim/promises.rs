@@ -1,6 +1,6 @@
 //! The promises, checked at rest and after every cut.
 
-use patchdrop::model::step::{State as FileState, Verdict};
+use patchdrop::model::step::{Entry, State as FileState, UNCLEAN_BOOT, Verdict};
 
 use crate::stories::{Home, ROOT, Story, places_of};
 use crate::world::State;
@@ -64,6 +64,85 @@ pub fn check_rest(state: &mut State, story: &Story) {
     let sending = state.disk.folders[std::path::Path::new(&format!("{ROOT}/sending"))].len();
     if sending > 0 {
         state.violates("P12", &format!("{sending} files left in sending/"));
+    }
+}
+
+/// At rest after a power cut under a record that was not synced: whatever the record has lost,
+/// nothing was sent again, every file is somewhere, and the route waits for a person.
+pub fn check_unsure_rest(state: &mut State, story: &Story) {
+    for (content, _, most) in &story.stored {
+        check_times(state, content, *most);
+    }
+    for route in state.record.routes.values().cloned().collect::<Vec<_>>() {
+        if route.pause_code.as_ref().is_none_or(|code| code.0 != UNCLEAN_BOOT) {
+            state.violates("P3", "the route goes on although its record may be too old");
+        }
+    }
+    check_not_lost(state, story);
+    // Only what a person has let go, or the route's own rule, waits for the route.
+    let below = state.record.unsure_below;
+    let is_under_way =
+        |entry: &&Entry| entry.id.0 < below && !entry.settled && entry.state == FileState::Sending;
+    let under_way = state.record.entries.values().filter(is_under_way).count();
+    if under_way > 0 && !story.resends_in_doubt {
+        state.violates("P6", &format!("{under_way} files in doubt are not held"));
+    }
+}
+
+/// What lies in the drop folder, was stored, and has no record: only a person can know.
+pub fn take_away_what_nobody_recorded(state: &mut State) {
+    let inbox = std::sync::Arc::<std::path::Path>::from(std::path::Path::new(ROOT));
+    let names: Vec<_> = state.disk.folders[&*inbox].keys().cloned().collect();
+    for name in names {
+        let place = patchdrop::model::file::Place::new(&inbox, name);
+        let Some(content) = state.disk.content(&place) else { continue };
+        let digest = crate::state::digest(content);
+        let is_stored = state.server.stored.iter().any(|stored| stored.digest == digest);
+        let is_on_record = state.record.entries.values().any(|it| it.digest == Some(digest));
+        if is_stored && !is_on_record {
+            state.disk.person_removes(&place);
+        }
+    }
+}
+
+/// At rest after that.
+pub fn check_resumed(state: &mut State, story: &Story) {
+    for (content, _, most) in &story.stored {
+        check_times(state, content, *most);
+    }
+    check_not_lost(state, story);
+    let open = state.record.entries.values().filter(|entry| !entry.settled);
+    let open: Vec<String> = open.map(|entry| format!("{} {:?}", entry.id, entry.state)).collect();
+    if !open.is_empty() {
+        state.violates("P12", &format!("still open at rest: {open:?}"));
+    }
+    let inbox = std::path::PathBuf::from(ROOT);
+    for (content, _) in &story.homes {
+        if places_of(state, content).iter().any(|place| *place.folder == *inbox) {
+            state.violates("P12", &format!("{content} was left in the drop folder"));
+        }
+    }
+}
+
+fn check_times(state: &mut State, content: &str, most: usize) {
+    let digest = crate::state::digest(content.as_bytes());
+    let times = state.server.stored.iter().filter(|stored| stored.digest == digest).count();
+    if times > most {
+        state.violates("P3", &format!("{content} was stored {times} times, more than {most}"));
+    }
+}
+
+/// Each file is in one place; only what the server has may have been taken away by the person.
+fn check_not_lost(state: &mut State, story: &Story) {
+    for (content, _) in &story.homes {
+        let places = places_of(state, content);
+        let digest = crate::state::digest(content.as_bytes());
+        let is_stored = state.server.stored.iter().any(|stored| stored.digest == digest);
+        // Of a copy whose record is lost the original may be back in `sending/`, and is held.
+        let most = if story.elsewhere.is_empty() { 1 } else { 2 };
+        if places.len() > most || places.is_empty() && !is_stored {
+            state.violates("P1", &format!("{content} is in {} places: {places:?}", places.len()));
+        }
     }
 }
 

@@ -161,6 +161,13 @@ impl Disk {
         }
     }
 
+    /// All that was done anywhere is durable.
+    pub fn sync_all(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            self.persist(&pending);
+        }
+    }
+
     /// fsync of a folder: all that was done in it is durable.
     pub fn sync(&mut self, folder: &Path) {
         let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending)
@@ -220,6 +227,15 @@ pub struct Record {
     pub begun: BTreeSet<(FileId, u32)>,
     /// Whether `begun` was lost: another boot.
     pub is_other_boot: bool,
+    /// Of this boot, which is counted up by each power cut.
+    pub boot: u32,
+    /// The mark of a ledger that is not synced.
+    pub unsynced_boot: Option<u32>,
+    pub unsure_below: u64,
+    /// What a power cut leaves for certain of a ledger that is not synced; none of one that is.
+    pub synced: Option<Box<Self>>,
+    /// The commits since; a power cut keeps the first of them.
+    pub tail: Vec<Vec<Step>>,
     /// Ids that this process has claimed: what it has not begun, it knows.
     pub own: BTreeSet<FileId>,
 }
@@ -272,6 +288,45 @@ impl Record {
             | Step::Released { .. } => {}
         }
         self.entries.get_mut(&id).expect("a step about a known file").apply(step);
+    }
+
+    /// A commit of a ledger that is not synced, unless it is at rest.
+    pub fn commit(&mut self, steps: Vec<Step>) {
+        for step in &steps {
+            self.apply(step);
+        }
+        if self.unsynced_boot.is_none() {
+            self.sync();
+        } else {
+            self.tail.push(steps);
+        }
+    }
+
+    /// Everything so far is durable. Nothing to do for a ledger of which nothing can be lost.
+    pub fn sync(&mut self) {
+        self.tail.clear();
+        if self.synced.take().is_some() {
+            self.account();
+        }
+    }
+
+    /// From here on it is known what a power cut leaves.
+    pub fn account(&mut self) {
+        self.synced = Some(Box::new(self.clone()));
+    }
+
+    /// The power goes: of the commits that were not synced the first ones are kept, as many as
+    /// `keep` says of their number.
+    pub fn lose_the_tail(&mut self, keep: impl FnOnce(usize) -> usize) {
+        let Some(synced) = self.synced.take() else { return };
+        let tail = std::mem::take(&mut self.tail);
+        let boot = self.boot;
+        *self = *synced;
+        self.boot = boot;
+        for step in tail.iter().take(keep(tail.len())).flatten() {
+            self.apply(step);
+        }
+        self.account();
     }
 
     pub fn has_delivered(&self, id: FileId) -> bool {

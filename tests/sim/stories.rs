@@ -102,6 +102,8 @@ pub struct Story {
     pub rest: u64,
     pub resends_in_doubt: bool,
     pub syncs_folders: bool,
+    /// Neither folders nor ledger are synced (`durability = "process-crash"`).
+    pub is_unsynced: bool,
     /// Those of the route's folders that are on another volume.
     pub elsewhere: &'static [&'static str],
     pub receipts: bool,
@@ -132,6 +134,7 @@ impl Default for Story {
             rest: 900,
             resends_in_doubt: false,
             syncs_folders: true,
+            is_unsynced: false,
             elsewhere: &[],
             receipts: false,
             skips_duplicates: false,
@@ -565,6 +568,24 @@ pub fn all() -> Vec<Story> {
 }
 
 /// Finds every place of a content.
+/// Some of them where nothing is synced.
+pub fn unsynced() -> Vec<Story> {
+    const THOSE: [&str; 4] = [
+        "a bad file among good ones",
+        "held on another volume, released and sent",
+        "deferred and then sent",
+        "the answer is lost, resend",
+    ];
+    let mut stories = all();
+    stories.retain(|story| THOSE.contains(&story.name));
+    assert_eq!(stories.len(), THOSE.len(), "each of them is there");
+    let loosen = |story: Story| {
+        let name = Box::leak(format!("{}, unsynced", story.name).into_boxed_str());
+        Story { name, is_unsynced: true, syncs_folders: false, ..story }
+    };
+    stories.into_iter().map(loosen).collect()
+}
+
 pub fn places_of(state: &State, content: &str) -> Vec<Place> {
     let mut places = Vec::new();
     for (folder, names) in &state.disk.folders {

@@ -17,7 +17,7 @@ use patchdrop::model::outcome::{Cause, Code};
 use patchdrop::model::route::RouteName;
 use patchdrop::model::secret::Secret;
 use patchdrop::model::step::{
-    Attempt, Entry, History, RouteRecord, State as FileState, Step, Twin, Verdict,
+    Attempt, Entry, History, RouteRecord, State as FileState, Step, Twin, UNCLEAN_BOOT, Verdict,
 };
 use patchdrop::model::time::{Now, Tick, Wall};
 use patchdrop::world::World;
@@ -43,6 +43,8 @@ pub struct State {
     pub ledger_refuses: fn(&Step, u64) -> bool,
     pub clock: fn(u64) -> i64,
     pub syncs_folders: bool,
+    /// Neither folders nor ledger are synced: only the end of a process has to be outlived.
+    pub is_unsynced: bool,
     /// Folders on a volume of their own.
     pub elsewhere: BTreeSet<PathBuf>,
     pub token: u64,
@@ -84,8 +86,9 @@ impl Fake {
     /// What is appended is on record a moment later; readers see it then.
     fn read(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        for step in std::mem::take(&mut state.record.appended) {
-            state.record.apply(&step);
+        let appended = std::mem::take(&mut state.record.appended);
+        if !appended.is_empty() {
+            state.record.commit(appended);
         }
         state
     }
@@ -122,6 +125,9 @@ impl Fake {
         let now = self.wall();
         let copied = {
             let mut state = self.lock();
+            if state.is_unsynced {
+                state.disk.sync(&from.folder);
+            }
             let Some(node) = state.disk.node_at(&from) else {
                 return Err(MoveError::Gone { source_path: from.path() });
             };
@@ -269,10 +275,17 @@ impl Disk for Fake {
         to: Place,
     ) -> Result<(), FolderError> {
         Disk::sync(self, Arc::clone(&to.folder)).await?;
+        if self.lock().is_unsynced {
+            // The original is not removed before its copy is durable, whatever else is left out.
+            self.lock().disk.sync(&to.folder);
+        }
         self.gate(|| format!("remove {from}, which was copied")).await;
         let mut state = self.lock();
         if state.disk.node_at(&from).is_some_and(|node| state.disk.identity(node) == identity) {
             state.disk.remove(&from);
+            if state.is_unsynced {
+                state.disk.sync(&from.folder);
+            }
         }
         Ok(())
     }
@@ -287,6 +300,15 @@ impl Disk for Fake {
         let mut state = self.lock();
         if state.syncs_folders {
             state.disk.sync(&folder);
+        }
+        Ok(())
+    }
+
+    async fn sync_volume(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        self.gate(|| format!("sync the volume of {}", folder.display())).await;
+        let mut state = self.lock();
+        if state.syncs_folders || state.is_unsynced {
+            state.disk.sync_all();
         }
         Ok(())
     }
@@ -382,14 +404,14 @@ impl Ledger for Fake {
         if steps.iter().any(|step| (state.ledger_refuses)(step, at)) {
             return Err(LedgerError::Unavailable("no space left on device".into()));
         }
-        for step in std::mem::take(&mut state.record.appended).into_iter().chain(steps) {
-            if let Step::Decided { cause, .. } = &step
-                && cause.excerpt.is_some()
-            {
-                state.violates("P11", "an excerpt went into the ledger");
-            }
-            state.record.apply(&step);
+        let mut all = std::mem::take(&mut state.record.appended);
+        all.extend(steps);
+        let excerpt =
+            |step: &Step| matches!(step, Step::Decided { cause, .. } if cause.excerpt.is_some());
+        if all.iter().any(excerpt) {
+            state.violates("P11", "an excerpt went into the ledger");
         }
+        state.record.commit(all);
         Ok(())
     }
 
@@ -415,6 +437,48 @@ impl Ledger for Fake {
         Some(state.record.begun.contains(&(id, attempt)))
     }
 
+    fn is_unsure(&self) -> bool {
+        let record = &self.lock().record;
+        record.unsynced_boot.is_some_and(|boot| boot != record.boot)
+    }
+
+    async fn note_cut(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
+        self.gate(|| format!("note the cut {steps:?}")).await;
+        let at = self.wall();
+        let mut state = self.lock();
+        let is_unsynced = state.is_unsynced;
+        let record = &mut state.record;
+        for step in &steps {
+            record.apply(step);
+        }
+        for route in record.routes.values_mut().filter(|route| route.pause_code.is_none()) {
+            route.paused_at.get_or_insert(at);
+            route.pause_code = Some(Code::of(UNCLEAN_BOOT));
+        }
+        record.unsure_below = record.reserved_end;
+        record.unsynced_boot = is_unsynced.then_some(record.boot);
+        record.sync();
+        Ok(())
+    }
+
+    fn unsure_below(&self) -> Option<FileId> {
+        let state = self.lock();
+        state.is_unsynced.then_some(FileId(state.record.unsure_below))
+    }
+
+    fn is_unsynced(&self) -> bool {
+        self.lock().record.unsynced_boot.is_some()
+    }
+
+    async fn rest(&self) -> Result<(), LedgerError> {
+        self.gate(|| "rest".into()).await;
+        let mut state = self.lock();
+        let appended = std::mem::take(&mut state.record.appended);
+        state.record.unsynced_boot = None;
+        state.record.commit(appended);
+        Ok(())
+    }
+
     fn key(&self, first: FileId) -> String {
         format!("key-{first}")
     }
@@ -424,6 +488,7 @@ impl Ledger for Fake {
         let mut state = self.lock();
         let start = state.record.reserved_end.max(floor.0);
         state.record.reserved_end = start + 10_000;
+        state.record.sync();
         Ok(start..start + 10_000)
     }
 
@@ -544,7 +609,9 @@ impl Ledger for Fake {
 
     async fn put_route(&self, record: RouteRecord) -> Result<(), LedgerError> {
         self.gate(|| "put route".into()).await;
-        self.lock().record.routes.insert(record.name.to_string(), record);
+        let mut state = self.lock();
+        state.record.routes.insert(record.name.to_string(), record);
+        state.record.sync();
         Ok(())
     }
 }

@@ -252,8 +252,16 @@ pub trait Disk: Send + Sync + 'static {
     fn is_elsewhere(&self, from: Arc<Path>, to: Arc<Path>) -> impl Future<Output = bool> + Send;
 
     /// Makes all creates, renames and unlinks in a folder durable. Concurrent calls share one
-    /// fsync. Does nothing where folders can't be fsynced (Windows).
+    /// fsync. Does nothing where folders can't be fsynced (Windows), or where only a crash of this
+    /// process has to be outlived ([`crate::model::durability::Durability`]).
     fn sync(&self, folder: Arc<Path>) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Makes everything durable that was done on a folder's volume before, also where `sync` does
+    /// nothing. Does nothing where the system cannot do that for all of a volume (Windows).
+    fn sync_volume(
+        &self,
+        folder: Arc<Path>,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send;
 
     /// One look at one name; `None` if nothing has it.
     fn look(
@@ -273,8 +281,8 @@ pub trait Disk: Send + Sync + 'static {
     /// [`FolderError`] as for every look.
     fn open(&self, place: &Place) -> Result<Box<dyn Read + Send>, FolderError>;
 
-    /// Writes a small file of ours (sidecar, receipt): temporary name, fsync, rename over an older
-    /// one of the same name. Not durable before `sync`.
+    /// Writes a small file of ours (sidecar, receipt): temporary name, fsync (where `sync` is not
+    /// left out), rename over an older one of the same name. Not durable before `sync`.
     fn write(
         &self,
         place: Place,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,6 +15,7 @@ use super::group::SharedSyncs;
 use super::lane::Volumes;
 use super::system::{self, Grip};
 use super::{Disk, Examined, FolderError, MoveError, Volume, volume_kind};
+use crate::model::durability::Durability;
 use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 use crate::model::room::Room;
 use crate::model::time::Wall;
@@ -40,6 +41,7 @@ pub(super) struct Own {
     temporary: AtomicU64,
     started_at: Wall,
     fsyncs: AtomicU64,
+    durability: Durability,
     /// What folders must be.
     pins: RwLock<BTreeMap<Arc<Path>, FolderSeen>>,
 }
@@ -47,11 +49,11 @@ pub(super) struct Own {
 impl RealDisk {
     /// `load` is the number of files on their way; folder fsyncs wait for company by it.
     #[must_use]
-    pub fn new(load: Arc<AtomicUsize>) -> Self {
+    pub fn new(load: Arc<AtomicUsize>, durability: Durability) -> Self {
         Self {
             volumes: Volumes::default(),
             syncs: Arc::new(SharedSyncs::new(load)),
-            own: Arc::new(Own::new()),
+            own: Arc::new(Own::new(durability)),
         }
     }
 
@@ -160,7 +162,7 @@ impl Disk for RealDisk {
     }
 
     async fn sync(&self, folder: Arc<Path>) -> Result<(), FolderError> {
-        if !system::SYNCS_FOLDERS {
+        if !self.syncs_folders() {
             return Ok(());
         }
         let own = Arc::clone(&self.own);
@@ -168,6 +170,12 @@ impl Disk for RealDisk {
         let fsync = move |folder: &Path| system::sync_folder(folder, &own);
         let answer = self.syncs.sync(&lanes.syncs, &folder, fsync).await;
         answer.map_err(|error| FolderError::of("sync", folder.to_path_buf(), error))
+    }
+
+    async fn sync_volume(&self, folder: Arc<Path>) -> Result<(), FolderError> {
+        let own = Arc::clone(&self.own);
+        let lanes = self.volumes.lanes(&folder);
+        lanes.syncs.run(move || system::sync_volume(&folder, &own)).await
     }
 
     async fn look(&self, place: Place) -> Result<Option<Sighting>, FolderError> {
@@ -240,18 +248,19 @@ impl Disk for RealDisk {
     }
 
     fn syncs_folders(&self) -> bool {
-        system::SYNCS_FOLDERS
+        system::SYNCS_FOLDERS && self.own.durability == Durability::PowerLoss
     }
 }
 
 impl Own {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(durability: Durability) -> Self {
         let token = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         Self {
             token: format!("{token:016x}"),
             temporary: AtomicU64::new(0),
             started_at: now(),
             fsyncs: AtomicU64::new(0),
+            durability,
             pins: RwLock::default(),
         }
     }
@@ -285,9 +294,31 @@ impl Own {
         self.pins.write().unwrap_or_else(PoisonError::into_inner).remove(folder);
     }
 
-    /// Counts one fsync.
-    pub(super) fn count_fsync(&self) {
+    /// The one door of every fsync that only a power cut can make a difference to: it is left out
+    /// where nothing but a crash of this process has to be outlived.
+    pub(super) fn sync(&self, fsync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.durability {
+            Durability::PowerLoss => self.sync_always(fsync),
+            Durability::ProcessCrash => Ok(()),
+        }
+    }
+
+    /// Makes up for a sync that was left out. A file that is copied elsewhere is so durably: where
+    /// its own last rename, or the removal of the original, were not, a power cut could show it
+    /// twice.
+    #[cfg(unix)]
+    pub(super) fn sync_late(&self, fsync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self.durability {
+            Durability::PowerLoss => Ok(()),
+            Durability::ProcessCrash => fsync(),
+        }
+    }
+
+    /// The door of those without which a file could be lost: of a copy before its original goes,
+    /// of a new folder, of a whole volume at an end.
+    pub(super) fn sync_always(&self, fsync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
+        fsync()
     }
 }
 

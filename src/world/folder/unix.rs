@@ -189,8 +189,18 @@ pub(super) fn sync_folder(folder: &Path, own: &Own) -> io::Result<()> {
     let handle = rustix::io::retry_on_intr(|| rustix::fs::open(folder, flags, Mode::empty()))?;
     // Callers share an answer by its number.
     let handle = the_pinned(handle, folder, own).map_err(|_| io::Error::from(Errno::STALE))?;
-    own.count_fsync();
-    Ok(rustix::fs::fsync(handle)?)
+    // Whoever may leave it out does not come here.
+    own.sync_always(|| Ok(rustix::fs::fsync(handle)?))
+}
+
+/// Everything that was done on a folder's volume before becomes durable.
+pub(super) fn sync_volume(folder: &Path, own: &Own) -> Result<(), FolderError> {
+    let handle = open_folder(folder, OFlags::RDONLY)?;
+    #[cfg(target_os = "linux")]
+    let sync = || Ok(rustix::fs::syncfs(handle)?);
+    #[cfg(not(target_os = "linux"))]
+    let sync = || Ok(rustix::fs::fsync(handle)?);
+    own.sync_always(sync).map_err(|error| FolderError::of("sync", folder.to_path_buf(), error))
 }
 
 /// Every missing folder of the path is made with mode 0750 and its parent synced. The last one's
@@ -206,7 +216,8 @@ pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
         return if existed { Ok(()) } else { Err(FolderError::Gone { path: folder.to_owned() }) };
     };
     if existed {
-        return match sync_parent(parent, own) {
+        let synced = own.sync(|| sync_parent(parent));
+        return match synced.map_err(|error| FolderError::of("sync", parent.to_path_buf(), error)) {
             // A parent that may be searched but not read, like a `/srv` of mode 0711, is not ours
             // to make anything in; what exists there is the administrator's.
             Err(FolderError::Denied { .. }) => Ok(()),
@@ -226,14 +237,16 @@ pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
         Err(Errno::EXIST) => drop(folder_handle(folder, own)?),
         Err(errno) => return Err(folder_fault("create", folder, errno)),
     }
-    sync_parent(parent, own)
+    // What is copied into a new folder leaves no original behind.
+    let synced = own.sync_always(|| sync_parent(parent));
+    synced.map_err(|error| FolderError::of("sync", parent.to_path_buf(), error))
 }
 
 /// Parents above the folders that patchdrop works in may be links.
-fn sync_parent(parent: &Path, own: &Own) -> Result<(), FolderError> {
-    let handle = open_folder(parent, OFlags::RDONLY)?;
-    own.count_fsync();
-    rustix::fs::fsync(handle).map_err(|errno| folder_fault("sync", parent, errno))
+fn sync_parent(parent: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let handle = rustix::io::retry_on_intr(|| rustix::fs::open(parent, flags, Mode::empty()))?;
+    Ok(rustix::fs::fsync(handle)?)
 }
 
 // ---- looks and reads ------------------------------------------------------------------------
@@ -467,6 +480,7 @@ fn move_across(
         Ok(_) => return Err(MoveError::Taken { target: to.path() }),
         Err(errno) => return Err(file_fault("look at", to, errno).into()),
     }
+    sync_late(from, own)?;
     let temporary = own.temporary_name();
     let copied = copy(&mut original, &stat, target, &temporary, own)
         .map_err(|error| FolderError::of("write", to.path(), error))
@@ -510,8 +524,15 @@ fn end_move(
     if now.is_ok_and(|now| identity(&now) == copied) {
         rustix::fs::unlinkat(source, &from.name, AtFlags::empty())
             .map_err(|errno| file_fault("remove", from, errno))?;
+        sync_late(from, own)?;
     }
     Ok(())
+}
+
+/// What was done so far in the folder of a file becomes durable, where that was left out.
+fn sync_late(file: &Place, own: &Own) -> Result<(), FolderError> {
+    own.sync_late(|| sync_folder(&file.folder, own))
+        .map_err(|error| FolderError::of("sync", file.folder.to_path_buf(), error))
 }
 
 /// Two mounts of one volume are two places for a rename. What cannot be asked counts as one: then
@@ -536,8 +557,7 @@ fn copy(
     // Some file systems know neither mode nor times; the bytes count.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777)).ok();
     rustix::fs::futimens(&file, &times(stat)).ok();
-    own.count_fsync();
-    file.sync_all()
+    own.sync_always(|| file.sync_all())
 }
 
 fn times(stat: &Stat) -> Timestamps {
@@ -560,8 +580,7 @@ pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), Fold
     let written = create(&folder, &temporary, 0o640)
         .and_then(|mut file| {
             file.write_all(content)?;
-            own.count_fsync();
-            file.sync_all()
+            own.sync(|| file.sync_all())
         })
         .and_then(|()| Ok(rustix::fs::renameat(&folder, &temporary, &folder, name)?));
     written.map_err(|error| {
@@ -676,6 +695,7 @@ pub(super) fn unsigned(number: impl TryInto<u64>) -> u64 {
 #[expect(clippy::disallowed_methods, reason = "the tests make and look at the files themselves")]
 mod tests {
     use super::*;
+    use crate::model::durability::Durability;
 
     type Rename = fn(&OwnedFd, &OsStr, &OwnedFd, &OsStr) -> Result<(), Errno>;
 
@@ -684,7 +704,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         let content = |name: &str| std::fs::read_to_string(at(name)).ok();
-        let folder = folder_handle(root.path(), &Own::new()).unwrap();
+        let folder = folder_handle(root.path(), &Own::new(Durability::PowerLoss)).unwrap();
         let renamed = |from: &str, to: &str| rename(&folder, from.as_ref(), &folder, to.as_ref());
         std::fs::write(at("one"), "1").unwrap();
         std::fs::write(at("two"), "2").unwrap();
@@ -712,7 +732,7 @@ mod tests {
     fn a_claim_of_a_file_that_was_numbered_anew_goes_by_its_bytes() {
         fn check(moved: &str, is_claimed: bool) {
             let root = tempfile::tempdir().unwrap();
-            let own = Own::new();
+            let own = Own::new(Durability::PowerLoss);
             let folder: Arc<Path> = Arc::from(root.path());
             let (from, to) = (Place::new(&folder, "a"), Place::new(&folder, "b"));
             std::fs::write(from.path(), "examined").unwrap();
@@ -738,7 +758,7 @@ mod tests {
     #[test]
     fn a_move_by_link_that_was_cut_off_is_finished() {
         let root = tempfile::tempdir().unwrap();
-        let folder = folder_handle(root.path(), &Own::new()).unwrap();
+        let folder = folder_handle(root.path(), &Own::new(Durability::PowerLoss)).unwrap();
         std::fs::write(root.path().join("one"), "1").unwrap();
         std::fs::hard_link(root.path().join("one"), root.path().join("two")).unwrap();
         link_then_unlink(&folder, "one".as_ref(), &folder, "two".as_ref()).unwrap();

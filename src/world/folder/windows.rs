@@ -86,6 +86,11 @@ pub(super) fn sync_folder(_folder: &Path, _own: &Own) -> io::Result<()> {
     Ok(())
 }
 
+/// Only an administrator can do that for a whole volume.
+pub(super) fn sync_volume(_folder: &Path, _own: &Own) -> Result<(), FolderError> {
+    Ok(())
+}
+
 pub(super) fn make_folder(folder: &Path, _own: &Own) -> Result<(), FolderError> {
     #[expect(clippy::disallowed_methods, reason = "this is the door to folders")]
     let made = std::fs::create_dir_all(folder);
@@ -257,8 +262,7 @@ fn move_across(from: &Place, to: &Place, own: &Own) -> Result<Identity, MoveErro
         if let Ok(modified) = before.modified() {
             file.set_modified(modified).ok();
         }
-        own.count_fsync();
-        file.sync_all()
+        own.sync_always(|| file.sync_all())
     });
     let named = copied
         .map_err(|error| MoveError::from(of("write", to.path(), error)))
@@ -297,8 +301,7 @@ pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), Fold
     let written = create(&temporary)
         .and_then(|mut file| {
             file.write_all(content)?;
-            own.count_fsync();
-            file.sync_all()
+            own.sync(|| file.sync_all())
         })
         .and_then(|()| replace(&temporary, &place.path()));
     written.map_err(|error| {

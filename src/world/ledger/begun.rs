@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::LedgerId;
 use crate::model::file::FileId;
+use crate::world::boot::boot;
 
 /// Written anew beyond this many bytes: about 300,000 attempts.
 const BYTES_MAX: u64 = 4_000_000;
@@ -183,14 +184,6 @@ fn write_anew(
     file.write_all(text.as_bytes())?;
     std::fs::rename(&fresh, path)?;
     Ok((file, text.len() as u64))
-}
-
-/// Names this boot of the system; `None` where the system does not: then nothing is known about
-/// attempts of earlier processes.
-fn boot() -> Option<String> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let boot = boot.trim();
-    (!boot.is_empty() && !boot.contains(' ')).then(|| boot.to_owned())
 }
 
 #[cfg(test)]

@@ -125,8 +125,10 @@ pub struct Count {
 
 /// The durable record.
 pub trait Ledger: Send + Sync + 'static {
-    /// Puts steps on record, all or none; durable when it returns. Concurrent commits share one
-    /// fsync. Without any steps: what was appended before is on record when it returns.
+    /// Puts steps on record, all or none; durable when it returns, in the sense that was chosen
+    /// ([`crate::model::durability::Durability`]; all but steps in the stricter one). Concurrent
+    /// commits share one fsync. Without any steps: what was appended before is on record when it
+    /// returns.
     fn commit(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Puts steps on record along with a later commit; nobody waits, and a power cut may forget
@@ -162,6 +164,37 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`MarkError`]: they are not, or nobody knows yet.
     fn admit(&self, _folder: &Path) -> impl Future<Output = Result<bool, MarkError>> + Send {
         async { Ok(false) }
+    }
+
+    /// Whether this ledger was worked with in another boot without being synced, and had no clean
+    /// end: then it may be older than what happened, folders as well, and nothing that it says is
+    /// acted on before [`Ledger::note_cut`].
+    fn is_unsure(&self) -> bool {
+        false
+    }
+
+    /// Puts on record, all or nothing and durably, that this ledger is unsure: these steps, a pause
+    /// of every route under [`crate::model::step::UNCLEAN_BOOT`], and which files may have lost
+    /// their moves. From then on it is sure again.
+    fn note_cut(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        self.commit(steps)
+    }
+
+    /// Files with an id below this may have lost their moves in a power cut, although that is on
+    /// record; `None`: nobody has kept account.
+    fn unsure_below(&self) -> Option<FileId> {
+        None
+    }
+
+    /// Whether an end in order has to be told by [`Ledger::rest`].
+    fn is_unsynced(&self) -> bool {
+        false
+    }
+
+    /// To be called at an end, when all that was done in folders is durable: makes all that is on
+    /// record durable, and after that says so, durably. What comes on record later is synced.
+    fn rest(&self) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async { Ok(()) }
     }
 
     /// Reserves ids, durably (ledger first, then the marks in the roots), none below `floor`.

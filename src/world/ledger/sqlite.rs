@@ -1,4 +1,5 @@
-//! The embedded ledger: `SQLite` in `state_dir/ledger/`, in WAL mode, synced with every commit.
+//! The embedded ledger: `SQLite` in `state_dir/ledger/`, in WAL mode, synced with every commit
+//! unless `durability = "process-crash"` (`cuts.rs`).
 //!
 //! Keeps promises P2 and P3: what a commit has answered survives a power cut. One thread writes,
 //! with one fsync for all who wait; reading goes through connections of its own, also from other
@@ -9,6 +10,7 @@
 //! to 128 MiB) and after damage was seen at run time; an ordinary start checks nothing.
 
 mod connect;
+mod cuts;
 mod fold;
 mod marks;
 mod read;
@@ -32,10 +34,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
 use self::connect::{Failure, Home, SCHEMA, Seen, ledger_id};
+use self::cuts::Cuts;
 use self::sieve::Sieve;
 use self::writer::{Change, Request, Writer};
 use super::begun::Begun;
 use super::{Count, Ledger, LedgerError, LedgerId, Query};
+use crate::model::durability::Durability;
 use crate::model::file::{Digest, FileId};
 use crate::model::route::RouteName;
 use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
@@ -56,6 +60,8 @@ pub struct LedgerOptions {
     /// How many files are on their way right now: the more, the longer a commit waits for company
     /// (at most 4 ms).
     pub load: Arc<AtomicUsize>,
+    /// What its commits outlive.
+    pub durability: Durability,
 }
 
 /// A ledger opened for writing.
@@ -160,6 +166,7 @@ struct Shared {
     /// Something came on record since the marks were last written.
     has_changed: AtomicBool,
     begun: Begun,
+    cuts: Cuts,
     sieve: Sieve,
     readers: Readers,
 }
@@ -250,6 +257,8 @@ impl SqliteLedger {
         let Found { connection, row, lost, sieve, open } = found;
         let begun = Begun::open(&home.state_dir, row.id, &open)
             .map_err(|error| Failure::system(&home.state_dir.join("begun"), error))?;
+        let mark = (options.durability, row.unsynced_boot, row.unsure_below);
+        let cuts = Cuts::begin(&home, &connection, mark)?;
         let seen = home.look();
         let shared = Arc::new(Shared {
             id: row.id,
@@ -261,14 +270,17 @@ impl SqliteLedger {
             behind_at: Mutex::new(row.behind_at),
             has_changed: AtomicBool::new(false),
             begun,
+            cuts,
             sieve,
             readers: Readers { home: home.clone(), seen, idle: Mutex::default() },
             home,
         });
+        let lags = shared.cuts.may_ever_lag();
         let (requests, receiver) = mpsc::channel();
         let writer = Writer {
             shared: Arc::clone(&shared),
-            gather: Gather::new(options.load),
+            // Company is worth waiting for where an fsync is shared.
+            gather: Gather::new(if lags { Arc::default() } else { options.load }),
             connection: Some(connection),
             retired: None,
             seen,
@@ -377,6 +389,26 @@ impl Ledger for SqliteLedger {
         let lost = lock(&self.shared.lost);
         let theirs = lost.iter().rev().find(|(_, ids)| ids.contains(&id.0));
         key_of(theirs.map_or(&self.shared.id, |(ledger, _)| ledger), id)
+    }
+
+    fn is_unsure(&self) -> bool {
+        self.cut_is_unnoted()
+    }
+
+    async fn note_cut(&self, steps: Vec<Step>) -> Result<(), LedgerError> {
+        self.put_cut(steps).await
+    }
+
+    fn unsure_below(&self) -> Option<FileId> {
+        self.moves_unsure_below()
+    }
+
+    fn is_unsynced(&self) -> bool {
+        self.has_mark_of_a_boot()
+    }
+
+    async fn rest(&self) -> Result<(), LedgerError> {
+        self.put_to_rest().await
     }
 
     async fn reserve(&self, floor: FileId) -> Result<Range<u64>, LedgerError> {
@@ -614,13 +646,16 @@ struct OwnRow {
     reserved: Range<u64>,
     epoch: u64,
     behind_at: Option<Wall>,
+    unsynced_boot: Option<String>,
+    unsure_below: u64,
 }
 
 fn own_row(connection: &Connection) -> rusqlite::Result<OwnRow> {
     connection
         .query_row(
             "
-            SELECT id, reserved_from, reserved_end, epoch, behind_at FROM ledger WHERE one = 1
+            SELECT id, reserved_from, reserved_end, epoch, behind_at, unsynced_boot, unsure_below
+            FROM ledger WHERE one = 1
             ",
             [],
             |row| {
@@ -631,6 +666,8 @@ fn own_row(connection: &Connection) -> rusqlite::Result<OwnRow> {
                     reserved,
                     epoch: row.get::<_, i64>(3)?.cast_unsigned(),
                     behind_at: row.get::<_, Option<_>>(4)?.map(Wall),
+                    unsynced_boot: row.get(5)?,
+                    unsure_below: row.get::<_, i64>(6)?.cast_unsigned(),
                 })
             },
         )

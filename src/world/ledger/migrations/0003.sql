@@ -7,6 +7,14 @@ ALTER TABLE ledger ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 -- Since when it is known to be an old copy, until a person has let every route go on.
 ALTER TABLE ledger ADD COLUMN behind_at INTEGER;
 
+-- The boot in which this ledger is worked with and not synced (`process-crash`); none after a clean
+-- end. A start that finds the name of another boot knows that the record may be older than the truth.
+ALTER TABLE ledger ADD COLUMN unsynced_boot TEXT;
+
+-- Files with an id below this may have lost their moves in such a power cut, although that is on
+-- record.
+ALTER TABLE ledger ADD COLUMN unsure_below INTEGER NOT NULL DEFAULT 0;
+
 -- Which folder holds the mark: an unmounted volume leaves another one under the same name.
 ALTER TABLE root ADD COLUMN volume INTEGER;
 ALTER TABLE root ADD COLUMN number INTEGER;

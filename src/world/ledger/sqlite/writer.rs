@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 
 use super::super::{LedgerError, LedgerId};
 use super::connect::{BUSY_TIMEOUT, Failure, Seen, ledger_id};
+use super::cuts::Cut;
 use super::fold::{Effects, Fold};
 use super::text::Name;
-use super::{BLOCK, Shared};
+use super::{BLOCK, Shared, cuts};
 use crate::model::file::FileId;
 use crate::model::step::{LEDGER_BEHIND, RouteRecord, Step};
 use crate::model::time::Wall;
@@ -36,9 +37,15 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Change {
     Steps(Vec<Step>),
-    Reserve { floor: u64 },
+    Reserve {
+        floor: u64,
+    },
     Route(RouteRecord),
     Marked(Marking),
+    /// This ledger may be older than the truth.
+    Cut(Cut),
+    /// An end in order.
+    Rest,
 }
 
 /// What marks tell, and what they will say next.
@@ -202,6 +209,8 @@ fn commit(
     changes: &[&Change],
 ) -> Result<Vec<Result<Range<u64>, Failure>>, Failure> {
     let open = connected(shared, connection, seen)?;
+    let set = shared.cuts.set_synchronous(open, changes);
+    set.map_err(|error| Failure::sqlite(&shared.home.db, error))?;
     let fold = Fold::new(open, &shared.home.db);
     let end = shared.reserved().end;
     fold.run("BEGIN IMMEDIATE", &[])?;
@@ -299,6 +308,8 @@ fn apply(
             )?;
         }
         Change::Marked(marking) => return marked(fold, marking),
+        Change::Cut(cut) => effects.add(cuts::note(fold, cut)?),
+        Change::Rest => cuts::rest(fold)?,
     }
     Ok(0..0)
 }
