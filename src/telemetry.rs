@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -67,6 +67,14 @@ pub struct Guard {
     ink: Ink,
 }
 
+impl Guard {
+    /// Keeps further secrets out of the log; those of before stay out as well.
+    pub fn learn(&self, secrets: &[Secret]) {
+        let mut known = self.ink.blotter.write().unwrap_or_else(PoisonError::into_inner);
+        *known = known.knowing_too(secrets);
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         // There is nobody left to tell.
@@ -105,7 +113,7 @@ fn subscriber(
     let filter = EnvFilter::builder()
         .parse(filter(&rules.level))
         .map_err(|source| TelemetryError::Level { level: rules.level.clone(), source })?;
-    let fields = Fields { blotter: ink.blotter.clone() };
+    let fields = Fields { blotter: Arc::clone(&ink.blotter) };
     // A line that cannot be written is lost. Saying so on standard error would be a panic where
     // that is what cannot be written: a full disk, or a reader that has gone.
     let lines = tracing_subscriber::fmt()
@@ -198,7 +206,14 @@ fn colour(level: Level) -> u8 {
 
 /// ` text field=value ...`, one line whatever the values are.
 struct Fields {
-    blotter: Blotter,
+    blotter: SharedBlotter,
+}
+
+/// What the log must not show; a reload may bring more.
+type SharedBlotter = Arc<RwLock<Blotter>>;
+
+fn current(blotter: &SharedBlotter) -> Blotter {
+    blotter.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 impl<'writer> FormatFields<'writer> for Fields {
@@ -207,7 +222,8 @@ impl<'writer> FormatFields<'writer> for Fields {
         writer: Writer<'writer>,
         fields: R,
     ) -> fmt::Result {
-        let mut pen = Pen { writer, blotter: &self.blotter, result: Ok(()) };
+        let blotter = current(&self.blotter);
+        let mut pen = Pen { writer, blotter: &blotter, result: Ok(()) };
         fields.record(&mut pen);
         pen.result
     }
@@ -289,18 +305,19 @@ fn quoted(text: &str) -> Cow<'_, str> {
 #[derive(Clone)]
 struct Ink {
     output: Arc<Mutex<Box<dyn Write + Send>>>,
-    blotter: Blotter,
+    blotter: SharedBlotter,
 }
 
 impl fmt::Debug for Ink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ink({:?})", self.blotter)
+        write!(f, "Ink({:?})", current(&self.blotter))
     }
 }
 
 impl Ink {
     fn new(output: Box<dyn Write + Send>, secrets: &[Secret]) -> Self {
-        Self { output: Arc::new(Mutex::new(output)), blotter: Blotter::new(secrets) }
+        let blotter = Arc::new(RwLock::new(Blotter::new(secrets)));
+        Self { output: Arc::new(Mutex::new(output)), blotter }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Box<dyn Write + Send>> {
@@ -321,7 +338,8 @@ impl Write for &Ink {
     /// Takes whole lines: the subscriber formats an event completely before it writes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let clean = self.blotter.blot(&text);
+        let blotter = current(&self.blotter);
+        let clean = blotter.blot(&text);
         self.lock().write_all(clean.as_bytes())?;
         Ok(line.len())
     }

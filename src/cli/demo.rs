@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Resul
     let _telemetry =
         telemetry::start(&config.log, &config.all_secrets()).map_err(Failure::machine)?;
     let (stop, stop_in) = mpsc::channel(2);
-    let serving = service::serve(config.clone(), Mode::Service, true, stop_in);
+    let serving = service::serve(config.clone(), Mode::Service, true, stop_in, None);
     tokio::pin!(serving);
     let played = tokio::select! {
         end = &mut serving => {

@@ -23,6 +23,7 @@ mod pause;
 mod preview;
 mod records;
 mod release;
+mod reload;
 mod resend;
 mod resolve;
 mod run;
@@ -108,6 +109,7 @@ enum Command {
     Mark(mark::Arguments),
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
+    Reload(reload::Arguments),
     Verify(verify::Arguments),
     Adopt(adopt::Arguments),
     Token(token::Arguments),
@@ -195,6 +197,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Mark(arguments) => mark::run(globals, arguments, screen).await,
             Command::Pause(arguments) => pause::run(globals, arguments, screen).await,
             Command::Resume(arguments) => pause::resume(globals, arguments, screen).await,
+            Command::Reload(arguments) => reload::run(globals, arguments, screen).await,
             Command::Verify(arguments) => verify::run(globals, arguments, screen),
             Command::Adopt(arguments) => adopt::run(globals, arguments, screen).await,
             Command::Token(arguments) => token::run(globals, arguments, screen).await,

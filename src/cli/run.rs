@@ -6,10 +6,10 @@ use super::Globals;
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::load::Secrets;
+use super::reload::Reader;
 use super::screen::Screen;
 use super::when::parse_span;
 use super::{dry_run, service};
-use crate::config::Config;
 use crate::daemon::{End, Mode};
 use crate::telemetry;
 
@@ -51,16 +51,15 @@ pub(super) async fn run(
         let config = globals.load(Secrets::MayBeMissing)?;
         return dry_run::run(&config, arguments.json, screen).await;
     }
-    let config = globals.load(Secrets::Needed)?;
     if arguments.once {
-        once(config, arguments.patience.unwrap_or(ONCE_FOR), arguments.allow_root).await
+        once(globals, arguments.patience.unwrap_or(ONCE_FOR), arguments.allow_root).await
     } else {
-        serve(config, Mode::Service, arguments.allow_root).await.map(|_| Exit::Done)
+        serve(globals, Mode::Service, arguments.allow_root).await.map(|_| Exit::Done)
     }
 }
 
-async fn once(config: Config, patience: Duration, allows_root: bool) -> Result<Exit, Failure> {
-    let end = serve(config, Mode::Once { patience }, allows_root).await?;
+async fn once(globals: &Globals, patience: Duration, allows_root: bool) -> Result<Exit, Failure> {
+    let end = serve(globals, Mode::Once { patience }, allows_root).await?;
     Ok(if end.failed + end.held + end.missing > 0 {
         Exit::SomeFailed
     } else if end.something_unavailable {
@@ -71,11 +70,16 @@ async fn once(config: Config, patience: Duration, allows_root: bool) -> Result<E
 }
 
 /// The service with its log.
-async fn serve(config: Config, mode: Mode, allows_root: bool) -> Result<End, Failure> {
-    let _telemetry = telemetry::start(&config.log, &config.all_secrets())
+async fn serve(globals: &Globals, mode: Mode, allows_root: bool) -> Result<End, Failure> {
+    let config = globals.load(Secrets::Needed)?;
+    let telemetry = telemetry::start(&config.log, &config.all_secrets())
         .map_err(|error| Failure::new(Kind::Config, error))?;
     for notice in &config.warnings {
         service::warn(notice, &config.path);
     }
-    service::serve(config, mode, allows_root, service::stop_by_signal()).await
+    let reader = Reader {
+        read: &|| globals.load(Secrets::Needed),
+        learn: &|secrets| telemetry.learn(secrets),
+    };
+    service::serve(config, mode, allows_root, service::stop_by_signal(), Some(&reader)).await
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::{Failure, Kind};
+use super::reload::{Reader, Reloading, heed_hangups};
 use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
@@ -22,6 +23,7 @@ use crate::world::control::ControlServer;
 use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
 use crate::world::folder::RealDisk;
 use crate::world::instance::{LockError, MarkError, MarkFinding, StateLock};
+use crate::world::ledger::LedgerError;
 use crate::world::ledger::sqlite::{LedgerOptions, OpenError, Opened, SqliteLedger};
 use crate::world::token::TokenDesk;
 use crate::world::watch::{NoWatch, Watch, Watcher, mailbox};
@@ -29,64 +31,39 @@ use crate::world::watch::{NoWatch, Watch, Watcher, mailbox};
 /// A command and where its answer goes.
 type Asked = (Command, oneshot::Sender<CommandAnswer>);
 
-/// Everything that the loop needs, taken.
+/// What stays when the config changes: lock, record, marks.
 struct Taken {
     lock: StateLock,
-    world: Arc<RealWorld>,
+    clock: Arc<SystemClock>,
+    ledger: Arc<SqliteLedger>,
+    durability: Durability,
     load: Arc<AtomicUsize>,
     notes: Notes,
 }
 
-/// Runs the loop until its mode or a signal ends it. `allows_root`: also as root over folders that
-/// others can write.
+/// Runs the loop until its mode or a signal ends it, with one config after another where `reader`
+/// can read it again. `allows_root`: also as root over folders that others can write.
 pub(super) async fn serve(
     config: Config,
     mode: Mode,
     allows_root: bool,
     mut stop: mpsc::Receiver<Stop>,
+    reader: Option<&Reader<'_>>,
 ) -> Result<End, Failure> {
-    for route in &config.broken {
-        tracing::error!(
-            route = %route.name,
-            why = %route.notice.text,
-            "route stopped; its folder is nobody else's meanwhile"
-        );
-    }
-    let config = Arc::new(config);
-    let durability = config.durability;
-    let taken = tokio::select! {
+    let mut config = Arc::new(config);
+    let mut taken = tokio::select! {
         biased;
         Some(_) = stop.recv() => {
             tracing::info!("stopped before anything had begun");
             return Ok(End::default());
         }
-        taken = take(&config, durability) => taken?,
+        taken = take(&config, config.durability) => taken?,
     };
-    let (stopping, stop_in) = mpsc::channel(2);
-    let taken_over = OnceLock::new();
-    let world = Arc::clone(&taken.world);
+    taken.notes.allows_root = allows_root;
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
         Failure::machine(error).hint("commands cannot reach the service without its socket")
     })?;
-    let (commands, commands_in) = mpsc::channel(1);
-    let hearing = async {
-        while let Some(asked) = control.next().await {
-            if commands.send(asked).await.is_err() {
-                break;
-            }
-        }
-        std::future::pending::<()>().await;
-    };
-    let (watch, hints, watching) = watching();
-    let sources = Sources { hints, commands: commands_in, stop: stop_in };
-    let daemon = Daemon::new(
-        Arc::clone(&taken.world),
-        Arc::clone(&config),
-        watch,
-        Arc::clone(&taken.load),
-        mode,
-        Notes { allows_root, ..taken.notes.clone() },
-    );
+    let taken_over = OnceLock::new();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -94,18 +71,27 @@ pub(super) async fn serve(
         state_dir = %config.state_dir.display(),
         "started"
     );
-    // On the threads of the tasks that it waits for: none has to wake another for each event.
-    let running = tokio::spawn(daemon.run(sources));
-    let end = tokio::select! {
-        end = running => end.unwrap_or_else(|error| resume_unwind(error.into_panic())),
-        () = hearing => unreachable!("hearing goes on for ever"),
-        () = watching => unreachable!("watching goes on for ever"),
-        () = keep_marks(&world, &stopping, &taken_over) => unreachable!("it goes on for ever"),
-        () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
+    let end = loop {
+        for route in &config.broken {
+            tracing::error!(
+                route = %route.name,
+                why = %route.notice.text,
+                "route stopped; its folder is nobody else's meanwhile"
+            );
+        }
+        let reloading = Reloading::new(&config, &taken.ledger, reader);
+        let end = run_with(&config, mode, &taken, &mut stop, &mut control, &reloading, &taken_over);
+        let end = end.await?;
+        match (&end, reloading.next()) {
+            (Ok(end), Some(newer)) if end.is_for_reload => {
+                config = newer;
+                tracing::info!(config = %config.path.display(), "reloaded");
+            }
+            _ => break end,
+        }
     };
-    drop(world);
     // A stop in order is the last thing that the marks tell.
-    let ended = taken.world.ledger.keep_marks().await;
+    let ended = taken.ledger.keep_marks().await;
     let lost_to = taken_over.into_inner().or(ended.err());
     tracing::info!("stopped");
     finish(taken);
@@ -117,19 +103,62 @@ pub(super) async fn serve(
     })
 }
 
+/// Runs the loop with one config.
+async fn run_with(
+    config: &Arc<Config>,
+    mode: Mode,
+    taken: &Taken,
+    stop: &mut mpsc::Receiver<Stop>,
+    control: &mut ControlServer,
+    reloading: &Reloading<'_>,
+    taken_over: &OnceLock<MarkError>,
+) -> Result<Result<End, LedgerError>, Failure> {
+    let world = world_of(taken, config)?;
+    let (stopping, stop_in) = mpsc::channel(2);
+    let (commands, commands_in) = mpsc::channel(1);
+    let (watch, hints, watching) = watching();
+    let sources = Sources { hints, commands: commands_in, stop: stop_in };
+    let (load, notes) = (Arc::clone(&taken.load), taken.notes.clone());
+    let daemon = Daemon::new(world, Arc::clone(config), watch, load, mode, notes);
+    // On the threads of the tasks that it waits for: none has to wake another for each event.
+    let running = tokio::spawn(daemon.run(sources));
+    Ok(tokio::select! {
+        end = running => end.unwrap_or_else(|error| resume_unwind(error.into_panic())),
+        () = hear(control, &commands, reloading, &stopping) => unreachable!("it goes on for ever"),
+        () = heed_hangups(reloading, &stopping) => unreachable!("it goes on for ever"),
+        () = watching => unreachable!("watching goes on for ever"),
+        () = keep_marks(taken, &stopping, taken_over) => unreachable!("it goes on for ever"),
+        () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
+    })
+}
+
+/// Hands commands to the loop, for ever; the wish for a reload is dealt with here.
+async fn hear(
+    control: &mut ControlServer,
+    commands: &mpsc::Sender<Asked>,
+    reloading: &Reloading<'_>,
+    stop: &mpsc::Sender<Stop>,
+) {
+    while let Some((command, reply)) = control.next().await {
+        if command == Command::Reload {
+            // Whoever asked may have gone; what was asked for is done all the same.
+            drop(reply.send(reloading.begin(stop).await));
+        } else if commands.send((command, reply)).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 /// How often the marks are looked at and brought up to date.
 const MARKS_EVERY: Duration = Duration::from_mins(1);
 
 /// Keeps the marks up to date, for ever. Where another instance has taken a root over it asks for a
 /// stop, once, and tells which one.
-async fn keep_marks(
-    world: &RealWorld,
-    stop: &mpsc::Sender<Stop>,
-    taken_over: &OnceLock<MarkError>,
-) {
+async fn keep_marks(taken: &Taken, stop: &mpsc::Sender<Stop>, taken_over: &OnceLock<MarkError>) {
     loop {
-        world.clock.sleep(MARKS_EVERY).await;
-        let Err(error) = world.ledger.keep_marks().await else { continue };
+        taken.clock.sleep(MARKS_EVERY).await;
+        let Err(error) = taken.ledger.keep_marks().await else { continue };
         let text = chain(&error);
         if taken_over.set(error).is_ok() {
             tracing::error!(error = %text, "another patchdrop has taken a root over; this one stops");
@@ -140,7 +169,7 @@ async fn keep_marks(
 }
 
 /// Hands the wish to stop on, for ever.
-async fn hand_on(mut asked: mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
+async fn hand_on(asked: &mut mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
     while let Some(wish) = asked.recv().await {
         if stop.send(wish).await.is_err() {
             break;
@@ -154,11 +183,12 @@ pub(super) async fn carry_out(config: Config, command: Command) -> Result<Comman
     let config = Arc::new(config);
     // A command alone is soon over and knows few folders: it is synced.
     let taken = take(&config, Durability::PowerLoss).await?;
+    let world = world_of(&taken, &config)?;
     let (_hints, hints) = mpsc::channel(1);
     let (commands, commands_in) = mpsc::channel::<Asked>(1);
     let (stop, stop_in) = mpsc::channel(1);
     let daemon = Daemon::new(
-        Arc::clone(&taken.world),
+        world,
         config,
         Box::new(NoWatch),
         Arc::clone(&taken.load),
@@ -179,7 +209,7 @@ pub(super) async fn carry_out(config: Config, command: Command) -> Result<Comman
     };
     let sources = Sources { hints, commands: commands_in, stop: stop_in };
     let (end, answer) = tokio::join!(daemon.run(sources), asking);
-    let marked = taken.world.ledger.keep_marks().await;
+    let marked = taken.ledger.keep_marks().await;
     finish(taken);
     marked.map_err(no_mark)?;
     end.map_err(Failure::machine)?;
@@ -234,16 +264,26 @@ async fn take(config: &Arc<Config>, durability: Durability) -> Result<Taken, Fai
              sent/ with the receiver and resumed them (patchdrop resume ROUTE)"
         );
     }
+    let ledger = Arc::new(opened.ledger);
+    Ok(Taken { lock, clock, ledger, durability, load, notes })
+}
+
+/// The world as a config wants it.
+fn world_of(taken: &Taken, config: &Config) -> Result<Arc<RealWorld>, Failure> {
     let endpoint = endpoint(config)?;
     let tokens = TokenDesk::new(
         config.credentials.clone(),
         &config.state_dir,
-        Arc::clone(&clock),
+        Arc::clone(&taken.clock),
         endpoint.clone(),
     );
-    let disk = RealDisk::new(Arc::clone(&load), durability);
-    let world = Arc::new(RealWorld { clock, disk, ledger: opened.ledger, endpoint, tokens });
-    Ok(Taken { lock, world, load, notes })
+    Ok(Arc::new(RealWorld {
+        clock: Arc::clone(&taken.clock),
+        disk: RealDisk::new(Arc::clone(&taken.load), taken.durability),
+        ledger: Arc::clone(&taken.ledger),
+        endpoint,
+        tokens,
+    }))
 }
 
 /// Takes the lock and opens the ledger.
@@ -271,12 +311,12 @@ pub(super) fn endpoint(config: &Config) -> Result<HttpEndpoint, Failure> {
     HttpEndpoint::new(EndpointOptions { network, user_agent }).map_err(Failure::machine)
 }
 
-/// Lets the ledger finish before the lock goes. Tasks that were dropped may hold the world a moment
+/// Lets the ledger finish before the lock goes. Tasks that were dropped may hold it a moment
 /// longer; then the ledger finishes with the last of them.
 fn finish(taken: Taken) {
-    match Arc::try_unwrap(taken.world) {
-        Ok(world) => world.ledger.close(),
-        Err(world) => drop(world),
+    match Arc::try_unwrap(taken.ledger) {
+        Ok(ledger) => ledger.close(),
+        Err(ledger) => drop(ledger),
     }
     taken.lock.release();
 }
@@ -381,8 +421,6 @@ fn watching()
 pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
     let (stop, stop_in) = mpsc::channel(2);
     let mut signals = Signals::hear();
-    #[cfg(unix)]
-    tokio::spawn(outlive_hangups());
     tokio::spawn(async move {
         for wish in [Stop::Drain, Stop::Now] {
             signals.next().await;
@@ -392,23 +430,6 @@ pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
         }
     });
     stop_in
-}
-
-/// A hangup is no wish to stop: it comes from a terminal that was closed, or from somebody who wants
-/// the config read again.
-#[cfg(unix)]
-async fn outlive_hangups() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangups) => {
-            while hangups.recv().await.is_some() {
-                tracing::warn!(
-                    "SIGHUP changes nothing: the config is read at a start; restart patchdrop to have a changed one read"
-                );
-            }
-        }
-        Err(error) => tracing::error!(%error, "a hangup cannot be heard and would end patchdrop"),
-    }
 }
 
 /// The signals that ask for a stop, heard without a gap: one that comes while another is being

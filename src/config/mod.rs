@@ -3,6 +3,7 @@
 //! `raw` is the file as written, `check` turns it into what is meant. Nothing on disk is touched.
 
 mod address;
+mod changes;
 mod check;
 mod credential;
 mod delivery;
@@ -80,9 +81,10 @@ pub fn read(bytes: &[u8], path: &Path, options: &LoadOptions) -> Result<Config, 
         let raw = raw::Raw::read(&page, &sink, &table);
         check::check(&sink, &vault, path, &raw)
     };
+    let written = changes::written(&page, &table);
     let (notices, warnings) = sink.finish();
     match config {
-        Some(config) if notices.is_empty() => Ok(Config { warnings, ..config }),
+        Some(config) if notices.is_empty() => Ok(Config { warnings, written, ..config }),
         _ => Err(faults(notices)),
     }
 }
@@ -170,9 +172,20 @@ pub struct Config {
     /// Things worth saying that stop nothing.
     pub warnings: Vec<Notice>,
     secrets: Secrets,
+    written: changes::Written,
 }
 
 impl Config {
+    /// What a newer config changes, in sentences that name keys and no values; never empty.
+    pub fn changes(&self, newer: &Self) -> Vec<String> {
+        changes::changes(self, newer)
+    }
+
+    /// Keys in which a newer config differs and that only a restart can change.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        changes::needs_restart(self, newer)
+    }
+
     /// Every secret in it, for redaction: client secrets, signed URLs and their parts, headers.
     pub fn all_secrets(&self) -> Secrets {
         self.secrets.clone()

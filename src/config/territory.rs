@@ -39,8 +39,8 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(claim: &'a Claim) -> Self {
         let inbox = Shape::of(&claim.inbox.value);
-        // Links below a drop folder are the doing of those who may write there, and are not followed:
-        // the route stops when it finds one, and no other does.
+        // Links below a drop folder are the doing of those who may write there, and are not
+        // followed: the route stops when it finds one, and no other does.
         let target_of = |target: &At<PathBuf>| match target.value.strip_prefix(&claim.inbox.value) {
             Ok(rest) => inbox.below(rest),
             Err(_) => Shape::of(&target.value),

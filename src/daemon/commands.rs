@@ -55,6 +55,12 @@ impl<W: World> Daemon<W> {
                 answer(reply, CommandAnswer::Done(vec![done]));
                 self.command_under_way = false;
             }
+            // Whoever starts the loop reads configs; without a service there is none to be changed.
+            Command::Reload => {
+                let why = "no service runs that could go on with a changed config; it is read at each start";
+                answer(reply, CommandAnswer::Refused(why.into()));
+                self.command_under_way = false;
+            }
             Command::Pause { route } => self.set_route(&route, reply, |record, at| {
                 record.paused_at.get_or_insert(at);
                 record.pause_code = None;

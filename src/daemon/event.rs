@@ -35,6 +35,8 @@ pub(super) enum Event {
     Woken,
     /// Finish what is in flight, start nothing.
     Stop,
+    /// The wish to go on with another config.
+    Reload,
     /// End at once.
     StopNow,
 }

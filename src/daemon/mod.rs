@@ -17,6 +17,7 @@ mod grounds;
 mod ids;
 mod intake;
 mod order;
+mod reload;
 mod resume;
 mod sealing;
 mod status;
@@ -44,7 +45,9 @@ use footing::Rooms;
 use ids::Ids;
 use intake::Intake;
 use order::Orders;
+use reload::Reload;
 use sealing::Sealing;
+
 pub use status::{no_route_alert, parent_alerts, pause_on_record};
 use targets::Targets;
 use twins::Turns;
@@ -113,6 +116,8 @@ pub struct End {
     pub missing: u64,
     /// A destination stayed away, a folder could not be listed, or a route is paused: files wait.
     pub something_unavailable: bool,
+    /// It ended so that another loop can go on.
+    pub is_for_reload: bool,
 }
 
 /// What a stop asks for.
@@ -120,6 +125,8 @@ pub struct End {
 pub enum Stop {
     /// Finish what is in flight.
     Drain,
+    /// The same, so that another loop can go on with another config: without dropping anything.
+    Reload,
     /// End at once.
     Now,
 }
@@ -208,6 +215,7 @@ pub struct Daemon<W: World> {
     clocks: Now,
     progress_at: Tick,
     stop_by: Option<Tick>,
+    reload: Option<Reload>,
     ledger_fault: Option<String>,
     end: End,
 }
@@ -279,6 +287,7 @@ impl<W: World> Daemon<W> {
             clocks: now,
             progress_at: now.tick,
             stop_by: None,
+            reload: None,
             ledger_fault: None,
             end: End::default(),
         }
@@ -304,6 +313,7 @@ impl<W: World> Daemon<W> {
                 self.take(finished(done));
             }
         }
+        self.end.is_for_reload = self.stop_by.is_none() && self.reload.is_some();
         self.shelve_the_rest().await;
         self.rest().await;
         Ok(self.end)
@@ -329,6 +339,7 @@ impl<W: World> Daemon<W> {
             biased;
             Some(stop) = sources.stop.recv() => match stop {
                 Stop::Drain => Event::Stop,
+                Stop::Reload => Event::Reload,
                 Stop::Now => Event::StopNow,
             },
             Some(done) = self.tasks.join_next() => finished(done),
@@ -357,6 +368,7 @@ impl<W: World> Daemon<W> {
                 self.stop_by = Some(self.now().tick.plus(self.config.drain_for));
                 tracing::info!(in_flight = self.busy, "stopping, finishing what is in flight");
             }
+            Event::Reload => self.begin_reload(),
             // A second wish to stop means at once.
             Event::Stop | Event::StopNow => self.stop_by = Some(Tick(0)),
         }
@@ -403,7 +415,8 @@ impl<W: World> Daemon<W> {
         self.compare_clocks(now);
         self.seal_due(now.tick);
         self.offer_due(now.tick);
-        if self.stop_by.is_none() {
+        self.look_after_reload(now.tick);
+        if self.may_begin(now.tick) {
             self.equip_due(now.tick);
             self.sweep_due(now.tick);
             self.look_after_room(now.tick);
@@ -430,9 +443,12 @@ impl<W: World> Daemon<W> {
 
     fn is_over(&self) -> bool {
         let now = self.now().tick;
+        let is_done = self.busy == 0 && self.is_all_sealed() && self.unrecorded.is_empty();
         if let Some(by) = self.stop_by {
-            let is_done = self.busy == 0 && self.is_all_sealed() && self.unrecorded.is_empty();
             return is_done || by <= now;
+        }
+        if self.reload.is_some() && is_done {
+            return true;
         }
         match self.mode {
             Mode::Service | Mode::OneCommand => false,
@@ -478,7 +494,8 @@ impl<W: World> Daemon<W> {
         if !self.knows_its_routes() {
             earlier(Some(self.began_at.plus(COMMANDS_WITHIN)));
         }
-        if self.stop_by.is_none() {
+        earlier(self.reload.map(|reload| reload.next_at(now)));
+        if self.may_begin(now) {
             earlier(self.schedule.next_wake(now));
             earlier(self.next_equip_at());
             earlier(self.rooms.next_at());

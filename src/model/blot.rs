@@ -58,6 +58,16 @@ impl Blotter {
             needles.extend(base64_forms(plain.as_bytes()));
         }
         needles.retain(|needle| needle.len() >= SECRET_BYTES_MIN);
+        Self::of_needles(needles)
+    }
+
+    /// Knows these as well.
+    #[must_use]
+    pub fn knowing_too(&self, secrets: &[Secret]) -> Self {
+        Self::of_needles([&*self.needles, &*Self::new(secrets).needles].concat())
+    }
+
+    fn of_needles(mut needles: Vec<String>) -> Self {
         // The longest first: a part of a secret must not be taken out of the whole.
         needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         needles.dedup();

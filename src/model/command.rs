@@ -50,6 +50,8 @@ pub enum Command {
     },
     /// Look into every folder now.
     Sweep,
+    /// Read the config again, and go on with it once what is in flight has ended.
+    Reload,
 }
 
 /// An answer.

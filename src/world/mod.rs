@@ -27,7 +27,7 @@ pub struct RealWorld {
     /// Folders and files.
     pub disk: folder::RealDisk,
     /// The durable record.
-    pub ledger: ledger::sqlite::SqliteLedger,
+    pub ledger: std::sync::Arc<ledger::sqlite::SqliteLedger>,
     /// The network.
     pub endpoint: endpoint::HttpEndpoint,
     /// Access tokens.

@@ -21,6 +21,7 @@ mod odd_files;
 mod orders;
 mod pauses;
 mod refused;
+mod reload;
 mod rights;
 mod scene;
 mod stops;

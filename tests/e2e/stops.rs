@@ -106,16 +106,6 @@ impl Drop for Hung {
 }
 
 #[test]
-fn a_hangup_ends_nothing() {
-    let mut scene = Scene::running(Plan::default());
-    scene.signal(Signal::HUP);
-    scene.until("it is said", |scene| scene.log().contains("SIGHUP changes nothing"));
-    scene.drop_file("order.json", "{}");
-    scene.until_in("sent", &["order.json"]);
-    assert_eq!(scene.stop(), Some(0));
-}
-
-#[test]
 fn a_lock_that_somebody_removes_lets_no_second_service_in() {
     let mut scene = Scene::running(Plan::default());
     scene.until("commands are answered", |scene| scene.status().is_some());

@@ -1,0 +1,182 @@
+//! `patchdrop reload`, and a reload as the service does it: the config is read and checked first; a
+//! bad one changes nothing. A good one is taken over once what is in flight has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::Globals;
+use super::exit_code::Exit;
+use super::failure::{Failure, Kind};
+use super::load::Secrets;
+use super::screen::Screen;
+use super::service;
+use crate::config::Config;
+use crate::daemon::{Stop, chain};
+use crate::model::command::{Command, CommandAnswer, Done};
+use crate::model::secret::Secret;
+use crate::model::time::Wall;
+use crate::world::clock::{Clock, SystemClock};
+use crate::world::control::{self, ControlError};
+use crate::world::ledger::sqlite::SqliteLedger;
+
+/// Have the running service read its config again; a bad one changes nothing
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "What is in flight ends under the old config first. SIGHUP does the same.\n\n\
+    Example:\n  \
+    patchdrop check && patchdrop reload"
+)]
+pub(super) struct Arguments {
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    globals: &Globals,
+    arguments: &Arguments,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    // Every fault is said here, with its line; secrets are those of the service.
+    let config = globals.load(Secrets::MayBeMissing)?;
+    match control::ask(&config.state_dir, &Command::Reload).await {
+        Ok(CommandAnswer::Done(done)) => {
+            if arguments.json {
+                screen.json(&done)?;
+            } else {
+                for one in &done {
+                    writeln!(screen.out, "{}", one.text)?;
+                }
+                writeln!(
+                    screen.out,
+                    "The service goes on with it once what is in flight has ended."
+                )?;
+            }
+            Ok(Exit::Done)
+        }
+        Ok(CommandAnswer::Refused(why)) => {
+            Err(Failure::new(Kind::Config, why)
+                .hint("the service goes on with the config that it has"))
+        }
+        Ok(CommandAnswer::Status(_)) => {
+            Err(Failure::new(Kind::Bug, "the service answered with its status"))
+        }
+        Err(ControlError::NoService { .. }) => {
+            let text = format!("no service runs with {}", config.state_dir.display());
+            Err(Failure::machine(text).hint("the config is read at each start"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How a service reads its config again.
+pub(super) struct Reader<'r> {
+    /// Reads and checks the file.
+    pub(super) read: &'r (dyn Fn() -> Result<Config, Failure> + Send + Sync),
+    /// Keeps the secrets of a newer config out of the log.
+    pub(super) learn: &'r (dyn Fn(&[Secret]) + Send + Sync),
+}
+
+/// The wish to go on with a newer config.
+pub(super) struct Reloading<'r> {
+    config: Arc<Config>,
+    ledger: Arc<SqliteLedger>,
+    reader: Option<&'r Reader<'r>>,
+    next: Mutex<Option<Arc<Config>>>,
+}
+
+impl<'r> Reloading<'r> {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        ledger: &Arc<SqliteLedger>,
+        reader: Option<&'r Reader<'r>>,
+    ) -> Self {
+        let (config, ledger) = (Arc::clone(config), Arc::clone(ledger));
+        Self { config, ledger, reader, next: Mutex::default() }
+    }
+
+    /// The config to go on with, if there is one.
+    pub(super) fn next(self) -> Option<Arc<Config>> {
+        self.next.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads and checks the config; a good one is asked for. What it changes, or why not.
+    pub(super) async fn begin(&self, stop: &mpsc::Sender<Stop>) -> CommandAnswer {
+        let newer = match self.read_anew().await {
+            Ok(newer) => newer,
+            Err(why) => {
+                tracing::error!(%why, "the changed config cannot be used; the old one stays");
+                return CommandAnswer::Refused(why);
+            }
+        };
+        let at = SystemClock::new().now().wall;
+        let changes = self.config.changes(&newer);
+        for change in &changes {
+            tracing::info!(%change, "the config was read again");
+        }
+        for notice in &newer.warnings {
+            service::warn(notice, &newer.path);
+        }
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(newer));
+        // A loop that has ended goes on with nothing.
+        stop.send(Stop::Reload).await.ok();
+        CommandAnswer::Done(changes.into_iter().map(|text| done(text, at)).collect())
+    }
+
+    async fn read_anew(&self) -> Result<Config, String> {
+        let Some(reader) = self.reader else {
+            return Err(
+                "this patchdrop was started without a config that could be read again".into()
+            );
+        };
+        let newer = (reader.read)().map_err(|failure| in_one_line(&failure))?;
+        let fixed = self.config.needs_restart(&newer);
+        if !fixed.is_empty() {
+            return Err(format!(
+                "{} cannot change while the service runs: restart it for that",
+                fixed.join(" and ")
+            ));
+        }
+        let known = service::marked_folders(&self.config);
+        let mut folders = service::marked_folders(&newer);
+        folders.retain(|folder| !known.contains(folder));
+        if !folders.is_empty() {
+            self.ledger.check_marks(folders).await.map_err(|error| chain(&error))?;
+        }
+        (reader.learn)(&newer.all_secrets());
+        Ok(newer)
+    }
+}
+
+fn done(text: String, at: Wall) -> Done {
+    Done { subject: "config".to_owned(), ok: true, text, at }
+}
+
+fn in_one_line(failure: &Failure) -> String {
+    let notices = failure.notices.iter().map(|notice| {
+        let line = notice.line.map_or_else(String::new, |line| format!("line {line}: "));
+        format!("; {line}{}: {}", notice.key, notice.text)
+    });
+    std::iter::once(failure.error.to_string()).chain(notices).collect()
+}
+
+/// Has the config read again at each SIGHUP, for ever.
+#[cfg(unix)]
+pub(super) async fn heed_hangups(reloading: &Reloading<'_>, stop: &mpsc::Sender<Stop>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                reloading.begin(stop).await;
+            }
+        }
+        Err(error) => tracing::error!(%error, "a hangup cannot be heard and would end patchdrop"),
+    }
+    std::future::pending::<()>().await;
+}
+
+#[cfg(not(unix))]
+pub(super) async fn heed_hangups(_reloading: &Reloading<'_>, _stop: &mpsc::Sender<Stop>) {
+    std::future::pending::<()>().await;
+}
