@@ -11,6 +11,8 @@ pub mod config;
 
 pub mod daemon;
 
+pub mod service;
+
 pub mod simulator;
 
 pub mod telemetry;

@@ -16,6 +16,7 @@ use crate::daemon::{Stop, chain};
 use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::secret::Secret;
 use crate::model::time::Wall;
+use crate::service::{News, tell};
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::{self, ControlError};
 use crate::world::ledger::sqlite::SqliteLedger;
@@ -119,6 +120,7 @@ impl<'r> Reloading<'r> {
             service::warn(notice, &newer.path);
         }
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(newer));
+        tell(&[News::Reloading]);
         // A loop that has ended goes on with nothing.
         stop.send(Stop::Reload).await.ok();
         CommandAnswer::Done(changes.into_iter().map(|text| done(text, at)).collect())

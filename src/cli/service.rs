@@ -17,6 +17,7 @@ use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::durability::Durability;
+use crate::service::{News, tell, watchdog};
 use crate::world::RealWorld;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::ControlServer;
@@ -128,6 +129,7 @@ async fn run_with(
         () = heed_hangups(reloading, &stopping) => unreachable!("it goes on for ever"),
         () = watching => unreachable!("watching goes on for ever"),
         () = keep_marks(taken, &stopping, taken_over) => unreachable!("it goes on for ever"),
+        () = keep_told(&commands) => unreachable!("it goes on for ever"),
         () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
     })
 }
@@ -168,9 +170,33 @@ async fn keep_marks(taken: &Taken, stop: &mpsc::Sender<Stop>, taken_over: &OnceL
     }
 }
 
+/// How often the service manager hears how things stand, if it does not want to hear it sooner.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Tells the service manager how things stand, for ever: first that the start is done, then again
+/// and again that the loop answers.
+async fn keep_told(commands: &mpsc::Sender<Asked>) {
+    let every = watchdog().map_or(TOLD_EVERY, |within| TOLD_EVERY.min(within / 3));
+    let mut is_ready = false;
+    let mut turn = tokio::time::interval(every);
+    loop {
+        turn.tick().await;
+        let (reply, answer) = oneshot::channel();
+        if commands.send((Command::Status, reply)).await.is_err() {
+            return std::future::pending().await;
+        }
+        let Ok(CommandAnswer::Status(status)) = answer.await else { continue };
+        let line = status.in_one_line();
+        let news = [News::Ready, News::Status(&line), News::Alive];
+        tell(&news[usize::from(is_ready)..]);
+        is_ready = true;
+    }
+}
+
 /// Hands the wish to stop on, for ever.
 async fn hand_on(asked: &mut mpsc::Receiver<Stop>, stop: &mpsc::Sender<Stop>) {
     while let Some(wish) = asked.recv().await {
+        tell(&[News::Stopping, News::Status("stopping, finishing what is in flight")]);
         if stop.send(wish).await.is_err() {
             break;
         }

@@ -25,6 +25,28 @@ pub struct Status {
     pub alerts: Vec<String>,
 }
 
+impl Status {
+    /// The shortest account of it.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let sum = |of: fn(&RouteStatus) -> u64| self.routes.iter().map(of).sum::<u64>();
+        let counts = [
+            (sum(|route| route.waiting.values().map(|waiting| waiting.files).sum()), "waiting"),
+            (sum(|route| route.sending), "on their way"),
+            (sum(|route| route.deferred), "deferred"),
+            (sum(|route| route.confirming), "confirming"),
+            (sum(|route| route.held), "held"),
+            (sum(|route| route.failed), "failed"),
+            (sum(|route| u64::from(route.pause.is_some())), "routes paused"),
+            (self.alerts.len() as u64, "alerts"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        std::iter::once(format!("{} routes", self.routes.len()))
+            .chain(counts.map(|(count, what)| format!(", {count} {what}")))
+            .collect()
+    }
+}
+
 /// How one route stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {

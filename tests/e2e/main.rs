@@ -17,6 +17,7 @@ mod hostile;
 mod kills;
 mod lost;
 mod memory;
+mod notify;
 mod odd_files;
 mod orders;
 mod pauses;

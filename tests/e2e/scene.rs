@@ -88,6 +88,8 @@ pub(crate) struct Scene {
     pub(crate) sim: Simulator,
     plan: Plan,
     state_dir: &'static str,
+    /// What the service finds in its environment besides.
+    pub(crate) environment: Vec<(&'static str, String)>,
     service: Option<Child>,
 }
 
@@ -101,7 +103,8 @@ impl Scene {
             None => tempfile::tempdir(),
         };
         let dir = dir.expect("a folder of its own");
-        let scene = Self { dir, sim, plan, state_dir: "state", service: None };
+        let scene =
+            Self { dir, sim, plan, state_dir: "state", environment: Vec::new(), service: None };
         for folder in ["root", "root/orders", "outside"] {
             fs::create_dir(scene.path(folder)).unwrap();
         }
@@ -232,6 +235,7 @@ impl Scene {
             .program()
             .arg("run")
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

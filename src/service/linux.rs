@@ -1,0 +1,25 @@
+//! systemd, by its notify protocol: `NOTIFY_SOCKET` says where it listens.
+
+use sd_notify::NotifyState;
+
+use super::News;
+
+pub(super) fn tell(news: &[News<'_>]) {
+    let mut states = Vec::with_capacity(news.len() + 1);
+    for one in news {
+        match one {
+            News::Ready => states.push(NotifyState::Ready),
+            News::Reloading => {
+                states.push(NotifyState::Reloading);
+                // Without it `Type=notify-reload` takes the message for an old one.
+                states.extend(NotifyState::monotonic_usec_now().ok());
+            }
+            News::Stopping => states.push(NotifyState::Stopping),
+            News::Status(text) => states.push(NotifyState::Status(text)),
+            News::Alive => states.push(NotifyState::Watchdog),
+        }
+    }
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::debug!(%error, "the service manager could not be told");
+    }
+}
