@@ -483,6 +483,11 @@ fn run_whole(story: &Story) -> (usize, Vec<String>) {
     let effects = state.effects;
     promises::check_rest(&mut state, story);
     promises::check_whole(&mut state, story);
+    drop(state);
+    // What came to rest stays at rest over a stop and a start.
+    sim.run(None);
+    let mut state = sim.lock();
+    promises::check_rest(&mut state, story);
     (effects, std::mem::take(&mut state.violations))
 }
 
