@@ -21,11 +21,14 @@ use super::failure::Failure;
 use super::load::{self, Secrets};
 use super::records::{self, Records};
 use super::screen::Screen;
+use super::service;
 use crate::config::Config;
+use crate::daemon::chain;
 use crate::model::file::{Digest, FileId, Identity, Place, shown as shown_name};
 use crate::model::route::Route;
 use crate::model::step::{Entry, State, Verdict};
 use crate::model::time::Wall;
+use crate::world::instance::{self, Whose};
 use crate::world::ledger::Query;
 
 use shown::{Disagreement, Fault, Report, render};
@@ -233,7 +236,11 @@ fn verify(
     deep: bool,
 ) -> Result<Report, Failure> {
     let routes = load::routes(config);
-    let mut report = Report { ledger_was_lost: ledger.has_lost()?, deep, ..Report::default() };
+    let mut report = Report { deep, ..Report::default() };
+    for root in service::marked_folders(config) {
+        look_at_mark(ledger, &root, &mut report)?;
+    }
+    report.ledger_was_lost |= ledger.has_lost()?;
     let mut known = Known::default();
     let mut before = None;
     loop {
@@ -259,6 +266,36 @@ fn verify(
         }
     }
     Ok(report)
+}
+
+/// Whose a root is. What another ledger knows is on no record here, so nothing in `sent/` may be
+/// called a stranger for that (promise P3, where a person obeys).
+fn look_at_mark(ledger: &impl Records, root: &Path, report: &mut Report) -> Result<(), Failure> {
+    let fault = |kind, name| Fault {
+        kind,
+        id: None,
+        route: None,
+        name,
+        path: shown_name(root.as_os_str()),
+    };
+    let mark = match instance::mark_in(root) {
+        Ok(mark) => mark,
+        Err(error) => {
+            report.ledger_was_lost = true;
+            report.fault(|| fault(Disagreement::Unreadable, chain(&error)));
+            return Ok(());
+        }
+    };
+    let kind = match ledger.whose(root, mark.as_ref())? {
+        Whose::Ours | Whose::Nobodys | Whose::Lost => return Ok(()),
+        Whose::Unmarked => Disagreement::Unmarked,
+        Whose::Later => Disagreement::OlderCopy,
+        Whose::Anothers => Disagreement::OtherLedger,
+    };
+    report.ledger_was_lost |= kind != Disagreement::Unmarked;
+    let name = mark.map_or_else(|| "no mark of patchdrop".to_owned(), |mark| mark.to_string());
+    report.fault(|| fault(kind, name));
+    Ok(())
 }
 
 fn one_file(
@@ -295,7 +332,7 @@ fn one_file(
                 report.fault(|| Fault {
                     kind: fault,
                     id: Some(entry.id.to_string()),
-                    route: entry.route.to_string(),
+                    route: Some(entry.route.to_string()),
                     name: shown_name(&entry.name),
                     path: shown_name(expected_at(&entry, route).as_os_str()),
                 });

@@ -133,6 +133,7 @@ struct Yard {
     config: Config,
     histories: Vec<History>,
     has_lost: bool,
+    whose: Whose,
     deep: bool,
 }
 
@@ -140,7 +141,8 @@ impl Yard {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let config = fixture::config(root.path(), &["orders"]);
-        Self { root, config, histories: Vec::new(), has_lost: false, deep: false }
+        let whose = Whose::Ours;
+        Self { root, config, histories: Vec::new(), has_lost: false, whose, deep: false }
     }
 
     /// A file on record that is where its record says.
@@ -160,6 +162,7 @@ impl Yard {
     fn verify(&self) -> Report {
         let mut ledger = FakeLedger::of(self.histories.clone());
         ledger.has_lost = self.has_lost;
+        ledger.whose = self.whose;
         verify(&self.config, &ledger, LONG_AFTER, self.deep).unwrap()
     }
 
@@ -378,6 +381,27 @@ fn it_says_no_more_than_is_true() {
     let text = yard.text();
     assert!(text.contains("1 file  sent, record lost"), "{text}");
     assert_eq!(yard.verify().faults_total, 0);
+}
+
+#[test]
+fn what_another_ledger_knows_is_no_stranger_s() {
+    let check = |whose, expected: Option<Disagreement>, word: &str| {
+        let mut yard = Yard::new();
+        fs::write(yard.path("sent/a.json"), "x").unwrap();
+        yard.whose = whose;
+        let report = yard.verify();
+        let kinds: Vec<_> = report.faults.iter().map(|fault| fault.kind).collect();
+        assert_eq!(kinds, expected.into_iter().collect::<Vec<_>>(), "{whose:?}");
+        let text = yard.text();
+        assert!(text.contains(word), "{whose:?}: {text}");
+        assert_eq!(text.contains("No fault"), expected.is_none(), "{whose:?}: {text}");
+    };
+    let (lost, stranger) = ("1 file  sent, record lost", "1 file  in sent/ without a record");
+    check(Whose::Ours, None, stranger);
+    check(Whose::Nobodys, None, stranger);
+    check(Whose::Anothers, Some(Disagreement::OtherLedger), lost);
+    check(Whose::Later, Some(Disagreement::OlderCopy), lost);
+    check(Whose::Unmarked, Some(Disagreement::Unmarked), stranger);
 }
 
 #[test]
