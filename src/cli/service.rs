@@ -392,10 +392,15 @@ fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
             tracing::error!("{}", MarkError::Vanished { folder: folder.to_path_buf() });
             return;
         }
-        MarkFinding::Unreachable { folder, error } => format!(
-            "{} could not be reached at the start: {error}; its routes begin when it can be",
-            folder.display()
-        ),
+        MarkFinding::Unreachable { folder, error } => {
+            let text = format!(
+                "{} could not be reached at the start: {error}; its routes begin when it can be",
+                folder.display()
+            );
+            tracing::error!("{text}");
+            notes.unreached.push((Arc::clone(folder), text));
+            return;
+        }
     };
     tracing::error!("{text}");
     notes.alerts.push(text);

@@ -363,11 +363,19 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The folder at or above this one whose mark has not been seen to be ours.
-    pub(super) fn pending_above(&self, folder: &Path) -> Option<Arc<Path>> {
-        let pending = self.folders.iter().filter(|(_, kept)| !kept.is_ours);
+    /// The folder at or above this one whose mark has not been seen to be ours; with `any`, also
+    /// one whose mark has.
+    pub(super) fn above(&self, folder: &Path, any: bool) -> Option<Arc<Path>> {
+        let pending = self.folders.iter().filter(|(_, kept)| any || !kept.is_ours);
         let above = pending.map(|(root, _)| root).filter(|root| folder.starts_with(root));
         above.max_by_key(|root| root.as_os_str().len()).cloned()
+    }
+
+    /// The mark of this folder has gone: nothing below it is ours until it has been seen again.
+    pub(super) fn doubt(&mut self, folder: &Path) {
+        if let Some(kept) = self.folders.get_mut(folder) {
+            kept.is_ours = false;
+        }
     }
 
     /// Remembers what was found about a folder, and its number.

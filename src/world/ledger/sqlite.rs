@@ -417,8 +417,8 @@ impl Ledger for SqliteLedger {
         Ok(ids)
     }
 
-    async fn admit(&self, folder: &Path) -> Result<bool, MarkError> {
-        self.admit_below(folder).await
+    async fn admit(&self, folder: &Path, anew: bool) -> Result<bool, MarkError> {
+        self.admit_below(folder, anew).await
     }
 
     fn has_reserved(&self, id: FileId) -> bool {
