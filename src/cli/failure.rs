@@ -44,11 +44,13 @@ pub(crate) struct Failure {
     pub(crate) notices: Vec<Notice>,
     /// What the reader can do, each naming a command or a key where there is one.
     pub(crate) hints: Vec<String>,
+    /// Whether it may end by itself, as a full disk may: the service waits for that.
+    pub(crate) may_pass: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, error: error.into(), notices: Vec::new(), hints: Vec::new() }
+        Self { kind, error: error.into(), notices: Vec::new(), hints: Vec::new(), may_pass: false }
     }
 
     pub(crate) fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -71,6 +73,12 @@ impl Failure {
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn passing(mut self, may_pass: bool) -> Self {
+        self.may_pass = may_pass;
         self
     }
 
