@@ -94,8 +94,8 @@ pub(super) async fn run(
     Ok(ends.max(findings::exit(&sections)))
 }
 
-/// Folders in which the service would refuse to work for what they are, each with why: the root, and
-/// those of routes. One that is not there yet may come.
+/// Folders in which the service would refuse to work for what they are, each with why: the root,
+/// and those of routes. One that is not there yet may come.
 fn unfit(config: &Config, routes: &[Arc<Route>]) -> BTreeMap<Arc<Path>, String> {
     let drop_folders = routes.iter().map(|route| (Role::Inbox, &route.folders.inbox));
     let own = routes.iter().flat_map(|route| {

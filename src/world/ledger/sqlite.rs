@@ -510,8 +510,8 @@ impl SqliteReader {
         Ok(self.told(own_row(&self.connection))?.reserved.contains(&id.0))
     }
 
-    /// Whether files may have been sent that it does not know of: it stands in for a ledger that was
-    /// lost or taken over, or was once an older copy of itself.
+    /// Whether files may have been sent that it does not know of: it stands in for a ledger that
+    /// was lost or taken over, or was once an older copy of itself.
     pub fn has_lost(&self) -> Result<bool, LedgerError> {
         let was_behind = self.told(own_row(&self.connection))?.was_behind_at.is_some();
         Ok(was_behind || !self.told(read::lost(&self.connection))?.is_empty())
