@@ -72,7 +72,8 @@ pub(super) fn known_route(config: &Config, name: &str) -> Result<Arc<Route>, Fai
     let near = routes
         .iter()
         .map(|route| (strsim::damerau_levenshtein(name, &route.name.0), &route.name))
-        .filter(|(distance, _)| *distance <= 2)
+        // Two slips in a short word already make any other short word of it.
+        .filter(|(slips, route)| *slips <= 2 && *slips < name.len().min(route.0.len()))
         .min();
     Err(match near {
         Some((_, near)) => failure.hint(format!("did you mean {near}?")),
@@ -121,6 +122,7 @@ mod tests {
             assert_eq!(failure.hints, [hint]);
         };
         check("order", "did you mean orders?");
+        check("zz", "there are: orders, stock");
         check("invoices", "there are: orders, stock");
     }
 

@@ -1,9 +1,11 @@
 //! `patchdrop check`: is the config right, and what does it mean? Is this file right?
 #![expect(clippy::disallowed_methods, reason = "it reads a file that a person names")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Globals;
 use super::change;
@@ -15,7 +17,9 @@ use super::online::{self, Outlook};
 use super::preview;
 use super::screen::{Align, Screen, Table, counted, shown_bytes};
 use crate::config::Config;
+use crate::journey::grounds::{self, Role};
 use crate::journey::validate::Checked;
+use crate::model::file::Kind as FileKind;
 use crate::model::outcome::Fault;
 use crate::model::route::{Delivery, Route};
 use crate::model::step::Envelope;
@@ -62,8 +66,10 @@ pub(super) async fn run(
         return render_file(&route, &file.display().to_string(), &found, screen);
     }
     let routes = load::routes(&config);
-    let routes: Vec<_> = routes.iter().map(|route| as_json(route)).collect();
-    let ends = if config.broken.is_empty() { Exit::Done } else { Exit::SomeFailed };
+    let unfit = unfit(&config, &routes);
+    let routes: Vec<_> = routes.iter().map(|route| as_json(route, &unfit)).collect();
+    let is_sound = config.broken.is_empty() && unfit.is_empty();
+    let ends = if is_sound { Exit::Done } else { Exit::SomeFailed };
     if !arguments.online {
         if arguments.json {
             screen.json(&routes)?;
@@ -86,6 +92,32 @@ pub(super) async fn run(
         findings::render(&sections, screen)?;
     }
     Ok(ends.max(findings::exit(&sections)))
+}
+
+/// Folders in which the service would refuse to work for what they are, each with why: the root,
+/// and those of routes. One that is not there yet may come.
+fn unfit(config: &Config, routes: &[Arc<Route>]) -> BTreeMap<Arc<Path>, String> {
+    let drop_folders = routes.iter().map(|route| (Role::Inbox, &route.folders.inbox));
+    let own = routes.iter().flat_map(|route| {
+        let folders = &route.folders;
+        [
+            (Role::Sending, &folders.sending),
+            (Role::Target, &folders.sent),
+            (Role::Target, &folders.failed),
+            (Role::Target, &folders.held),
+        ]
+    });
+    let all = config.root.iter().map(|root| (Role::Root, root)).chain(drop_folders).chain(own);
+    let unfit = all.filter_map(|(role, folder)| {
+        let kind = fs::symlink_metadata(folder).ok()?.file_type();
+        let kind = match () {
+            () if kind.is_symlink() => FileKind::Link,
+            () if kind.is_dir() => FileKind::Folder,
+            () => FileKind::Special,
+        };
+        grounds::is_fit(role, kind).err().map(|why| (Arc::clone(folder), why.to_string()))
+    });
+    unfit.collect()
 }
 
 /// Validates one file by a route's rules: what would be sent, or why not.
@@ -120,7 +152,12 @@ pub(super) fn shown_url(delivery: &Delivery) -> String {
     }
 }
 
-fn as_json(route: &Route) -> serde_json::Value {
+fn as_json(route: &Route, unfit: &BTreeMap<Arc<Path>, String>) -> serde_json::Value {
+    let folders = &route.folders;
+    let all = [&folders.inbox, &folders.sending, &folders.sent, &folders.failed, &folders.held];
+    let at_fault =
+        unfit.iter().find(|(folder, _)| folders.inbox.starts_with(folder) || all.contains(folder));
+    let fault = at_fault.map(|(folder, why)| format!("{} {why}", folder.display()));
     serde_json::json!({
         "route": route.name.to_string(),
         "folder": route.folders.inbox.display().to_string(),
@@ -133,10 +170,16 @@ fn as_json(route: &Route) -> serde_json::Value {
         "credential": route.deliver.credential.as_deref(),
         "include": route.select.include,
         "exclude": route.select.exclude,
+        "fault": fault,
     })
 }
 
-fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
+/// What is wrong, or that nothing is.
+fn render_findings(
+    config: &Config,
+    unfit: &BTreeMap<Arc<Path>, String>,
+    screen: &mut Screen<'_>,
+) -> Result<(), Failure> {
     let style = screen.style.clone();
     let path = config.path.display();
     if config.warnings.is_empty() {
@@ -155,7 +198,20 @@ fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
             write_notice(screen.out, &broken.notice)?;
         }
     }
+    if !unfit.is_empty() {
+        let text = "Nothing is sent from below these folders as they are:";
+        writeln!(screen.out, "{}", style.alarm(text))?;
+        for (folder, why) in unfit {
+            writeln!(screen.out, "  {} {why}", folder.display())?;
+        }
+    }
+    Ok(())
+}
+
+fn render(config: &Config, screen: &mut Screen<'_>) -> Result<(), Failure> {
     let routes = load::routes(config);
+    let unfit = unfit(config, &routes);
+    render_findings(config, &unfit, screen)?;
     writeln!(screen.out)?;
     if routes.is_empty() {
         writeln!(screen.out, "No folder is a route yet.")?;

@@ -328,9 +328,9 @@ impl Story {
         let command =
             |rest: String, effect: &str| (format!("patchdrop{flag} {rest}"), effect.to_owned());
         let sidecar = |text: &str| {
-            let mut path = self.expected_at.clone().into_os_string();
-            path.push(".why.txt");
-            (format!("read {}", shown(&path)), text.to_owned())
+            let name = self.expected_at.file_name().unwrap_or_default();
+            let path = self.expected_at.with_file_name(settle::beside(name, id, settle::WHY));
+            (format!("read {}", shown(path.as_os_str())), text.to_owned())
         };
         match entry.state {
             State::Held => vec![

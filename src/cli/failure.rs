@@ -44,11 +44,13 @@ pub(crate) struct Failure {
     pub(crate) notices: Vec<Notice>,
     /// What the reader can do, each naming a command or a key where there is one.
     pub(crate) hints: Vec<String>,
+    /// Whether it may end by itself, as a full disk may: the service waits for that.
+    pub(crate) may_pass: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: Kind, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, error: error.into(), notices: Vec::new(), hints: Vec::new() }
+        Self { kind, error: error.into(), notices: Vec::new(), hints: Vec::new(), may_pass: false }
     }
 
     pub(crate) fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -71,6 +73,12 @@ impl Failure {
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn passing(mut self, may_pass: bool) -> Self {
+        self.may_pass = may_pass;
         self
     }
 
@@ -105,13 +113,26 @@ pub(crate) fn write_notice(out: &mut dyn Write, notice: &Notice) -> io::Result<(
         write!(out, "line {line}: ")?;
     }
     if !notice.key.is_empty() {
-        write!(out, "{}: ", notice.key)?;
+        write!(out, "{}: ", on_one_line(&notice.key))?;
     }
-    writeln!(out, "{}", notice.text)?;
+    writeln!(out, "{}", on_one_line(&notice.text))?;
     match &notice.hint {
-        Some(hint) => writeln!(out, "    hint: {hint}"),
+        Some(hint) => writeln!(out, "    hint: {}", on_one_line(hint)),
         None => Ok(()),
     }
+}
+
+/// Names in a config may hold anything; what would steer the terminal is shown as it is written.
+fn on_one_line(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 #[derive(Debug)]
@@ -228,6 +249,7 @@ mod tests {
             .notices(vec![
                 notice("route.orders.max_body", Some(12), "\"8 M\" is no size", Some("\"8MB\"")),
                 notice("", None, "no route", None),
+                notice("route.a\nb\u{1b}[2J", None, "no name", None),
             ])
             .hint("nothing was touched");
         insta::assert_snapshot!(text(&failure), @r#"
@@ -235,6 +257,7 @@ mod tests {
           line 12: route.orders.max_body: "8 M" is no size
             hint: "8MB"
           no route
+          route.a\nb\u{1b}[2J: no name
           hint: nothing was touched
         "#);
     }

@@ -20,6 +20,7 @@ use crate::model::step::{
     Attempt, AttemptEnd, Entry, Envelope, History, RouteRecord, State, Twin, Verdict,
 };
 use crate::model::time::Wall;
+use crate::world::instance::{Mark, Whose};
 use crate::world::ledger::{Count, LedgerError, Query};
 
 /// 2026-11-21 08:00:00 UTC, when every made-up story begins.
@@ -189,6 +190,8 @@ pub(super) struct FakeLedger {
     pub(super) reserved: u64,
     /// Whether it stands in for a lost ledger.
     pub(super) has_lost: bool,
+    /// What marks say to it.
+    pub(super) whose: Whose,
     /// The longest page that was asked for.
     pub(super) longest_page: Cell<usize>,
 }
@@ -202,6 +205,7 @@ impl FakeLedger {
             routes: Vec::new(),
             reserved: 1_000_000,
             has_lost: false,
+            whose: Whose::Ours,
             longest_page: Cell::new(0),
         }
     }
@@ -268,5 +272,9 @@ impl Records for FakeLedger {
 
     fn has_lost(&self) -> Result<bool, LedgerError> {
         Ok(self.has_lost)
+    }
+
+    fn whose(&self, _folder: &Path, _mark: Option<&Mark>) -> Result<Whose, LedgerError> {
+        Ok(self.whose)
     }
 }

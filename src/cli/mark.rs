@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     #[arg(long, group = "finding")]
     failed: bool,
     /// How you know; kept with the file's record
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", value_parser = said)]
     note: String,
     /// Print the result as JSON
     #[arg(long)]
@@ -50,4 +50,23 @@ pub(super) async fn run(
     let note = arguments.note.clone();
     let command = Command::Mark { id: entry.id.to_string(), sent: arguments.sent, note };
     change::carry_out(&config, vec![command], arguments.json, screen).await
+}
+
+/// A note that says something.
+fn said(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("it says nothing: write how you know"),
+        text => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+
+    #[test]
+    fn a_note_of_blanks_says_nothing() {
+        assert!(said("").is_err() && said(" \t\n").is_err());
+        assert_eq!(said(" seen by Ana "), Ok("seen by Ana".to_owned()));
+    }
 }

@@ -18,6 +18,7 @@ use super::load;
 use super::records::Records;
 use crate::config::Config;
 use crate::journey::detect::{self, Reason, Selector, Sorted};
+use crate::journey::grounds::{self, Role};
 use crate::journey::ready::{self, Evidence, Readiness};
 use crate::journey::validate::{Checked, Checker, Findings};
 use crate::model::durability::Durability;
@@ -92,6 +93,13 @@ impl<'a, R: Records> Looker<'a, R> {
 
     /// What lies in a drop folder, by name. An unreadable folder is an error, never an empty one.
     pub(super) async fn list(&self, inbox: &Inbox) -> Result<Vec<Sighting>, FolderError> {
+        let role = if inbox.is_parent { Role::Root } else { Role::Inbox };
+        if let Some(seen) = self.disk.inspect(Arc::clone(&inbox.folder)).await? {
+            grounds::is_fit(role, seen.kind).map_err(|why| FolderError::Unfit {
+                path: inbox.folder.to_path_buf(),
+                why: why.to_string(),
+            })?;
+        }
         let (chunks, mut receiver) = mpsc::channel(1);
         let gathering = async {
             let mut all: Vec<Sighting> = Vec::new();

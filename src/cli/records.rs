@@ -1,9 +1,12 @@
 //! The ledger as reading commands see it: nothing here can change it.
 
+use std::path::Path;
+
 use super::failure::{Failure, Kind};
 use crate::config::Config;
 use crate::model::file::{Digest, FileId};
 use crate::model::step::{Entry, History, RouteRecord, Twin};
+use crate::world::instance::{Mark, Whose};
 use crate::world::ledger::sqlite::{OpenError, SqliteLedger, SqliteReader};
 use crate::world::ledger::{Count, LedgerError, Query};
 
@@ -23,8 +26,10 @@ pub(super) trait Records {
     fn routes(&self) -> Result<Vec<RouteRecord>, LedgerError>;
     /// Whether this ledger can have given out an id.
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError>;
-    /// Whether it stands in for a ledger that was lost or taken over.
+    /// Whether files may have been sent that it does not know of.
     fn has_lost(&self) -> Result<bool, LedgerError>;
+    /// What the mark of a folder, read before, says to it.
+    fn whose(&self, folder: &Path, mark: Option<&Mark>) -> Result<Whose, LedgerError>;
 }
 
 /// The ledger for reading, beside a running service or without one.
@@ -91,5 +96,10 @@ impl Records for Reading {
 
     fn has_lost(&self) -> Result<bool, LedgerError> {
         self.0.as_ref().map_or(Ok(false), SqliteReader::has_lost)
+    }
+
+    fn whose(&self, folder: &Path, mark: Option<&Mark>) -> Result<Whose, LedgerError> {
+        let without = if mark.is_some() { Whose::Anothers } else { Whose::Nobodys };
+        self.0.as_ref().map_or(Ok(without), |reader| reader.whose(folder, mark))
     }
 }

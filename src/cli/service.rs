@@ -58,7 +58,7 @@ pub(super) async fn serve(
             tracing::info!("stopped before anything had begun");
             return Ok(End::default());
         }
-        taken = take(&config, config.durability) => taken?,
+        taken = take_when_possible(&config, mode) => taken?,
     };
     taken.notes.allows_root = allows_root;
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
@@ -257,6 +257,31 @@ fn raise_open_files() {
 #[cfg(not(unix))]
 fn raise_open_files() {}
 
+/// How long the service waits before it tries a start again that something outside has kept from
+/// it: soon enough for whoever has just made room, and seldom enough for a log.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Takes everything. What may pass by itself, a full disk below the ledger before all, is the end
+/// of a command and no end of the service: running, it would have waited for it, too.
+async fn take_when_possible(config: &Arc<Config>, mode: Mode) -> Result<Taken, Failure> {
+    let mut said = None;
+    loop {
+        let failure = match take(config, config.durability).await {
+            Err(failure) if failure.may_pass && mode == Mode::Service => failure,
+            taken => return taken,
+        };
+        let (error, hints) = (chain(&*failure.error), failure.hints.join("; "));
+        if said.as_ref() != Some(&error) {
+            tracing::error!(
+                %error, hints,
+                "cannot start yet and sends nothing; patchdrop tries again by itself"
+            );
+            said = Some(error);
+        }
+        SystemClock::new().sleep(START_AGAIN_AFTER).await;
+    }
+}
+
 /// Takes lock, ledger and marks, in this order.
 async fn take(config: &Arc<Config>, durability: Durability) -> Result<Taken, Failure> {
     raise_open_files();
@@ -351,9 +376,12 @@ fn no_lock(error: LockError) -> Failure {
     match error {
         LockError::Held { .. } => Failure::machine(error)
             .hint("one instance a state_dir: stop the other one, or give this one its own config"),
-        LockError::Io { .. } => Failure::machine(error).hint(
-            "run it as the service's account, or set `state_dir` to a folder that it may write",
-        ),
+        LockError::Io { ref source, .. } => {
+            let may_pass = source.kind() != std::io::ErrorKind::PermissionDenied;
+            Failure::machine(error).passing(may_pass).hint(
+                "run it as the service's account, or set `state_dir` to a folder that it may write",
+            )
+        }
     }
 }
 
@@ -366,6 +394,10 @@ fn no_ledger(error: OpenError) -> Failure {
         | OpenError::Damaged { .. }
         | OpenError::SetAside { .. } => Kind::Machine,
     };
+    if matches!(error, OpenError::Unavailable { .. } | OpenError::SetAside { .. }) {
+        let hint = "see whether the disk with state_dir is there and not full";
+        return Failure::new(kind, error).passing(true).hint(hint);
+    }
     Failure::new(kind, error)
 }
 
@@ -388,7 +420,16 @@ pub(super) fn no_mark(error: MarkError) -> Failure {
             ),
         MarkError::Unreadable { .. } => Failure::machine(error)
             .hint("if no other patchdrop uses this root, `patchdrop adopt` writes its mark anew"),
-        MarkError::Vanished { .. } | MarkError::Io { .. } | MarkError::Ledger(_) => {
+        MarkError::Ledger(_) => Failure::machine(error)
+            .passing(true)
+            .hint("see whether the disk with state_dir is there and not full"),
+        MarkError::Io { ref source, .. } => {
+            let may_pass = source.kind() != std::io::ErrorKind::PermissionDenied;
+            Failure::machine(error)
+                .passing(may_pass)
+                .hint("the service's account must be able to write there, and the disk have room")
+        }
+        MarkError::Vanished { .. } => {
             Failure::machine(error).hint("the service's account must be able to write there")
         }
     }
@@ -418,10 +459,15 @@ fn note_mark(finding: &MarkFinding, notes: &mut Notes) {
             tracing::error!("{}", MarkError::Vanished { folder: folder.to_path_buf() });
             return;
         }
-        MarkFinding::Unreachable { folder, error } => format!(
-            "{} could not be reached at the start: {error}; its routes begin when it can be",
-            folder.display()
-        ),
+        MarkFinding::Unreachable { folder, error } => {
+            let text = format!(
+                "{} could not be reached at the start: {error}; its routes begin when it can be",
+                folder.display()
+            );
+            tracing::error!("{text}");
+            notes.unreached.push((Arc::clone(folder), text));
+            return;
+        }
     };
     tracing::error!("{text}");
     notes.alerts.push(text);

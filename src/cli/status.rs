@@ -340,7 +340,7 @@ fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
     for route in &status.routes {
         for (name, waiting) in &route.waiting {
             let reason = Reason::parse(name);
-            if reason == Some(Reason::Sidecar) || waiting.files == 0 {
+            if waiting.files == 0 {
                 continue;
             }
             let plain = reason.map(|reason| format!(": {}", reason.plain())).unwrap_or_default();

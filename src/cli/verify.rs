@@ -21,11 +21,15 @@ use super::failure::Failure;
 use super::load::{self, Secrets};
 use super::records::{self, Records};
 use super::screen::Screen;
+use super::service;
 use crate::config::Config;
+use crate::daemon::chain;
+use crate::journey::settle;
 use crate::model::file::{Digest, FileId, Identity, Place, shown as shown_name};
 use crate::model::route::Route;
 use crate::model::step::{Entry, State, Verdict};
 use crate::model::time::Wall;
+use crate::world::instance::{self, Whose};
 use crate::world::ledger::Query;
 
 use shown::{Disagreement, Fault, Report, render};
@@ -86,9 +90,20 @@ struct Recorded {
     /// What its attempts say.
     attempts: Attempts,
     /// Whether another file on record follows this one (resent, moved back by hand).
-    followed: bool,
+    followed: Followed,
     /// Whether a later file went to the same target: this one had been taken away before.
     replaced: bool,
+}
+
+/// Whether another file on record follows one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Followed {
+    /// None does.
+    No,
+    /// One was about to, and its claim came to nothing.
+    InVain,
+    /// What becomes of the file is on the record of that one.
+    Yes,
 }
 
 /// What the attempts on record say about a file.
@@ -163,9 +178,13 @@ fn judge(recorded: Recorded, seen: Seen) -> Finding {
             Here::Other if !recorded.replaced => Finding::Fault(Altered),
             Here::Other | Here::Nothing => Finding::RemovedSince,
         },
+        // The later one may have ended at the same place.
+        State::Failed | State::Held if recorded.followed == Followed::Yes => Finding::MovedOn,
         State::Failed | State::Held => match (target, explained) {
             (Here::Same | Here::Other, true) => Finding::InPlace,
-            (Here::Other | Here::Nothing, _) if recorded.followed => Finding::MovedOn,
+            (Here::Other | Here::Nothing, _) if recorded.followed == Followed::InVain => {
+                Finding::MovedOn
+            }
             (Here::Same | Here::Other, false) => Finding::Fault(Unexplained),
             (Here::Nothing, _) if source == Here::Same => Finding::MovedOn,
             (Here::Nothing, _) => Finding::Fault(Missing),
@@ -198,6 +217,8 @@ struct Known {
     on_their_way: HashSet<u64>,
     /// Ids that another file follows.
     followed: HashSet<u64>,
+    /// Ids that another file was about to follow.
+    followed_in_vain: HashSet<u64>,
     /// Digests of the paths of all targets.
     targets: HashSet<u64>,
     /// Digests of route, name, size and time of all files that lie where they ended.
@@ -209,7 +230,7 @@ struct Known {
 impl Known {
     fn take(&mut self, entry: &Entry) {
         self.ids.insert(entry.id.0);
-        self.followed.extend(entry.previous.map(|id| id.0));
+        self.follow(entry);
         self.targets.extend(entry.target.as_ref().map(|it| digest_of(&it.path())));
         let Identity { size, mtime_ns, .. } = entry.identity;
         let file = digest_of(&(&*entry.route.0, &*entry.name, size, mtime_ns));
@@ -219,6 +240,25 @@ impl Known {
             State::Missing => self.missing.insert(file),
             State::Cancelled | State::Sending | State::Deferred | State::Confirming => false,
         };
+    }
+}
+
+impl Known {
+    /// Remembers which file this one follows.
+    fn follow(&mut self, entry: &Entry) {
+        let is_in_vain = entry.state == State::Cancelled;
+        let followed = if is_in_vain { &mut self.followed_in_vain } else { &mut self.followed };
+        followed.extend(entry.previous.map(|id| id.0));
+    }
+
+    fn is_followed(&self, id: FileId) -> Followed {
+        if self.followed.contains(&id.0) {
+            Followed::Yes
+        } else if self.followed_in_vain.contains(&id.0) {
+            Followed::InVain
+        } else {
+            Followed::No
+        }
     }
 }
 
@@ -233,7 +273,11 @@ fn verify(
     deep: bool,
 ) -> Result<Report, Failure> {
     let routes = load::routes(config);
-    let mut report = Report { ledger_was_lost: ledger.has_lost()?, deep, ..Report::default() };
+    let mut report = Report { deep, ..Report::default() };
+    for root in service::marked_folders(config) {
+        look_at_mark(ledger, &root, &mut report)?;
+    }
+    report.ledger_was_lost |= ledger.has_lost()?;
     let mut known = Known::default();
     let mut before = None;
     loop {
@@ -261,6 +305,36 @@ fn verify(
     Ok(report)
 }
 
+/// Whose a root is. What another ledger knows is on no record here, so nothing in `sent/` may be
+/// called a stranger for that (promise P3, where a person obeys).
+fn look_at_mark(ledger: &impl Records, root: &Path, report: &mut Report) -> Result<(), Failure> {
+    let fault = |kind, name| Fault {
+        kind,
+        id: None,
+        route: None,
+        name,
+        path: shown_name(root.as_os_str()),
+    };
+    let mark = match instance::mark_in(root) {
+        Ok(mark) => mark,
+        Err(error) => {
+            report.ledger_was_lost = true;
+            report.fault(|| fault(Disagreement::Unreadable, chain(&error)));
+            return Ok(());
+        }
+    };
+    let kind = match ledger.whose(root, mark.as_ref())? {
+        Whose::Ours | Whose::Nobodys | Whose::Lost => return Ok(()),
+        Whose::Unmarked => Disagreement::Unmarked,
+        Whose::Later => Disagreement::OlderCopy,
+        Whose::Anothers => Disagreement::OtherLedger,
+    };
+    report.ledger_was_lost |= kind != Disagreement::Unmarked;
+    let name = mark.map_or_else(|| "no mark of patchdrop".to_owned(), |mark| mark.to_string());
+    report.fault(|| fault(kind, name));
+    Ok(())
+}
+
 fn one_file(
     ledger: &impl Records,
     routes: &[Arc<Route>],
@@ -272,7 +346,7 @@ fn one_file(
     let replaced = target.is_some_and(|target| known.targets.contains(&target));
     known.take(&entry);
     for look_number in 1.. {
-        let recorded = recorded(ledger, &entry, known.followed.contains(&entry.id.0), replaced)?;
+        let recorded = recorded(ledger, &entry, known.is_followed(entry.id), replaced)?;
         let route = routes.iter().find(|route| route.name == entry.route).map(AsRef::as_ref);
         let finding = judge(recorded, look_into(&entry, route, report.deep));
         let Finding::Fault(fault) = finding else {
@@ -283,9 +357,9 @@ fn one_file(
         // It may have moved between the reading and the look; then its record has changed too, or
         // another file has come to follow it.
         if let Some(follower) = follower(ledger, &entry)?
-            && !known.followed.contains(&entry.id.0)
+            && known.is_followed(entry.id) == Followed::No
         {
-            known.followed.extend(follower.previous.map(|id| id.0));
+            known.follow(&follower);
             continue;
         }
         let again = ledger.entry(entry.id)?;
@@ -295,7 +369,7 @@ fn one_file(
                 report.fault(|| Fault {
                     kind: fault,
                     id: Some(entry.id.to_string()),
-                    route: entry.route.to_string(),
+                    route: Some(entry.route.to_string()),
                     name: shown_name(&entry.name),
                     path: shown_name(expected_at(&entry, route).as_os_str()),
                 });
@@ -309,7 +383,7 @@ fn one_file(
 fn recorded(
     ledger: &impl Records,
     entry: &Entry,
-    followed: bool,
+    followed: Followed,
     replaced: bool,
 ) -> Result<Recorded, Failure> {
     // One attempt cannot have been accepted twice.
@@ -398,26 +472,20 @@ fn acceptances(ledger: &impl Records, entry: &Entry) -> Result<usize, Failure> {
     Ok(ends.filter(|end| end.verdict == Verdict::Delivered).count())
 }
 
-/// Where a claimed file lies: `sending/<id>~<name>`, or `sending/<id>~/<name>` for a long name.
-pub(super) fn sending_places(entry: &Entry, route: Option<&Route>) -> [PathBuf; 2] {
+/// Where a claimed file lies.
+pub(super) fn sending_place(entry: &Entry, route: Option<&Route>) -> PathBuf {
     let sending = match route {
         Some(route) => route.folders.sending.to_path_buf(),
         None => entry.source.folder.join("sending"),
     };
-    let mut name = std::ffi::OsString::from(format!("{}~", entry.id));
-    let long = sending.join(&name).join(&entry.name);
-    name.push(&entry.name);
-    [sending.join(name), long]
+    sending.join(settle::claimed_name(entry.id, &entry.name))
 }
 
 /// Where its record says that a file is.
 pub(super) fn expected_at(entry: &Entry, route: Option<&Route>) -> PathBuf {
     match &entry.target {
         Some(target) if entry.settled => target.path(),
-        _ => {
-            let [short, long] = sending_places(entry, route);
-            if long.symlink_metadata().is_ok() { long } else { short }
-        }
+        _ => sending_place(entry, route),
     }
 }
 
@@ -430,15 +498,9 @@ pub(super) fn look(entry: &Entry, route: Option<&Route>) -> Seen {
 fn look_into(entry: &Entry, route: Option<&Route>, deep: bool) -> Seen {
     let same_file = |_: &Path, found: &Identity| found.is_same(&entry.identity);
     let source = compare(&entry.source.path(), same_file);
-    let sending = sending_places(entry, route)
-        .iter()
-        .map(|path| {
-            compare(path, |path, found| {
-                found.is_same(&entry.identity) && (!deep || has_digest(path, entry.digest))
-            })
-        })
-        .find(|here| *here != Here::Nothing)
-        .unwrap_or(Here::Nothing);
+    let sending = compare(&sending_place(entry, route), |path, found| {
+        found.is_same(&entry.identity) && (!deep || has_digest(path, entry.digest))
+    });
     let target = entry.target.as_ref().map(Place::path);
     let explained = target.as_deref().is_some_and(|target| has_sidecar(target, entry.id));
     // A move to another volume gives a new number, and a backup that was put back a new time.
@@ -478,19 +540,11 @@ fn compare(path: &Path, is_same: impl Fn(&Path, &Identity) -> bool) -> Here {
     }
 }
 
-/// `NAME.why.txt`, or, for a name too long for that, its first 180 bytes and `~<id>.why.txt`. An
-/// empty one explains nothing.
+/// Whether what stands beside a file says why it is there. An empty text explains nothing.
 fn has_sidecar(target: &Path, id: FileId) -> bool {
-    let says = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.len() > 0);
-    let mut path = target.as_os_str().to_owned();
-    path.push(".why.txt");
-    if says(Path::new(&path)) {
-        return true;
-    }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let end = (0..=name.len().min(180)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-    let short = format!("{}~{id}.why.txt", name.get(..end).unwrap_or_default());
-    says(&target.with_file_name(short))
+    let name = target.file_name().unwrap_or_default();
+    let sidecar = target.with_file_name(settle::beside(name, id, settle::WHY));
+    sidecar.symlink_metadata().is_ok_and(|found| found.len() > 0)
 }
 
 /// Identity of a regular file, links not followed; `None` if there is none.

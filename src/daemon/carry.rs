@@ -56,6 +56,8 @@ pub(super) struct Context<W: World> {
     pub(super) world: Arc<W>,
     /// Who this process is.
     pub(super) account: Account,
+    /// The folder whose subfolders are routes.
+    pub(super) root: Option<Arc<Path>>,
     pub(super) ids: Ids,
     pub(super) targets: Targets,
     pub(super) turns: Turns,

@@ -10,7 +10,7 @@ use super::carry::{Equipped, Report, Stumble};
 use super::footing::Whose;
 use super::sealing::Sealed;
 use crate::model::command::{Command, CommandAnswer};
-use crate::model::file::{FileId, Sighting};
+use crate::model::file::{FileId, FolderSeen, Sighting};
 use crate::model::room::Room;
 use crate::model::route::{Route, RouteName};
 use crate::model::status::Waiting;
@@ -93,8 +93,9 @@ pub(super) enum Work {
     Asked(Box<Answered>),
     /// Moves that have become durable, or have not.
     Sealed(Sealed),
-    /// A listing, and what lies in `sending/` of its routes that is not ours.
-    Swept(Result<(), FolderError>, Vec<(RouteName, Waiting)>),
+    /// A listing, of which folder it was, and what lies in `sending/` of its routes that is not
+    /// ours.
+    Swept(Result<Option<FolderSeen>, SweepFault>, Vec<(RouteName, Waiting)>),
     /// A route is ready, or cannot be.
     Equipped(Box<Result<Equipment, EquipFault>>),
     /// The held file of a route that comes first.
@@ -133,6 +134,17 @@ pub(super) struct Equipment {
     pub(super) failed: Option<Entry>,
     /// What lies in `sending/` and is not ours.
     pub(super) foreign: Waiting,
+}
+
+/// Why a folder was not listed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SweepFault {
+    /// The folder, or those of its routes.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The mark of its root.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
 }
 
 /// Why a route cannot be used.

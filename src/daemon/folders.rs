@@ -8,15 +8,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use super::carry::{self, Context, Elsewhere, Equipped};
-use super::event::{EquipFault, Equipment, Event, LookTicket, Ticket, Unequipped, Work};
+use super::event::{
+    EquipFault, Equipment, Event, LookTicket, SweepFault, Ticket, Unequipped, Work,
+};
 use super::grounds;
 use super::intake::{Candidate, Intake};
 use super::order;
 use super::resume;
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
+use crate::journey::grounds::is_another;
 use crate::journey::validate::Checker;
-use crate::model::file::Place;
+use crate::model::file::{FolderSeen, Place};
 use crate::model::outcome::Code;
 pub use crate::model::outcome::chain;
 use crate::model::route::{OnFailed, Route, RouteName};
@@ -112,6 +115,7 @@ impl<W: World> Daemon<W> {
             };
         self.unequipped.remove(name);
         let route = Arc::clone(&equipped.route);
+        self.notes.unreached.retain(|(root, _)| !route.folders.inbox.starts_with(root));
         self.schedule.add_route(&route, record.paused_at, now);
         if let Some(at) = delivered_at {
             self.schedule.delivered_on_record(name);
@@ -213,10 +217,10 @@ impl<W: World> Daemon<W> {
                 intake.begin_sweep(now);
                 let routes: Vec<Arc<Equipped>> =
                     intake.routes.iter().map(|(equipped, _)| Arc::clone(equipped)).collect();
-                due.push((Arc::clone(&intake.folder), routes));
+                due.push((Arc::clone(&intake.folder), intake.stood, routes));
             }
         }
-        for (folder, routes) in due {
+        for (folder, stood, routes) in due {
             let ctx = Arc::clone(&self.ctx);
             let chunks = self.chunks.clone();
             // While files are under way their own lie in `sending/`, and there may be many.
@@ -225,7 +229,7 @@ impl<W: World> Daemon<W> {
                 view.active + view.parked + view.asking == 0
             };
             let idle = routes.iter().filter(|route| is_idle(route)).cloned().collect();
-            let task = sweep(ctx, Arc::clone(&folder), routes, idle, chunks);
+            let task = sweep(ctx, Arc::clone(&folder), stood, routes, idle, chunks);
             self.spawn(Ticket::Sweep(folder), task);
         }
     }
@@ -297,13 +301,19 @@ impl<W: World> Daemon<W> {
         });
     }
 
-    pub(super) fn swept(&mut self, folder: &Arc<Path>, result: Result<(), FolderError>) {
+    pub(super) fn swept(
+        &mut self,
+        folder: &Arc<Path>,
+        result: Result<Option<FolderSeen>, SweepFault>,
+    ) {
         let now = self.now();
         let Some(intake) = self.intakes.get_mut(folder) else { return };
         let every = if intake.is_polled { self.config.poll_every } else { self.config.sweep_every };
         match result {
-            Ok(()) => {
+            Ok(stands) => {
                 let came_back = intake.fault.is_some();
+                let before = std::mem::replace(&mut intake.stood, stands);
+                let is_another = before.zip(stands).is_some_and(|(one, it)| is_another(&one, &it));
                 let end = intake.end_sweep(every, now);
                 let is_parent = intake.is_parent;
                 for (reason, waiting) in end.news {
@@ -317,8 +327,12 @@ impl<W: World> Daemon<W> {
                 }
                 if came_back {
                     tracing::info!(folder = %folder.display(), "folder is back");
+                }
+                // The watch is on the folder that was there, wherever that is now.
+                if came_back || is_another {
                     self.arm_again(folder);
                 }
+                self.notes.unreached.retain(|(root, _)| !folder.starts_with(root));
                 self.look_for_held_in(folder);
                 if is_parent {
                     self.discover(folder, &end.folders);
@@ -326,8 +340,12 @@ impl<W: World> Daemon<W> {
             }
             Err(error) => {
                 let fault = chain(&error);
-                let is_unfit =
-                    matches!(error, FolderError::Unfit { .. } | FolderError::Replaced { .. });
+                let is_unfit = match &error {
+                    SweepFault::Folder(error) => {
+                        matches!(error, FolderError::Unfit { .. } | FolderError::Replaced { .. })
+                    }
+                    SweepFault::Mark(_) => true,
+                };
                 let what = if is_unfit {
                     "route stopped: its folders are not as they must be"
                 } else {
@@ -385,15 +403,15 @@ impl<W: World> Daemon<W> {
 async fn sweep<W: World>(
     ctx: Arc<Context<W>>,
     folder: Arc<Path>,
+    stood: Option<FolderSeen>,
     routes: Vec<Arc<Equipped>>,
     idle: Vec<Arc<Equipped>>,
     chunks: mpsc::Sender<Event>,
 ) -> Work {
-    for equipped in &routes {
-        if let Err(error) = grounds::stand(&ctx, &equipped.route).await {
-            return Work::Swept(Err(error), Vec::new());
-        }
-    }
+    let stands = match grounds::before_listing(&ctx, &folder, stood, &routes).await {
+        Ok(stands) => stands,
+        Err(fault) => return Work::Swept(Err(fault), Vec::new()),
+    };
     let (sender, mut receiver) = mpsc::channel(1);
     let listing = ctx.world.disk().sweep(Arc::clone(&folder), sender);
     let forwarding = async {
@@ -415,7 +433,7 @@ async fn sweep<W: World>(
             foreign.push((equipped.route.name.clone(), found));
         }
     }
-    Work::Swept(result, foreign)
+    Work::Swept(result.map(|()| stands).map_err(Into::into), foreign)
 }
 
 /// What a stop left half-written is only in the way; that it cannot be removed stops nothing.
@@ -537,7 +555,7 @@ async fn admitted<W: World>(
     mut starts_paused: bool,
 ) -> Result<(Option<RouteRecord>, bool), EquipFault> {
     let (ledger, disk) = (ctx.world.ledger(), ctx.world.disk());
-    if ledger.admit(&route.folders.inbox).await? {
+    if ledger.admit(&route.folders.inbox, false).await? {
         // A root that has come back may have told that the ledger is an old copy.
         let routes = ledger.routes().await?;
         let is_behind = |record: &RouteRecord| {

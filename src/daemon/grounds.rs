@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::carry::Context;
+use super::carry::{Context, Equipped};
+use super::event::SweepFault;
 use super::folders::undated;
-use crate::journey::grounds::{Role, Unfit, is_still, may_work_in};
+use crate::journey::grounds::{Account, Role, Unfit, is_another, is_still, may_work_in};
 use crate::journey::settle;
+use crate::model::file::{FolderSeen, Kind};
 use crate::model::route::Route;
 use crate::model::time::Wall;
 use crate::world::World;
 use crate::world::clock::Clock;
 use crate::world::folder::{Disk, FolderError};
+use crate::world::ledger::Ledger;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -49,12 +52,7 @@ pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(
             None => {}
         }
     }
-    if let Some(above) = folders.inbox.parent()
-        && let Some(now) = disk.inspect(Arc::from(above)).await?
-    {
-        let judged = may_work_in(Role::AboveInbox, &now, ctx.account);
-        judged.map_err(|why| unfit(above, &why))?;
-    }
+    stand_above(ctx, &folders.inbox).await?;
     for target in [&folders.sent, &folders.failed, &folders.held] {
         if undated(target) != *target {
             let past = PAST_DAYS.flat_map(|days| of_today(target, inbox, today.minus(DAY * days)));
@@ -85,6 +83,50 @@ fn of_today(target: &Arc<Path>, inbox: &Path, today: Wall) -> Vec<Arc<Path>> {
     folders
 }
 
+/// Looks at what a drop folder lies in, and at the root.
+async fn stand_above<W: World>(ctx: &Context<W>, inbox: &Path) -> Result<(), FolderError> {
+    let disk = ctx.world.disk();
+    let root = ctx.root.as_deref().filter(|root| *root != inbox && inbox.starts_with(root));
+    if let Some(root) = root
+        && let Some(now) = disk.inspect(Arc::from(root)).await?
+    {
+        may_work_in(Role::Root, &now, ctx.account).map_err(|why| unfit(root, &why))?;
+    }
+    let Some(above) = inbox.parent().filter(|above| Some(*above) != root) else { return Ok(()) };
+    let mut seen = disk.inspect(Arc::from(above)).await?;
+    if seen.is_some_and(|now| now.kind == Kind::Link) {
+        // Owner and mode of a link mean nothing; those of the folder that it leads to do.
+        seen = disk.inspect(Arc::from(above.join("."))).await?;
+    }
+    let judged = seen.map_or(Ok(()), |now| may_work_in(Role::AboveInbox, &now, ctx.account));
+    judged.map_err(|why| unfit(above, &why))
+}
+
+/// Before a folder is listed: whether it is as it must be, and ours. Which one it is now; `before`
+/// is the one that was listed last.
+pub(super) async fn before_listing<W: World>(
+    ctx: &Context<W>,
+    folder: &Arc<Path>,
+    before: Option<FolderSeen>,
+    routes: &[Arc<Equipped>],
+) -> Result<Option<FolderSeen>, SweepFault> {
+    let now = ctx.world.disk().inspect(Arc::clone(folder)).await?;
+    for equipped in routes {
+        stand(ctx, &equipped.route).await?;
+    }
+    let Some(seen) = now else {
+        return Err(FolderError::Gone { path: folder.to_path_buf() }.into());
+    };
+    if routes.is_empty() {
+        may_work_in(Role::Root, &seen, Account { allows_root: true, ..ctx.account })
+            .map_err(|why| unfit(folder, &why))?;
+    }
+    // The mark of another folder may not be ours, or nobody's.
+    let is_another = before.is_some_and(|before| is_another(&before, &seen));
+    ctx.world.ledger().admit(folder, is_another).await?;
+    Ok(now)
+}
+
 /// `sending/` is not made while so many files on record should lie in it: where it is not there,
 /// its volume may not be, and an empty one in its place would say that they are missing.
 pub(super) async fn keeps_claims<W: World>(
@@ -103,7 +145,7 @@ fn look_at<W: World>(
     ctx: &Context<W>,
     role: Role,
     folder: &Path,
-    now: crate::model::file::FolderSeen,
+    now: FolderSeen,
 ) -> Result<(), FolderError> {
     let before = ctx.world.disk().pinned(folder);
     let still = before.map_or(Ok(()), |before| is_still(role, &before, &now));

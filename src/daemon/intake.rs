@@ -16,7 +16,7 @@ use super::carry::Equipped;
 use crate::journey::detect::{self, Reason, Sorted};
 use crate::journey::order::{InLine, Line};
 use crate::journey::ready::{self, Evidence, Readiness, Remembered};
-use crate::model::file::{Kind, Sighting};
+use crate::model::file::{FolderSeen, Kind, Sighting};
 use crate::model::route::RouteName;
 use crate::model::status::Waiting;
 use crate::model::time::{Now, Tick, Wall};
@@ -47,6 +47,8 @@ pub(super) struct Intake {
     pub(super) swept_at: Option<Wall>,
     /// Why it cannot be listed.
     pub(super) fault: Option<String>,
+    /// Which folder it was when it was last listed to its end.
+    pub(super) stood: Option<FolderSeen>,
     /// Listed every `poll_every`, since no event tells.
     pub(super) is_polled: bool,
     /// A parent: its folders may become routes.
@@ -123,6 +125,7 @@ impl Intake {
             routes: Vec::new(),
             swept_at: None,
             fault: None,
+            stood: None,
             is_polled: false,
             is_parent,
             ours: BTreeSet::from([OsString::from(".patchdrop")]),

@@ -136,6 +136,8 @@ pub enum Stop {
 pub struct Notes {
     /// What a person should know, in sentences.
     pub alerts: Vec<String>,
+    /// Roots that could not be reached, each with a sentence for as long as that lasts.
+    pub unreached: Vec<(Arc<Path>, String)>,
     /// The ledger is an old copy: every route that it does not know starts paused, until a person
     /// resumes it. (Those on record are paused there.)
     pub starts_paused: bool,
@@ -243,6 +245,7 @@ impl<W: World> Daemon<W> {
             ctx: Arc::new(Context {
                 world,
                 account,
+                root: config.root.clone(),
                 ids: Ids::default(),
                 targets: Targets::default(),
                 turns: Turns::default(),

@@ -53,6 +53,7 @@ impl<W: World> Daemon<W> {
     /// What needs a person, in sentences.
     fn alerts(&self, now: Now) -> Vec<String> {
         let mut alerts = self.notes.alerts.clone();
+        alerts.extend(self.notes.unreached.iter().map(|(_, text)| text.clone()));
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
@@ -226,7 +227,7 @@ pub fn parent_alerts<'a>(
         }
     };
     let mut alerts: Vec<String> = left.into_iter().map(alert).collect();
-    alerts.extend(fault.map(|fault| format!("{folder} cannot be listed: {fault}")));
+    alerts.extend(fault.map(|fault| format!("{folder} is not looked into: {fault}")));
     alerts
 }
 

@@ -13,6 +13,8 @@ pub enum Role {
     Inbox,
     /// What the drop folder lies in.
     AboveInbox,
+    /// What bears the mark of whose it is, or has drop folders listed in it.
+    Root,
     /// Claimed files: nobody else's.
     Sending,
     /// `sent`, `failed` or `held`. Their group may tidy up there, where an administrator lets it.
@@ -31,7 +33,9 @@ pub struct Account {
 /// What is wrong with a folder. Shown after its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// A link, a file, a device.
+    /// A link.
+    Link,
+    /// A file, a device.
     NoFolder,
     /// Another account's.
     Foreign {
@@ -59,9 +63,10 @@ pub enum Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoFolder => {
-                f.write_str("is no folder: links are not followed; put a folder in its place")
-            }
+            Self::Link => f.write_str(
+                "is a link, and links are not followed: put a folder in its place, or write the folder that it leads to into the config",
+            ),
+            Self::NoFolder => f.write_str("is no folder: put one in its place"),
             Self::Foreign { owner } => write!(
                 f,
                 "belongs to account {owner}, which could take files out or put others in: chown it to the account that patchdrop runs as"
@@ -92,26 +97,39 @@ const GROUP_OR_OTHERS: u32 = 0o022;
 const OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
+/// Whether something of this kind can be what it is to be at all.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn is_fit(role: Role, kind: Kind) -> Result<(), Unfit> {
+    match kind {
+        Kind::Folder => Ok(()),
+        // Links between root and drop folder are the administrator's business.
+        _ if role == Role::AboveInbox => Ok(()),
+        Kind::Link => Err(Unfit::Link),
+        Kind::File | Kind::Special | Kind::Unknown => Err(Unfit::NoFolder),
+    }
+}
+
 /// Whether patchdrop may work in a folder, by its kind, owner and mode. On volumes of other
 /// machines owner and mode may mean nothing, and only the kind counts.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn may_work_in(role: Role, seen: &FolderSeen, account: Account) -> Result<(), Unfit> {
-    // Links above the drop folder are the administrator's business.
-    if seen.kind != Kind::Folder && role != Role::AboveInbox {
-        return Err(Unfit::NoFolder);
-    }
+    is_fit(role, seen.kind)?;
     let (Some(owner), Some(number)) = (seen.owner, account.number) else { return Ok(()) };
     if !seen.is_local {
         return Ok(());
     }
     let may_write = |bits: u32| seen.mode & bits != 0;
     match role {
-        Role::Inbox | Role::AboveInbox if number != ROOT || account.allows_root => Ok(()),
+        Role::Inbox | Role::AboveInbox | Role::Root if number != ROOT || account.allows_root => {
+            Ok(())
+        }
         Role::Inbox if owner != ROOT || may_write(GROUP_OR_OTHERS) => Err(Unfit::RootAmongOthers),
         // With the sticky bit others can add names there and not move ours.
-        Role::AboveInbox if may_write(GROUP_OR_OTHERS) && !may_write(STICKY) => {
+        Role::AboveInbox | Role::Root if may_write(GROUP_OR_OTHERS) && !may_write(STICKY) => {
             Err(Unfit::RootAmongOthers)
         }
         Role::Sending | Role::Target if owner != number && owner != ROOT => {
@@ -119,8 +137,16 @@ pub fn may_work_in(role: Role, seen: &FolderSeen, account: Account) -> Result<()
         }
         Role::Sending if may_write(GROUP_OR_OTHERS) => Err(Unfit::Writable { mode: seen.mode }),
         Role::Target if may_write(OTHERS) => Err(Unfit::Writable { mode: seen.mode }),
-        Role::Inbox | Role::AboveInbox | Role::Sending | Role::Target => Ok(()),
+        Role::Inbox | Role::AboveInbox | Role::Root | Role::Sending | Role::Target => Ok(()),
     }
+}
+
+/// Whether another folder has come to stand under a path, as far as its volume tells: whatever was
+/// known of the old one, its watch and its mark, says nothing about this one.
+#[must_use]
+pub fn is_another(before: &FolderSeen, now: &FolderSeen) -> bool {
+    let is_told = before.is_local && now.is_local;
+    is_told && (before.volume, before.number) != (now.volume, now.number)
 }
 
 /// Whether a folder is still where it was. The mount point of a volume that is away is a folder
@@ -142,7 +168,7 @@ pub fn is_still(role: Role, before: &FolderSeen, now: &FolderSeen) -> Result<(),
     match role {
         Role::Sending => Err(Unfit::Replaced),
         // An administrator may make these anew: what lies in them is on record, or looked at anew.
-        Role::Inbox | Role::AboveInbox | Role::Target => Ok(()),
+        Role::Inbox | Role::AboveInbox | Role::Root | Role::Target => Ok(()),
     }
 }
 
@@ -177,7 +203,8 @@ mod tests {
             check(role, with(0o1777), ME, Err(Unfit::Writable { mode: 0o1777 }));
             check(role, with(0o752), ME, Err(Unfit::Writable { mode: 0o752 }));
             let link = FolderSeen { kind: Kind::Link, ..MINE };
-            check(role, link, ME, Err(Unfit::NoFolder));
+            check(role, link, ME, Err(Unfit::Link));
+            check(role, FolderSeen { kind: Kind::Special, ..MINE }, ME, Err(Unfit::NoFolder));
             let share = FolderSeen { is_local: false, mode: 0o777, ..of(901) };
             check(role, share, ME, Ok(()));
         }
@@ -201,7 +228,9 @@ mod tests {
         check(Role::AboveInbox, inbox(ROOT, 0o1777), ROOT, Ok(()));
         check(Role::AboveInbox, inbox(ROOT, 0o777), ROOT, Err(Unfit::RootAmongOthers));
         let link = FolderSeen { kind: Kind::Link, ..MINE };
-        check(Role::Inbox, link, ME, Err(Unfit::NoFolder));
+        check(Role::Inbox, link, ME, Err(Unfit::Link));
+        check(Role::Root, link, ME, Err(Unfit::Link));
+        check(Role::Root, inbox(ROOT, 0o777), ROOT, Err(Unfit::RootAmongOthers));
         check(Role::AboveInbox, link, ME, Ok(()));
     }
 
@@ -223,6 +252,13 @@ mod tests {
             assert_eq!(is_still(role, &share, &numbered_anew), Ok(()));
         }
         let other = FolderSeen { number: 8, ..MINE };
+        let remounted = FolderSeen { volume: 2, ..MINE };
+        for (now, is) in [(MINE, false), (other, true), (remounted, true)] {
+            assert_eq!(is_another(&MINE, &now), is, "{now:?}");
+            // Shares number their folders as they like.
+            let on_share = |seen| FolderSeen { is_local: false, ..seen };
+            assert!(!is_another(&on_share(MINE), &on_share(now)), "{now:?}");
+        }
         check(Role::Sending, other, Err(Unfit::Replaced));
         check(Role::Inbox, other, Ok(()));
         check(Role::Target, other, Ok(()));

@@ -235,6 +235,35 @@ impl MarkFinding {
     }
 }
 
+/// What a root's mark says to whoever only reads this ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This ledger wrote it.
+    Ours,
+    /// There is none, and this ledger has never marked the folder.
+    Nobodys,
+    /// There is none, and this ledger has marked the folder.
+    Unmarked,
+    /// An earlier ledger, lost or taken over, that this one stands in for.
+    Lost,
+    /// This ledger at a later time: what is open is an older copy.
+    Later,
+    /// Another ledger, or there is no ledger here: what was sent from below the folder is on
+    /// another record.
+    Anothers,
+}
+
+/// The mark of a folder, as it is; `None`: there is none that can be read.
+///
+/// # Errors
+/// [`MarkError`] if it cannot be read, or is not what patchdrop writes.
+pub fn mark_in(folder: &Path) -> Result<Option<Mark>, MarkError> {
+    Ok(match read(folder)? {
+        Reading::Mark(mark) => Some(mark),
+        Reading::Nothing | Reading::Torn(_) => None,
+    })
+}
+
 /// What a ledger knows of itself.
 #[derive(Clone, Debug)]
 pub struct Standing {
@@ -334,11 +363,19 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The folder at or above this one whose mark has not been seen to be ours.
-    pub(super) fn pending_above(&self, folder: &Path) -> Option<Arc<Path>> {
-        let pending = self.folders.iter().filter(|(_, kept)| !kept.is_ours);
+    /// The folder at or above this one whose mark has not been seen to be ours; with `any`, also
+    /// one whose mark has.
+    pub(super) fn above(&self, folder: &Path, any: bool) -> Option<Arc<Path>> {
+        let pending = self.folders.iter().filter(|(_, kept)| any || !kept.is_ours);
         let above = pending.map(|(root, _)| root).filter(|root| folder.starts_with(root));
         above.max_by_key(|root| root.as_os_str().len()).cloned()
+    }
+
+    /// The mark of this folder has gone: nothing below it is ours until it has been seen again.
+    pub(super) fn doubt(&mut self, folder: &Path) {
+        if let Some(kept) = self.folders.get_mut(folder) {
+            kept.is_ours = false;
+        }
     }
 
     /// Remembers what was found about a folder, and its number.

@@ -127,7 +127,9 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
     check(&["mark", "a.json", "--sent"], "--note <TEXT>");
     check(&["mark", "a.json", "--note", "x"], "<--sent|--failed>");
     check(&["mark", "a.json", "--sent", "--failed", "--note", "x"], "cannot be used with");
-    check(&["mark", "a.json", "--sent", "--note", ""], "a value is required");
+    for nothing in ["", " \t"] {
+        check(&["mark", "a.json", "--sent", "--note", nothing], "it says nothing");
+    }
     check(&["token", "--refresh", "--forget"], "cannot be used with");
     check(&["completions", "cmd"], "possible values: bash");
 }

@@ -127,6 +127,41 @@ fn a_full_disk_under_the_ledger_pauses_sending_and_costs_no_answer() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_waits_for_room_and_a_command_ends() {
+    if !may_mount("disk::a_start_on_a_full_disk_waits_for_room_and_a_command_ends") {
+        return;
+    }
+    let mut scene = Scene::of(Plan { top: "state_dir = '{dir}/v/state'", ..Plan::default() });
+    scene.sits_in("v/state");
+    let volume = Volume::mount(scene.path("v"), "1m");
+    scene.start();
+    drop_many(&scene, &scene.inbox(), 0..1, 10);
+    scene.until("it is sent", |scene| names(&scene.inbox().join("sent")).len() == 1);
+    scene.kill();
+    volume.fill();
+    drop_many(&scene, &scene.inbox(), 1..2, 10);
+    let ended = scene.ask(&["run", "--once"]);
+    assert_eq!(ended.code, Some(69), "{ended:?}");
+    assert!(ended.err.contains("full"), "{ended:?}");
+    // What that one gave back as it ended.
+    volume.fill();
+    scene.launch();
+    scene.until("it says that it waits", |scene| lines(scene, "cannot start yet") == 1);
+    volume.empty();
+    scene.until("it starts by itself", |scene| names(&scene.inbox().join("sent")).len() == 2);
+    assert_eq!(lines(&scene, "cannot start yet"), 1, "{}", scene.story());
+    assert_each_arrived_once(&scene, 2);
+    // A wait for room ends with a stop as well.
+    scene.kill();
+    volume.fill();
+    scene.launch();
+    scene.until("it waits again", |scene| lines(scene, "cannot start yet") == 2);
+    assert_eq!(scene.stop(), Some(0));
+    volume.empty();
+    scene.verify();
+}
+
+#[test]
 fn a_ledger_gives_the_room_of_its_wal_back_when_idle() {
     if !may_mount("disk::a_ledger_gives_the_room_of_its_wal_back_when_idle") {
         return;

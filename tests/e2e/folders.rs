@@ -126,9 +126,14 @@ fn a_root_that_vanishes_is_no_empty_root_and_goes_on_when_it_is_back() {
     scene.drop_file("c.json", "{}");
     fs::rename(scene.path("root"), scene.path("elsewhere")).unwrap();
     scene.launch();
-    scene.until("it is up", |scene| scene.status().is_some());
+    let is_told = |scene: &Scene| {
+        let alerts = scene.status().map(|status| status.alerts).unwrap_or_default();
+        alerts.iter().any(|alert| alert.contains("could not be reached"))
+    };
+    scene.until("that is told", is_told);
     fs::rename(scene.path("elsewhere"), scene.path("root")).unwrap();
     scene.until_in("sent", &["a.json", "b.json", "c.json"]);
+    scene.until("the alert goes with its reason", |scene| !is_told(scene));
     scene.verify();
 }
 
@@ -207,4 +212,87 @@ fn a_target_folder_that_somebody_removes_is_made_again() {
     scene.until_in("sent", &["b.json"]);
     scene.until_in("failed", &["bad.json", "bad.json.why.txt"]);
     assert_eq!(scene.posts(), 2);
+}
+
+#[test]
+fn a_root_that_was_made_anew_without_its_mark_stops_its_routes_until_it_is_back() {
+    let scene =
+        Scene::running(Plan { top: "poll_every = '1s'\nsweep_every = '1s'", ..Plan::default() });
+    scene.drop_file("a.json", "{}");
+    scene.until_in("sent", &["a.json"]);
+    fs::rename(scene.path("root"), scene.path("elsewhere")).unwrap();
+    fs::create_dir_all(scene.path("root/orders")).unwrap();
+    scene.drop_file("b.json", "{}");
+    scene.until("that is an alert", |scene| {
+        let alerts = scene.status().map(|status| status.alerts).unwrap_or_default();
+        alerts.iter().any(|alert| alert.contains("the mark of patchdrop"))
+    });
+    scene.until("its route is stopped", |scene| {
+        let fault = scene.route("orders").and_then(|route| route.folder_fault);
+        fault.is_some_and(|fault| fault.contains("patchdrop adopt"))
+    });
+    assert_eq!((files(&scene.inbox()), scene.posts()), (vec!["b.json".to_owned()], 1));
+    fs::rename(scene.path("root"), scene.path("made-anew")).unwrap();
+    fs::rename(scene.path("elsewhere"), scene.path("root")).unwrap();
+    scene.drop_file("c.json", "{}");
+    scene.until_in("sent", &["a.json", "c.json"]);
+    scene.until("all is well", |scene| scene.status().is_some_and(|it| it.alerts.is_empty()));
+    scene.verify();
+}
+
+#[test]
+fn the_watch_goes_over_to_a_folder_that_has_come_in_place_of_another() {
+    let scene = Scene::running(Plan::default());
+    scene.drop_file("a.json", "{}");
+    scene.until_in("sent", &["a.json"]);
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([scene.path("root"), scene.path("copy")])
+        .status();
+    assert!(copied.unwrap().success());
+    fs::remove_dir(scene.path("copy/orders/sending")).unwrap();
+    fs::rename(scene.path("root"), scene.path("elsewhere")).unwrap();
+    fs::rename(scene.path("copy"), scene.path("root")).unwrap();
+    // The old watch tells of the old folder, and so has the new one listed, once.
+    scene.drop_into(&scene.path("elsewhere/orders"), "hint.json", "{}");
+    for name in ["b.json", "c.json", "d.json"] {
+        scene.drop_file(name, format!("{{\"name\": \"{name}\"}}"));
+        scene.until("it is sent", |scene| scene.arrivals().contains_key(name));
+    }
+    scene.until_in("sent", &["a.json", "b.json", "c.json", "d.json"]);
+}
+
+#[test]
+fn a_root_that_is_a_link_is_refused_with_one_sentence_everywhere() {
+    let mut scene = Scene::of(Plan {
+        top: "poll_every = '1s'",
+        tables: "[route.linked]\nfolder = '{dir}/share'\nvanity = 'linked'",
+        ..Plan::default()
+    });
+    fs::rename(scene.path("root"), scene.path("real")).unwrap();
+    for (to, link) in [("real", "root"), ("outside", "share")] {
+        std::os::unix::fs::symlink(scene.path(to), scene.path(link)).unwrap();
+    }
+    let sentences =
+        ["root", "share"].map(|link| format!("{} is a link", scene.path(link).display()));
+    let tells_both = |text: &str| sentences.iter().all(|sentence| text.contains(sentence));
+    let checked = scene.ask(&["check"]);
+    assert_eq!(checked.code, Some(3), "{checked:?}");
+    assert!(tells_both(&checked.out), "{checked:?}");
+    scene.launch();
+    scene.drop_file("a.json", "{}");
+    scene.until("status says so", |scene| {
+        let alerts = scene.status().map(|status| status.alerts).unwrap_or_default();
+        tells_both(&alerts.join("\n"))
+    });
+    assert_eq!((files(&scene.path("real/orders")), scene.posts()), (vec!["a.json".to_owned()], 0));
+    assert!(!scene.log().contains("can be written by others"), "{}", scene.log());
+    // Folders come in their places, and it goes on by itself.
+    for link in ["root", "share"] {
+        fs::remove_file(scene.path(link)).unwrap();
+    }
+    fs::create_dir(scene.path("share")).unwrap();
+    fs::rename(scene.path("real"), scene.path("root")).unwrap();
+    scene.until_in("sent", &["a.json"]);
+    assert_eq!(scene.stop(), Some(0));
 }

@@ -273,7 +273,7 @@ fn a_dated_folder_that_others_can_write_or_a_link_in_its_place_stops_the_route()
     fs::create_dir_all(theirs.join("sent")).unwrap();
     fs::rename(&today, &aside).unwrap();
     symlink(&theirs, &today).unwrap();
-    until_stopped(&scene, "is no folder");
+    until_stopped(&scene, "is a link");
     scene.drop_file("b.json", "{}");
     scene
         .until("a sweep has failed", |scene| scene.route("orders").unwrap().folder_fault.is_some());
@@ -374,7 +374,8 @@ fn links_in_one_drop_folder_keep_no_other_route_from_starting() {
     scene.drop_file("order.json", "{}");
     scene.until_in("sent", &["order.json"]);
     let check = scene.ask(&["check"]);
-    assert_eq!(check.code, Some(0), "{check:?}");
+    assert_eq!(check.code, Some(3), "{check:?}");
+    assert!(check.out.contains("stock/sent is a link"), "{check:?}");
     scene.until("the other one is stopped", |scene| {
         scene.log().contains("stock") && scene.ask(&["status"]).out.contains("stock")
     });

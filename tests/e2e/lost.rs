@@ -196,6 +196,56 @@ fn a_root_that_was_taken_over_is_told_at_the_end_and_its_mark_left_alone() {
     assert!(fs::read_to_string(&mark).unwrap().contains("web-2"));
 }
 
+#[test]
+fn what_was_sent_under_a_ledger_that_is_gone_is_never_called_a_stranger_s() {
+    let mut scene = Scene::running(Plan::default());
+    scene.drop_file("a.json", "{}");
+    scene.until_in("sent", &["a.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    fs::rename(scene.path("state"), scene.path("aside")).unwrap();
+    // The administrator looks before the next start, when no ledger is there.
+    let found = json(&scene, 3, &["verify"]);
+    assert_eq!(found["faults"][0]["fault"], "other-ledger", "{found}");
+    assert_eq!(
+        (&found["unrecorded_in_sent"], &found["ledger_was_lost"]),
+        (&1.into(), &true.into())
+    );
+    let told = scene.ask(&["verify"]).out;
+    assert!(told.contains("sent, record lost") && !told.contains("No fault"), "{told}");
+    // Another config, with a ledger of its own, looks at the same root.
+    mark_says(&scene.path("root/.patchdrop/owner.json"), "web-2");
+    assert_eq!(scene.ask(&["run", "--once"]).code, Some(78));
+    let found = json(&scene, 3, &["verify"]);
+    assert_eq!(found["faults"][0]["fault"], "other-ledger", "{found}");
+}
+
+#[test]
+fn what_an_old_copy_does_not_know_is_never_called_a_stranger_s_even_after_it_was_resumed() {
+    let mut scene = Scene::running(Plan::default());
+    scene.drop_file("a.json", "{\"n\": 1}");
+    scene.until_in("sent", &["a.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    copy(&scene, "state", "backup");
+    scene.start();
+    scene.drop_file("b.json", "{\"n\": 2}");
+    scene.until_in("sent", &["a.json", "b.json"]);
+    assert_eq!(scene.stop(), Some(0));
+    fs::remove_dir_all(scene.path("state")).unwrap();
+    fs::rename(scene.path("backup"), scene.path("state")).unwrap();
+    let found = json(&scene, 3, &["verify"]);
+    assert_eq!(found["faults"][0]["fault"], "older-copy", "{found}");
+    scene.start();
+    assert_eq!(scene.ask(&["resume", "orders"]).code, Some(0));
+    for _ in 0..2 {
+        let told = scene.ask(&["verify"]);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert!(told.out.contains("1 file  sent, record lost"), "{}", told.out);
+        assert_eq!(scene.stop(), Some(0));
+        scene.start();
+    }
+    scene.stop_and_verify();
+}
+
 /// The WAL cut to this part of its length while a file was in flight and others had been sent.
 fn check_cut(part: u64, whole: u64) {
     let mut scene = Scene::running(Plan::default());

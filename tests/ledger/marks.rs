@@ -238,14 +238,15 @@ async fn another_folder_in_its_place_is_not_marked_unasked_and_nothing_in_it_is_
     let found = ledger.check_marks(vec![Arc::clone(&root)]).await.unwrap();
     assert!(matches!(found[..], [MarkFinding::Vanished { .. }]), "{found:?}");
     let orders = root.join("orders");
-    let error = ledger.admit(&orders).await.unwrap_err();
+    let error = ledger.admit(&orders, false).await.unwrap_err();
     assert!(matches!(error, MarkError::Vanished { .. }), "{error:?}");
     assert!(!root.join(".patchdrop").exists());
     // It is mounted again.
     std::fs::remove_dir(&root).unwrap();
     std::fs::rename(base.join("aside"), &root).unwrap();
-    assert!(ledger.admit(&orders).await.unwrap(), "its mark is looked at");
-    assert!(!ledger.admit(&orders).await.unwrap(), "once");
+    assert!(ledger.admit(&orders, false).await.unwrap(), "its mark is looked at");
+    assert!(!ledger.admit(&orders, false).await.unwrap(), "once");
+    assert!(ledger.admit(&orders, true).await.unwrap(), "whenever it is asked for");
     ledger.reserve(FileId(1)).await.unwrap();
     // Or it was made anew, and a person says so.
     std::fs::rename(&root, base.join("aside")).unwrap();
@@ -263,7 +264,7 @@ async fn a_root_that_comes_back_as_another_instances_is_not_ours() {
     assert!(matches!(found[..], [MarkFinding::Unreachable { .. }]), "{found:?}");
     std::fs::create_dir(&root).unwrap();
     two.open(0).check_marks(vec![Arc::clone(&root)]).await.unwrap();
-    let error = ledger.admit(&root.join("orders")).await.unwrap_err();
+    let error = ledger.admit(&root.join("orders"), false).await.unwrap_err();
     assert!(matches!(error, MarkError::Foreign { .. }), "{error:?}");
 }
 

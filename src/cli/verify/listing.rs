@@ -42,7 +42,7 @@ pub(super) fn sending(
         let fault = |kind| Fault {
             kind,
             id: Some(id.to_string()),
-            route: route.name.to_string(),
+            route: Some(route.name.to_string()),
             name: shown(&found.file_name()),
             path: shown(path.as_os_str()),
         };
@@ -95,7 +95,7 @@ pub(super) fn target(
                 report.fault(|| Fault {
                     kind: Disagreement::Doubled,
                     id: None,
-                    route: route.name.to_string(),
+                    route: Some(route.name.to_string()),
                     name: shown(&name),
                     path: shown(path.as_os_str()),
                 });
@@ -162,7 +162,7 @@ fn list(route: &Route, folder: &Path, report: &mut Report) -> Option<fs::ReadDir
             report.fault(|| Fault {
                 kind: Disagreement::Unreadable,
                 id: None,
-                route: route.name.to_string(),
+                route: Some(route.name.to_string()),
                 name: error.to_string(),
                 path: folder.display().to_string(),
             });

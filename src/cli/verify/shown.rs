@@ -35,8 +35,14 @@ pub(super) enum Disagreement {
     Unexplained,
     /// It is in `sending/` under an id of this ledger that the ledger does not know.
     Unrecorded,
-    /// A folder cannot be listed.
+    /// A folder cannot be listed, or a root's mark not be read.
     Unreadable,
+    /// A root bears the mark of another ledger than the one in `state_dir`, or there is none there.
+    OtherLedger,
+    /// A root's mark knows of a later copy of this ledger.
+    OlderCopy,
+    /// A root that this ledger has marked bears no mark.
+    Unmarked,
 }
 
 impl Disagreement {
@@ -64,6 +70,20 @@ impl Disagreement {
             Self::Unexplained => "patchdrop explain ID says what the sidecar said",
             Self::Unrecorded => "the ledger has lost it: start the service, it holds such files",
             Self::Unreadable => "see that the folder is there and this account may list it",
+            Self::OtherLedger => {
+                "that ledger knows what was sent from here, and it is not the one in state_dir: put \
+                 it back, or start the service, which says how it goes on; never drop again what \
+                 is in sent/"
+            }
+            Self::OlderCopy => {
+                "the ledger in state_dir is an older copy: what was sent since is not on its \
+                 record; put the newer one back, or start the service, which pauses every route \
+                 until a person has resumed it"
+            }
+            Self::Unmarked => {
+                "see whether its volume is mounted; if the folder was made anew, patchdrop adopt \
+                 marks it again"
+            }
         }
     }
 }
@@ -74,7 +94,8 @@ pub(super) struct Fault {
     #[serde(rename = "fault")]
     pub(super) kind: Disagreement,
     pub(super) id: Option<String>,
-    pub(super) route: String,
+    /// Of a root, none.
+    pub(super) route: Option<String>,
     pub(super) name: String,
     /// Where it should be, or what cannot be read.
     pub(super) path: String,
@@ -102,7 +123,8 @@ pub(super) struct Report {
     pub(super) sidecars_alone: u64,
     /// What a stop in the middle of a copy has left; the next start removes it.
     pub(super) half_written: u64,
-    /// An earlier ledger was lost or taken over: its files are on no record.
+    /// Files may have been sent that are on no record here: an earlier ledger was lost or taken
+    /// over, this one is or was an older copy, or a root knows another one.
     pub(super) ledger_was_lost: bool,
     /// Contents were compared, too.
     pub(super) deep: bool,
@@ -135,7 +157,11 @@ impl Report {
     /// What was counted beside the files on record, each with what it means.
     fn beside(&self) -> [(u64, &'static str, &'static str); 8] {
         let in_sent = if self.ledger_was_lost {
-            ("sent, record lost", "an earlier ledger knew them; patchdrop never sends them again")
+            (
+                "sent, record lost",
+                "another ledger, or a later copy of this one, knew them; patchdrop never sends them \
+                 again: do not drop them again",
+            )
         } else {
             (
                 "in sent/ without a record",
@@ -234,7 +260,12 @@ fn faults(report: &Report, screen: &mut Screen<'_>) -> Result<(), Failure> {
         let kind = serde_json::to_value(fault.kind).unwrap_or_default();
         let kind = kind.as_str().unwrap_or_default();
         let id = fault.id.as_deref().unwrap_or("-");
-        writeln!(screen.out, "  {kind}: {} ({id}, route {})", fault.name, fault.route)?;
+        match &fault.route {
+            Some(route) => {
+                writeln!(screen.out, "  {kind}: {} ({id}, route {route})", fault.name)?;
+            }
+            None => writeln!(screen.out, "  {kind}: {}", fault.name)?,
+        }
         writeln!(screen.out, "      {}", fault.path)?;
         writeln!(screen.out, "      {}", fault.kind.remedy().replace("ID", id))?;
     }

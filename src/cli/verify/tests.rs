@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use super::*;
@@ -16,7 +17,7 @@ const SOUND: Recorded = Recorded {
     state: State::Sent,
     settled: true,
     attempts: Attempts::Sound,
-    followed: false,
+    followed: Followed::No,
     replaced: false,
 };
 
@@ -95,9 +96,17 @@ fn sent_needs_an_acceptance_and_failed_and_held_an_explanation() {
             let bare = Seen { explained: false, ..seen(Nothing, Nothing, target) };
             assert_eq!(judge(recorded, bare), Finding::Fault(Disagreement::Unexplained));
         }
-        let followed = Recorded { followed: true, ..recorded };
-        let gone = Seen { explained: false, ..seen(Nothing, Nothing, Nothing) };
-        assert_eq!(judge(followed, gone), Finding::MovedOn);
+        let followed = Recorded { followed: Followed::Yes, ..recorded };
+        let in_vain = Recorded { followed: Followed::InVain, ..recorded };
+        for target in [Nothing, Other, Same] {
+            let bare = Seen { explained: false, ..seen(Nothing, Nothing, target) };
+            assert_eq!(judge(followed, bare), Finding::MovedOn, "{target:?}");
+            let expected = match target {
+                Same => Finding::Fault(Disagreement::Unexplained),
+                Nothing | Other => Finding::MovedOn,
+            };
+            assert_eq!(judge(in_vain, bare), expected, "{target:?}");
+        }
     }
 }
 
@@ -133,6 +142,7 @@ struct Yard {
     config: Config,
     histories: Vec<History>,
     has_lost: bool,
+    whose: Whose,
     deep: bool,
 }
 
@@ -140,7 +150,8 @@ impl Yard {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let config = fixture::config(root.path(), &["orders"]);
-        Self { root, config, histories: Vec::new(), has_lost: false, deep: false }
+        let whose = Whose::Ours;
+        Self { root, config, histories: Vec::new(), has_lost: false, whose, deep: false }
     }
 
     /// A file on record that is where its record says.
@@ -160,6 +171,7 @@ impl Yard {
     fn verify(&self) -> Report {
         let mut ledger = FakeLedger::of(self.histories.clone());
         ledger.has_lost = self.has_lost;
+        ledger.whose = self.whose;
         verify(&self.config, &ledger, LONG_AFTER, self.deep).unwrap()
     }
 
@@ -381,6 +393,72 @@ fn it_says_no_more_than_is_true() {
 }
 
 #[test]
+fn what_another_ledger_knows_is_no_stranger_s() {
+    let check = |whose, expected: Option<Disagreement>, word: &str| {
+        let mut yard = Yard::new();
+        fs::write(yard.path("sent/a.json"), "x").unwrap();
+        yard.whose = whose;
+        let report = yard.verify();
+        let kinds: Vec<_> = report.faults.iter().map(|fault| fault.kind).collect();
+        assert_eq!(kinds, expected.into_iter().collect::<Vec<_>>(), "{whose:?}");
+        let text = yard.text();
+        assert!(text.contains(word), "{whose:?}: {text}");
+        assert_eq!(text.contains("No fault"), expected.is_none(), "{whose:?}: {text}");
+    };
+    let (lost, stranger) = ("1 file  sent, record lost", "1 file  in sent/ without a record");
+    check(Whose::Ours, None, stranger);
+    check(Whose::Nobodys, None, stranger);
+    check(Whose::Anothers, Some(Disagreement::OtherLedger), lost);
+    check(Whose::Later, Some(Disagreement::OlderCopy), lost);
+    check(Whose::Unmarked, Some(Disagreement::Unmarked), stranger);
+}
+
+#[test]
+fn a_file_that_was_taken_up_again_and_failed_under_the_same_name_is_judged_once() {
+    let mut yard = Yard::new();
+    let name = format!("{}.json", "x".repeat(248));
+    // Both texts beside it are under ids: the name is too long for one of its own.
+    for (id, previous) in [(11, None), (12, Some(FileId(11)))] {
+        let mut history = file(&yard.config, id, "orders", &name, State::Failed);
+        history.entry.previous = previous;
+        fixture::put(&yard.path(&format!("failed/{name}")), &history.entry);
+        yard.histories.push(history);
+    }
+    let sidecar = settle::beside(OsStr::new(&name), FileId(12), settle::WHY);
+    fs::write(yard.path("failed").join(sidecar), "why").unwrap();
+    let report = yard.verify();
+    assert_eq!(kinds(&report), []);
+    assert_eq!((report.in_place, report.moved_on), (1, 1));
+}
+
+#[test]
+fn a_name_that_is_too_long_for_sending_is_found_where_it_was_cut() {
+    let mut yard = Yard::new();
+    let name = format!("{}.json", "x".repeat(250));
+    let mut history = file(&yard.config, 11, "orders", &name, State::Deferred);
+    let claimed = yard.path("sending").join(settle::claimed_name(FileId(11), OsStr::new(&name)));
+    fixture::put(&claimed, &history.entry);
+    history.entry.identity = identity_of(&claimed).unwrap().unwrap();
+    yard.histories.push(history);
+    let report = yard.verify();
+    assert_eq!(kinds(&report), []);
+    assert_eq!(report.in_place, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_text_beside_a_long_name_that_is_no_utf8_is_recognised() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let name = [&[0xff; 245][..], b".json"].concat();
+    let target = root.path().join(OsStr::from_bytes(&name));
+    let sidecar = settle::beside(OsStr::from_bytes(&name), FileId(7), settle::WHY);
+    assert!(!has_sidecar(&target, FileId(7)));
+    fs::write(root.path().join(sidecar), "why").unwrap();
+    assert!(has_sidecar(&target, FileId(7)));
+}
+
+#[test]
 fn a_person_s_word_and_an_earlier_delivery_count_as_acceptance() {
     let mut yard = Yard::new();
     let marked = yard.add(11, "marked.json", State::Sent);
@@ -419,7 +497,7 @@ fn a_dated_target_stands_for_all_its_days() {
 #[test]
 fn a_sidecar_with_a_shortened_name_is_recognised() {
     let root = tempfile::tempdir().unwrap();
-    let target = root.path().join(format!("{}.json", "ü".repeat(120)));
+    let target = root.path().join(format!("{}.json", "ü".repeat(122)));
     assert!(!has_sidecar(&target, FileId(7)));
     let short = format!("{}~{}.why.txt", "ü".repeat(90), FileId(7));
     fs::write(root.path().join(short), "why").unwrap();

@@ -157,12 +157,16 @@ pub trait Ledger: Send + Sync + 'static {
     }
 
     /// Whether files below this folder are ours to send. Where the mark of its root could not be
-    /// read before, or was not ours, it is looked at now: then `true`, and what is on record about
-    /// routes may have changed.
+    /// read before, or was not ours, or with `anew`, it is looked at now: then `true`, and what is
+    /// on record about routes may have changed.
     ///
     /// # Errors
     /// [`MarkError`]: they are not, or nobody knows yet.
-    fn admit(&self, _folder: &Path) -> impl Future<Output = Result<bool, MarkError>> + Send {
+    fn admit(
+        &self,
+        _folder: &Path,
+        _anew: bool,
+    ) -> impl Future<Output = Result<bool, MarkError>> + Send {
         async { Ok(false) }
     }
 

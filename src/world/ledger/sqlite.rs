@@ -46,7 +46,7 @@ use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::gather::Gather;
-use crate::world::instance::{Here, MarkError, Marks};
+use crate::world::instance::{Here, Mark, MarkError, Marks, Whose};
 
 /// So many ids are reserved at once: at most one more commit for each 10,000 files.
 const BLOCK: u64 = 10_000;
@@ -417,8 +417,8 @@ impl Ledger for SqliteLedger {
         Ok(ids)
     }
 
-    async fn admit(&self, folder: &Path) -> Result<bool, MarkError> {
-        self.admit_below(folder).await
+    async fn admit(&self, folder: &Path, anew: bool) -> Result<bool, MarkError> {
+        self.admit_below(folder, anew).await
     }
 
     fn has_reserved(&self, id: FileId) -> bool {
@@ -510,9 +510,28 @@ impl SqliteReader {
         Ok(self.told(own_row(&self.connection))?.reserved.contains(&id.0))
     }
 
-    /// Whether it stands in for a ledger that was lost or taken over.
+    /// Whether files may have been sent that it does not know of: it stands in for a ledger that
+    /// was lost or taken over, or was once an older copy of itself.
     pub fn has_lost(&self) -> Result<bool, LedgerError> {
-        Ok(!self.told(read::lost(&self.connection))?.is_empty())
+        let was_behind = self.told(own_row(&self.connection))?.was_behind_at.is_some();
+        Ok(was_behind || !self.told(read::lost(&self.connection))?.is_empty())
+    }
+
+    /// What the mark of a folder says to this ledger. It is to be read before it is asked about: a
+    /// running service puts an epoch on record before it writes it into a mark.
+    pub fn whose(&self, folder: &Path, mark: Option<&Mark>) -> Result<Whose, LedgerError> {
+        let Some(mark) = mark else {
+            let has_marked = self.told(read::marked(&self.connection))?.contains_key(folder);
+            return Ok(if has_marked { Whose::Unmarked } else { Whose::Nobodys });
+        };
+        let own = self.told(own_row(&self.connection))?;
+        if mark.ledger == own.id.to_string() {
+            let is_later = own.epoch < mark.epoch || own.reserved.end < mark.reserved_end;
+            return Ok(if is_later { Whose::Later } else { Whose::Ours });
+        }
+        let lost = self.told(read::lost(&self.connection))?;
+        let is_lost = lost.iter().any(|(ledger, _)| mark.ledger == ledger.to_string());
+        Ok(if is_lost { Whose::Lost } else { Whose::Anothers })
     }
 
     /// All entries that are not settled, oldest first.
@@ -648,13 +667,15 @@ struct OwnRow {
     behind_at: Option<Wall>,
     unsynced_boot: Option<String>,
     unsure_below: u64,
+    was_behind_at: Option<Wall>,
 }
 
 fn own_row(connection: &Connection) -> rusqlite::Result<OwnRow> {
     connection
         .query_row(
             "
-            SELECT id, reserved_from, reserved_end, epoch, behind_at, unsynced_boot, unsure_below
+            SELECT id, reserved_from, reserved_end, epoch, behind_at, unsynced_boot, unsure_below,
+                was_behind_at
             FROM ledger WHERE one = 1
             ",
             [],
@@ -668,6 +689,7 @@ fn own_row(connection: &Connection) -> rusqlite::Result<OwnRow> {
                     behind_at: row.get::<_, Option<_>>(4)?.map(Wall),
                     unsynced_boot: row.get(5)?,
                     unsure_below: row.get::<_, i64>(6)?.cast_unsigned(),
+                    was_behind_at: row.get::<_, Option<_>>(7)?.map(Wall),
                 })
             },
         )

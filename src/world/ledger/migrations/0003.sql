@@ -15,6 +15,9 @@ ALTER TABLE ledger ADD COLUMN unsynced_boot TEXT;
 -- record.
 ALTER TABLE ledger ADD COLUMN unsure_below INTEGER NOT NULL DEFAULT 0;
 
+-- When it was last found to be an old copy; for good: what was sent in between is on no record.
+ALTER TABLE ledger ADD COLUMN was_behind_at INTEGER;
+
 -- Which folder holds the mark: an unmounted volume leaves another one under the same name.
 ALTER TABLE root ADD COLUMN volume INTEGER;
 ALTER TABLE root ADD COLUMN number INTEGER;

@@ -80,6 +80,12 @@ impl Trouble {
     }
 }
 
+/// `SQLite` could not make the file larger in which programs share the ledger, and gives a bare
+/// number as the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("its volume is full, or a quota is used up")]
+struct NoSpace(#[source] rusqlite::Error);
+
 impl Failure {
     /// What went wrong in a call of the operating system.
     pub(super) fn system(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -98,7 +104,12 @@ impl Failure {
             error.sqlite_error_code(),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
         );
-        let trouble = Trouble::new(path, error);
+        let trouble = match error.sqlite_error() {
+            Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
+                Trouble::new(path, NoSpace(error))
+            }
+            _ => Trouble::new(path, error),
+        };
         if damaged || misread { Self::Damaged(trouble) } else { Self::Unavailable(trouble) }
     }
 

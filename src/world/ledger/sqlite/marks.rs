@@ -135,9 +135,10 @@ impl SqliteLedger {
         Ok(())
     }
 
-    /// The mark above this folder, if it has not been seen to be ours, is looked at again.
-    pub(super) async fn admit_below(&self, folder: &Path) -> Result<bool, MarkError> {
-        let Some(root) = lock(&self.marks).pending_above(folder) else { return Ok(false) };
+    /// The mark at or above this folder is looked at again, if it has not been seen to be ours, or
+    /// `anew`.
+    pub(super) async fn admit_below(&self, folder: &Path, anew: bool) -> Result<bool, MarkError> {
+        let Some(root) = lock(&self.marks).above(folder, anew) else { return Ok(false) };
         for finding in self.check_marks(vec![root]).await? {
             match finding {
                 MarkFinding::Vanished { folder } => {
@@ -247,6 +248,11 @@ impl SqliteLedger {
             })
         });
         let all = join_all(renewals).await;
+        for (folder, renewed) in ours.iter().zip(&all) {
+            if matches!(renewed, Err(MarkError::Vanished { .. })) {
+                lock(&self.marks).doubt(folder);
+            }
+        }
         let written = all.iter().filter(|renewed| renewed.is_ok()).count();
         (written, all.into_iter().filter_map(Result::err).collect())
     }

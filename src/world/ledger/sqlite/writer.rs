@@ -401,7 +401,12 @@ fn lose(fold: &Fold<'_>, ledger: &LedgerId, ids: &Range<u64>, at: Wall) -> Resul
 
 /// What this ledger does not know may have been sent: every route waits for a person, durably.
 fn fall_behind(fold: &Fold<'_>, at: Wall) -> Result<(), Failure> {
-    fold.run("UPDATE ledger SET behind_at = coalesce(behind_at, ?1) WHERE one = 1", params![at.0])?;
+    fold.run(
+        "
+        UPDATE ledger SET behind_at = coalesce(behind_at, ?1), was_behind_at = ?1 WHERE one = 1
+        ",
+        params![at.0],
+    )?;
     fold.run(
         "UPDATE route SET paused_at = ?1, pause_code = ?2 WHERE paused_at IS NULL",
         params![at.0, LEDGER_BEHIND],
