@@ -21,9 +21,9 @@ pub use system::Grip;
 #[cfg(unix)]
 pub use volume::volume_kind;
 #[cfg(windows)]
-pub(super) use windows::room;
-#[cfg(windows)]
 pub use windows::volume_kind;
+#[cfg(windows)]
+pub(super) use windows::{number, room};
 
 use std::ffi::OsString;
 use std::future::Future;

@@ -559,6 +559,12 @@ pub(in crate::world) fn room(folder: &Path) -> Option<Room> {
     Some(Room { free_bytes, total_bytes, free_files: None })
 }
 
+/// Volume and number of a folder of this machine; none of one on a share, which may change.
+pub(in crate::world) fn number(folder: &Path) -> Option<(u64, u64)> {
+    let seen = inspect(folder).ok()??;
+    (seen.is_local && seen.number != 0).then_some((seen.volume, seen.number))
+}
+
 /// The drive or share that a path lies in.
 pub(super) struct Mount {
     pub(super) point: PathBuf,
