@@ -88,7 +88,7 @@ fn names_that_mean_devices_and_paths_beyond_260_letters_are_names_like_any_other
     let root = tempfile::tempdir().unwrap();
     let deep: Arc<Path> = Arc::from(root.path().join("d".repeat(120)).join("e".repeat(120)));
     make_folder(&deep, &own()).unwrap();
-    for name in ["orders.json", "ends with a dot.", "ä €"] {
+    for name in ["orders.json", "aux", "ends with a dot.", "ä €"] {
         let (from, to) = (Place::new(&deep, name), Place::new(&deep, format!("{name} moved")));
         put(&from, name);
         let examined = examine(&from, &own(), |_, _| ()).unwrap();
