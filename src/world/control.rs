@@ -249,9 +249,9 @@ mod tests {
     async fn say(state_dir: &Path, bytes: &[u8]) -> String {
         let mut stream = system::connect(state_dir).await.unwrap();
         stream.write_all(bytes).await.ok();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.ok();
-        String::from_utf8(answer).unwrap()
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).await.ok();
+        answer
     }
 
     #[tokio::test]
@@ -357,7 +357,7 @@ mod tests {
         }
         assert_eq!(ask(folder.path(), &Command::Sweep).await.unwrap(), echo(&Command::Sweep));
         let mut answer = String::new();
-        mute[0].read_to_string(&mut answer).await.unwrap();
+        BufReader::new(mute.remove(0)).read_line(&mut answer).await.unwrap();
         assert_eq!(answer, "{\"refused\":\"no command came within 5 s\"}\n");
     }
 

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
 use super::{
-    ACCEPT_AGAIN_AFTER, Asked, CONNECTIONS_MAX, ControlError, QUEUE_MAX, REQUEST_FOR, WRITE_FOR,
-    converse, refusal,
+    ACCEPT_AGAIN_AFTER, Asked, CONNECTIONS_MAX, ControlError, QUEUE_MAX, REQUEST_FOR, converse,
+    refusal,
 };
 
 /// The file in `state_dir` that names the pipe.
@@ -28,6 +28,9 @@ pub const SOCKET_NAME: &str = "control.pipe";
 const CALL_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// And gives up when the callers before it must have been cut off, were they mute.
 const CALL_FOR: Duration = REQUEST_FOR.saturating_mul(4);
+
+/// What a caller has not yet read may be gone with our end: it has this long to hang up first.
+const HANG_UP_FOR: Duration = Duration::from_secs(1);
 
 /// Listens for commands. Dropping it ends every conversation and removes the pipe.
 #[derive(Debug)]
@@ -99,8 +102,7 @@ async fn accept(mut listener: NamedPipeServer, name: String, asked: mpsc::Sender
                 let asked = asked.clone();
                 conversations.spawn(async move {
                     converse(&mut caller, &asked).await;
-                    // What the caller has not read is gone with our end: it hangs up first.
-                    timeout(WRITE_FOR, caller.read(&mut [0])).await.ok();
+                    timeout(HANG_UP_FOR, caller.read(&mut [0])).await.ok();
                 });
             }
             Err(error) => tracing::warn!(%error, "a caller on the control pipe was lost"),
