@@ -1,6 +1,7 @@
-//! A named pipe. Its name is drawn anew at each start and written into `state_dir`, so that no other
-//! program can take it beforehand and pass for the service. Windows lets the service's account,
-//! the system's and administrators write to it, nobody else; nor anybody from another machine.
+//! A named pipe. Its name is drawn anew at each start and written into `state_dir`, so that no
+//! other program can take it beforehand and pass for the service. Windows lets the service's
+//! account, the system's and administrators write to it, nobody else; nor anybody from another
+//! machine.
 
 use std::fs::{self, OpenOptions};
 use std::io;

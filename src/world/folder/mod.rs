@@ -2,6 +2,7 @@
 
 mod group;
 mod lane;
+#[cfg(unix)]
 mod lease;
 mod real;
 #[cfg(unix)]
