@@ -126,7 +126,6 @@ mod tests {
         check("invoices", "there are: orders, stock");
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn the_running_service_is_asked_and_its_answer_printed() {
         let root = tempfile::tempdir().unwrap();

@@ -194,7 +194,6 @@ impl From<ControlError> for Failure {
                  `patchdrop status`, restart the service"
             }
             ControlError::InTheWay { .. } => "move that file away and start the service again",
-            ControlError::Unsupported => "stop the service and give the command again",
             ControlError::Io { .. } => "see whether the service runs: patchdrop status",
         };
         Self::machine(error).hint(hint)
@@ -273,7 +272,6 @@ mod tests {
             (Failure::from(ControlError::NoService { path: path() }), Kind::Machine),
             (Failure::from(ControlError::NoAnswer { path: path() }), Kind::Machine),
             (Failure::from(ControlError::InTheWay { path: path() }), Kind::Machine),
-            (Failure::from(ControlError::Unsupported), Kind::Machine),
             (Failure::from(ControlError::Denied { path: path(), source: source() }), Kind::Machine),
         ];
         for (failure, kind) in failures {

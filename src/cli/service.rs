@@ -536,18 +536,42 @@ impl Signals {
     }
 }
 
-#[cfg(not(unix))]
-struct Signals;
+/// What asks for a stop: Ctrl-C and Ctrl-Break, the closing of the window, the end of the system.
+/// After the last two Windows leaves a few seconds.
+#[cfg(windows)]
+struct Signals {
+    interrupts: Option<tokio::signal::windows::CtrlC>,
+    breaks: Option<tokio::signal::windows::CtrlBreak>,
+    closings: Option<tokio::signal::windows::CtrlClose>,
+    shutdowns: Option<tokio::signal::windows::CtrlShutdown>,
+}
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl Signals {
     fn hear() -> Self {
-        Self
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+        fn heard<T>(signal: std::io::Result<T>) -> Option<T> {
+            if let Err(error) = &signal {
+                tracing::error!(%error, "a signal that asks for a stop cannot be heard");
+            }
+            signal.ok()
+        }
+        Self {
+            interrupts: heard(ctrl_c()),
+            breaks: heard(ctrl_break()),
+            closings: heard(ctrl_close()),
+            shutdowns: heard(ctrl_shutdown()),
+        }
     }
 
     async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+        let Self { interrupts, breaks, closings, shutdowns } = self;
+        tokio::select! {
+            Some(()) = async { interrupts.as_mut()?.recv().await } => {}
+            Some(()) = async { breaks.as_mut()?.recv().await } => {}
+            Some(()) = async { closings.as_mut()?.recv().await } => {}
+            Some(()) = async { shutdowns.as_mut()?.recv().await } => {}
+            else => std::future::pending().await,
         }
     }
 }

@@ -266,11 +266,10 @@ fn trouble(error: &FolderError) -> Option<(Cause, Reach)> {
     Some((Cause { remedy: Some(remedy.to_owned()), ..cause }, reach))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    #[cfg(unix)]
     #[test]
     fn a_lack_of_file_handles_is_no_fault_of_the_disk() {
         let source = std::io::Error::from_raw_os_error(24);

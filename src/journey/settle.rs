@@ -265,9 +265,11 @@ fn without_front(name: &OsStr, bytes: usize) -> OsString {
     OsStr::from_bytes(name.as_bytes().get(bytes..).unwrap_or_default()).to_owned()
 }
 
-#[cfg(not(unix))]
+/// What stands in front is ASCII, a unit of UTF-16 a byte; the rest may be any units.
+#[cfg(windows)]
 fn without_front(name: &OsStr, bytes: usize) -> OsString {
-    OsString::from(name.to_string_lossy().chars().skip(bytes).collect::<String>())
+    use std::os::windows::ffi::{OsStrExt, OsStringExt};
+    OsString::from_wide(&name.encode_wide().skip(bytes).collect::<Vec<_>>())
 }
 
 /// Puts the local date of the outcome into a target folder that asks for it.

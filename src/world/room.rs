@@ -1,7 +1,9 @@
 //! How much room is left on a folder's volume.
 
+#[cfg(unix)]
 use std::path::Path;
 
+#[cfg(unix)]
 use crate::model::room::Room;
 
 /// Asks the volume; none if it does not say.
@@ -17,8 +19,5 @@ pub(super) fn room(folder: &Path) -> Option<Room> {
     })
 }
 
-/// Not known here: a write that finds no room is what tells.
-#[cfg(not(unix))]
-pub(super) fn room(_folder: &Path) -> Option<Room> {
-    None
-}
+#[cfg(windows)]
+pub(super) use super::folder::room;

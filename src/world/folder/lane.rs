@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 #[cfg(unix)]
 use super::volume::mount_of;
-#[cfg(not(unix))]
+#[cfg(windows)]
 use super::windows::mount_of;
 
 /// Threads of a volume elsewhere for looks, reads and moves: each waits for answers most of its

@@ -2,26 +2,29 @@
 
 mod group;
 mod lane;
+#[cfg(unix)]
 mod lease;
 mod real;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
 mod volume;
-#[cfg(not(unix))]
+#[cfg(windows)]
 mod windows;
 
 #[cfg(unix)]
 use unix as system;
-#[cfg(not(unix))]
+#[cfg(windows)]
 use windows as system;
 
 pub use real::RealDisk;
 pub use system::Grip;
 #[cfg(unix)]
 pub use volume::volume_kind;
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub use windows::volume_kind;
+#[cfg(windows)]
+pub(super) use windows::{number, room};
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -127,7 +130,7 @@ impl FolderError {
 const TOO_MANY_OPEN: [i32; 2] =
     [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
 /// `ERROR_TOO_MANY_OPEN_FILES`.
-#[cfg(not(unix))]
+#[cfg(windows)]
 const TOO_MANY_OPEN: [i32; 1] = [4];
 
 /// Why a move did not happen. Whatever the variant: nothing was replaced.

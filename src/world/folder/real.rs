@@ -285,7 +285,7 @@ impl Own {
         self.pins.read().unwrap_or_else(PoisonError::into_inner).get(folder).copied()
     }
 
-    fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
+    pub(super) fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
         pins.insert(Arc::clone(folder), seen);
     }

@@ -210,9 +210,9 @@ pub(in crate::world) fn number(folder: &Path) -> Option<Number> {
 }
 
 /// Volume and number of a folder; `None` where the system does not tell.
-#[cfg(not(unix))]
-pub(in crate::world) fn number(_folder: &Path) -> Option<Number> {
-    None
+#[cfg(windows)]
+pub(in crate::world) fn number(folder: &Path) -> Option<Number> {
+    crate::world::folder::number(folder)
 }
 
 #[cfg(unix)]
