@@ -1,6 +1,7 @@
 //! What is different in a config that was read again, in words for a person.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use toml::de::{DeTable, DeValue};
@@ -10,11 +11,19 @@ use super::page::Page;
 
 /// Every key that is written, dotted, with a digest of what it is set to: the value itself may be
 /// nobody's business (promise P11).
-pub(super) type Written = BTreeMap<String, u64>;
+#[derive(Clone, Default)]
+pub(super) struct Written(BTreeMap<String, u64>);
+
+impl fmt::Debug for Written {
+    /// How a config is written is no part of what it means.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Written(..)")
+    }
+}
 
 /// All keys of a config file.
 pub(super) fn written(page: &Page, table: &DeTable<'_>) -> Written {
-    let mut found = Written::new();
+    let mut found = Written::default();
     collect(page, table, "", &mut found);
     found
 }
@@ -25,13 +34,13 @@ fn collect(page: &Page, table: &DeTable<'_>, above: &str, found: &mut Written) {
         let dotted = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
         if let DeValue::Table(table) = value.get_ref() {
             if table.is_empty() {
-                found.insert(dotted.clone(), 0);
+                found.0.insert(dotted.clone(), 0);
             }
             collect(page, table, &dotted, found);
         } else {
             let mut digest = DefaultHasher::new();
             page.written(value.span()).hash(&mut digest);
-            found.insert(dotted, digest.finish());
+            found.0.insert(dotted, digest.finish());
         }
     }
 }
@@ -46,13 +55,13 @@ pub(super) fn changes(old: &Config, new: &Config) -> Vec<String> {
     for section in was.difference(&is) {
         said.push(format!("[{section}] is gone"));
     }
-    let both: BTreeSet<&String> = old.written.keys().chain(new.written.keys()).collect();
+    let both: BTreeSet<&String> = old.written.0.keys().chain(new.written.0.keys()).collect();
     for key in both {
         let section = section_of(key);
         if section.is_some_and(|it| is.contains(it) != was.contains(it)) {
             continue;
         }
-        match (old.written.get(key), new.written.get(key)) {
+        match (old.written.0.get(key), new.written.0.get(key)) {
             (Some(one), Some(other)) if one != other => said.push(format!("{key} has changed")),
             (Some(_), None) => said.push(format!("{key} is no longer set")),
             (None, Some(_)) => said.push(format!("{key} is set now")),
@@ -90,7 +99,7 @@ fn section_of(key: &str) -> Option<&str> {
 }
 
 fn sections(written: &Written) -> BTreeSet<&str> {
-    written.keys().filter_map(|key| section_of(key)).collect()
+    written.0.keys().filter_map(|key| section_of(key)).collect()
 }
 
 #[cfg(test)]

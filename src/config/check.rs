@@ -100,7 +100,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         marked: marked(root.as_ref(), &claims),
         warnings: Vec::new(),
         secrets: vault.found.borrow().clone(),
-        written: BTreeMap::new(),
+        written: super::changes::Written::default(),
     };
     place_routes(&mut config, raw, drafts, &claims);
     Some(config)
