@@ -17,7 +17,7 @@ use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::durability::Durability;
-use crate::service::{News, tell, watchdog};
+use crate::service::{News, listens, tell, watchdog};
 use crate::world::RealWorld;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::ControlServer;
@@ -176,6 +176,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Tells the service manager how things stand, for ever: first that the start is done, then again
 /// and again that the loop answers.
 async fn keep_told(commands: &mpsc::Sender<Asked>) {
+    if !listens() {
+        return std::future::pending().await;
+    }
     let every = watchdog().map_or(TOLD_EVERY, |within| TOLD_EVERY.min(within / 3));
     let mut is_ready = false;
     let mut turn = tokio::time::interval(every);

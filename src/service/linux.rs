@@ -4,6 +4,11 @@ use sd_notify::NotifyState;
 
 use super::News;
 
+#[expect(clippy::disallowed_methods, reason = "systemd says in the environment where it listens")]
+pub(super) fn listens() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 pub(super) fn tell(news: &[News<'_>]) {
     let mut states = Vec::with_capacity(news.len() + 1);
     for one in news {

@@ -21,6 +21,15 @@ pub enum News<'n> {
     Alive,
 }
 
+/// Whether a service manager wants to be told anything.
+#[must_use]
+pub fn listens() -> bool {
+    #[cfg(target_os = "linux")]
+    return linux::listens();
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
 /// Tells the service manager. Without one nothing happens; one that does not listen is no reason to
 /// stop working.
 pub fn tell(news: &[News<'_>]) {
