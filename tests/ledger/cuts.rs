@@ -41,6 +41,8 @@ fn record(name: &str, paused_at: Option<Wall>) -> RouteRecord {
     }
 }
 
+// Windows does not say which boot this is.
+#[cfg(unix)]
 #[tokio::test]
 async fn the_mark_of_the_boot_stands_from_the_start_until_an_end_in_order() {
     let backend = Sqlite::new();
@@ -62,6 +64,8 @@ async fn the_mark_of_the_boot_stands_from_the_start_until_an_end_in_order() {
     assert_eq!(mark(&backend), None);
 }
 
+// Windows does not say which boot this is.
+#[cfg(unix)]
 #[tokio::test]
 async fn another_boot_without_a_clean_end_pauses_every_route_once_it_is_noted() {
     for durability in [Durability::PowerLoss, Durability::ProcessCrash] {

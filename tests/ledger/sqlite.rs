@@ -160,6 +160,8 @@ async fn many_commits_share_one_write() {
     assert!(together < 50 * alone, "{together} bytes for 100 commits, {alone} for one");
 }
 
+// Windows does not say which boot this is.
+#[cfg(unix)]
 #[tokio::test]
 async fn after_a_kill_in_the_same_boot_it_is_known_what_had_begun() {
     let backend = Sqlite::new();

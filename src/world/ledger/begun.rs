@@ -35,7 +35,8 @@ pub(super) struct Begun {
 struct Inner {
     path: PathBuf,
     header: String,
-    file: File,
+    /// None after a rewrite that failed: then the next attempt rewrites it.
+    file: Option<File>,
     bytes: u64,
     bytes_max: u64,
     /// The last write was cut short: the next line starts on a line of its own.
@@ -74,7 +75,7 @@ impl Begun {
             })
             .collect();
         let (file, bytes) = write_anew(&path, &header, &known)?;
-        let inner = Inner { path, header, file, bytes, bytes_max, torn: false, known };
+        let inner = Inner { path, header, file: Some(file), bytes, bytes_max, torn: false, known };
         Ok(Self { inner: Mutex::new(inner) })
     }
 
@@ -87,22 +88,29 @@ impl Begun {
     /// Writes down that an attempt begins.
     pub(super) fn begin(&self, attempt: Try) -> io::Result<()> {
         let mut inner = self.lock();
-        if inner.bytes > inner.bytes_max {
-            let (file, bytes) = write_anew(&inner.path, &inner.header, &inner.known)?;
-            inner.file = file;
-            inner.bytes = bytes;
-            inner.torn = false;
-            // What is open alone may fill it: then it doubles, so that it is not rewritten each
-            // time.
-            inner.bytes_max = inner.bytes_max.max(bytes.saturating_mul(2));
-        }
+        let mut file = match inner.file.take() {
+            Some(file) if inner.bytes <= inner.bytes_max => file,
+            too_long => {
+                // Windows replaces no file that is open.
+                drop(too_long);
+                let (file, bytes) = write_anew(&inner.path, &inner.header, &inner.known)?;
+                inner.bytes = bytes;
+                inner.torn = false;
+                // What is open alone may fill it: then it doubles, so that it is not rewritten
+                // each time.
+                inner.bytes_max = inner.bytes_max.max(bytes.saturating_mul(2));
+                file
+            }
+        };
         let mut line = String::with_capacity(24);
         if inner.torn {
             line.push('\n');
         }
         push_line(&mut line, attempt, Some(true));
         inner.torn = true;
-        inner.file.write_all(line.as_bytes())?;
+        let written = file.write_all(line.as_bytes());
+        inner.file = Some(file);
+        written?;
         inner.torn = false;
         inner.bytes += line.len() as u64;
         inner.known.insert(attempt, Some(true));
