@@ -12,7 +12,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::load::Secrets;
 use super::screen::Screen;
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::daemon::chain;
 use crate::model::durability::Durability;
@@ -57,7 +57,7 @@ pub(super) async fn run(
     let config = globals.load(Secrets::MayBeMissing)?;
     let folders = chosen(&config, &arguments.folders)?;
     let (lock, opened) =
-        service::open(&config, &Arc::new(AtomicUsize::new(0)), Durability::PowerLoss)?;
+        serve::open(&config, &Arc::new(AtomicUsize::new(0)), Durability::PowerLoss)?;
     let found = opened.ledger.look_at_marks(folders.clone()).await?;
     let mut lines: Vec<Line> =
         folders.iter().zip(&found).map(|(folder, found)| line(folder, found)).collect();
@@ -69,7 +69,7 @@ pub(super) async fn run(
         .collect();
     let is_done = arguments.yes || to_adopt.is_empty();
     if arguments.yes && !to_adopt.is_empty() {
-        opened.ledger.adopt(to_adopt).await.map_err(service::no_mark)?;
+        opened.ledger.adopt(to_adopt).await.map_err(serve::no_mark)?;
         for line in &mut lines {
             line.adopted = is_adopted(line.mark);
         }
@@ -83,7 +83,7 @@ pub(super) async fn run(
 
 /// The roots of the config, or those of them that were named.
 fn chosen(config: &Config, named: &[PathBuf]) -> Result<Vec<Arc<Path>>, Failure> {
-    let all = service::marked_folders(config);
+    let all = serve::marked_folders(config);
     for name in named {
         if !all.iter().any(|folder| **folder == **name) {
             let roots: Vec<String> = all.iter().map(|it| it.display().to_string()).collect();

@@ -7,7 +7,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::load;
 use super::screen::Screen;
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::route::Route;
@@ -43,7 +43,7 @@ pub(super) async fn carry_out(
 
 async fn answer(config: &Config, command: Command) -> Result<CommandAnswer, Failure> {
     match control::ask(&config.state_dir, &command).await {
-        Err(ControlError::NoService { .. }) => service::carry_out(config.clone(), command).await,
+        Err(ControlError::NoService { .. }) => serve::carry_out(config.clone(), command).await,
         answered => Ok(answered?),
     }
 }

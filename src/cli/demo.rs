@@ -19,7 +19,7 @@ use super::failure::{Failure, Kind};
 use super::load::{self, Secrets};
 use super::records;
 use super::screen::Screen;
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::daemon::{Mode, Stop};
 use crate::model::command::{Command, CommandAnswer};
@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Resul
     let _telemetry =
         telemetry::start(&config.log, &config.all_secrets()).map_err(Failure::machine)?;
     let (stop, stop_in) = mpsc::channel(2);
-    let serving = service::serve(config.clone(), Mode::Service, true, stop_in, None);
+    let serving = serve::serve(config.clone(), Mode::Service, true, stop_in, None);
     tokio::pin!(serving);
     let played = tokio::select! {
         end = &mut serving => {
@@ -273,7 +273,7 @@ impl Stage {
             self.root.join("orders").display()
         )?;
         screen.out.flush()?;
-        let mut stop = service::stop_by_signal();
+        let mut stop = serve::stop_by_signal();
         loop {
             tokio::select! {
                 _ = stop.recv() => return Ok(()),

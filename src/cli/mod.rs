@@ -29,7 +29,7 @@ mod resolve;
 mod run;
 mod screen;
 mod send;
-mod service;
+mod serve;
 mod simulator;
 mod status;
 mod token;

@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::findings::{Finding, Level, Section};
 use super::load;
 use super::screen::{Style, shown_span};
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::model::exchange::{
     Answer, Body, CredentialName, Progress, Reply, Request, Token, TokenRefusal, percent_encoded,
@@ -80,7 +80,7 @@ pub(super) struct Visit {
 
 /// Looks at every credential, every host, and every flow whose runs are asked for.
 pub(super) async fn look(config: &Config, style: &Style) -> Result<Outlook, Failure> {
-    let endpoint = service::endpoint(config)?;
+    let endpoint = serve::endpoint(config)?;
     let routes = load::routes(config);
     let asked = futures_util::stream::iter(config.credentials.values().cloned())
         .map(|credential| {

@@ -10,7 +10,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::load::Secrets;
 use super::screen::Screen;
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::daemon::{Stop, chain};
 use crate::model::command::{Command, CommandAnswer, Done};
@@ -117,7 +117,7 @@ impl<'r> Reloading<'r> {
             tracing::info!(%change, "the config was read again");
         }
         for notice in &newer.warnings {
-            service::warn(notice, &newer.path);
+            serve::warn(notice, &newer.path);
         }
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(newer));
         tell(&[News::Reloading]);
@@ -140,8 +140,8 @@ impl<'r> Reloading<'r> {
                 fixed.join(" and ")
             ));
         }
-        let known = service::marked_folders(&self.config);
-        let mut folders = service::marked_folders(&newer);
+        let known = serve::marked_folders(&self.config);
+        let mut folders = serve::marked_folders(&newer);
         folders.retain(|folder| !known.contains(folder));
         if !folders.is_empty() {
             self.ledger.check_marks(folders).await.map_err(|error| chain(&error))?;

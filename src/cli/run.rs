@@ -9,7 +9,7 @@ use super::load::Secrets;
 use super::reload::Reader;
 use super::screen::Screen;
 use super::when::parse_span;
-use super::{dry_run, service};
+use super::{dry_run, serve};
 use crate::daemon::{End, Mode};
 use crate::telemetry;
 
@@ -75,11 +75,11 @@ async fn serve(globals: &Globals, mode: Mode, allows_root: bool) -> Result<End, 
     let telemetry = telemetry::start(&config.log, &config.all_secrets())
         .map_err(|error| Failure::new(Kind::Config, error))?;
     for notice in &config.warnings {
-        service::warn(notice, &config.path);
+        serve::warn(notice, &config.path);
     }
     let reader = Reader {
         read: &|| globals.load(Secrets::Needed),
         learn: &|secrets| telemetry.learn(secrets),
     };
-    service::serve(config, mode, allows_root, service::stop_by_signal(), Some(&reader)).await
+    serve::serve(config, mode, allows_root, serve::stop_by_signal(), Some(&reader)).await
 }

@@ -8,7 +8,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::load::Secrets;
 use super::screen::{Align, Screen, Table};
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::model::exchange::{CredentialName, TokenRefusal};
 use crate::model::route::Credential;
@@ -113,7 +113,7 @@ struct Kept {
 
 /// The tokens of every credential, as the service keeps them.
 fn token_desk(config: &Config) -> Result<TokenDesk<SystemClock, HttpEndpoint>, Failure> {
-    let endpoint = service::endpoint(config)?;
+    let endpoint = serve::endpoint(config)?;
     let clock = Arc::new(SystemClock::new());
     Ok(TokenDesk::new(config.credentials.clone(), &config.state_dir, clock, endpoint))
 }

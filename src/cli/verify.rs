@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::load::{self, Secrets};
 use super::records::{self, Records};
 use super::screen::Screen;
-use super::service;
+use super::serve;
 use crate::config::Config;
 use crate::daemon::chain;
 use crate::journey::settle;
@@ -274,7 +274,7 @@ fn verify(
 ) -> Result<Report, Failure> {
     let routes = load::routes(config);
     let mut report = Report { deep, ..Report::default() };
-    for root in service::marked_folders(config) {
+    for root in serve::marked_folders(config) {
         look_at_mark(ledger, &root, &mut report)?;
     }
     report.ledger_was_lost |= ledger.has_lost()?;
