@@ -33,11 +33,12 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// The usual measure: goes with 128 requests, 4 ms after the last one, or 25 ms after the
-    /// first. On a slow machine requests come slowly, and that is where an fsync costs most.
+    /// The usual measure: goes with 128 requests, 10 ms after the last one, or 100 ms after the
+    /// first. On a slow machine requests come slowly, and that is where an fsync costs most; no
+    /// file is held up by it for longer than the others take to come as far.
     #[must_use]
     pub fn new(load: Arc<AtomicUsize>) -> Self {
-        let (patience, longest) = (Duration::from_millis(4), Duration::from_millis(25));
+        let (patience, longest) = (Duration::from_millis(10), Duration::from_millis(100));
         Self { load, most: 128, patience, longest }
     }
 

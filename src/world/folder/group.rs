@@ -18,10 +18,10 @@ const COMPANY_MAX: usize = 128;
 /// With fewer files on their way nobody waits for company.
 const LOAD_MIN: usize = 8;
 /// The wait for company ends when nobody has come for so long; about one fsync of an ordinary disk.
-const PATIENCE: Duration = Duration::from_millis(4);
+const PATIENCE: Duration = Duration::from_millis(10);
 /// The longest that a caller waits for company, however many come. On a slow machine they come
 /// slowly, and that is where an fsync costs most.
-const LONGEST: Duration = Duration::from_millis(25);
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// What an error without a number is passed on as: input/output error.
 const EIO: i32 = 5;
