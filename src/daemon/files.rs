@@ -33,6 +33,7 @@ impl<W: World> Daemon<W> {
         let (Start::Attempt(id) | Start::Resume(id) | Start::Ask(id) | Start::Shelve(id)) = start;
         let route = self.schedule.route_of(id).and_then(|route| self.equipped.get(route));
         let Some(equipped) = route.cloned() else { return };
+        self.rooms.hurry(&equipped.route.name, self.now().tick);
         let ticket = Ticket::File(id);
         match start {
             Start::Resume(_) => {

@@ -289,6 +289,7 @@ impl<W: World> Daemon<W> {
         let Candidate { equipped, index, sighting, evidence } = candidate;
         let route = equipped.route.name.clone();
         self.schedule.look_begun(&route, &sighting.name, now);
+        self.rooms.hurry(&route, now);
         let ticket = Ticket::Look(Box::new(LookTicket {
             folder: Arc::clone(folder),
             index,

@@ -24,6 +24,9 @@ use crate::world::folder::{Disk, FolderError, MoveError};
 /// How often room is looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
+/// How often where nothing is under way.
+const LOOK_AT_REST: Duration = Duration::from_mins(1);
+
 /// How often where the volume does not tell.
 const LOOK_SELDOM: Duration = Duration::from_mins(10);
 
@@ -50,6 +53,13 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) fn next_at(&self) -> Option<Tick> {
         self.due.values().copied().flatten().min()
+    }
+
+    /// A file of this route begins: room is looked after as often as it is where files go.
+    pub(super) fn hurry(&mut self, route: &RouteName, now: Tick) {
+        if let Some(Some(due)) = self.due.get_mut(&Some(route.clone())) {
+            *due = (*due).min(now.plus(LOOK_EVERY));
+        }
     }
 
     /// What a person should know, in sentences.
@@ -87,14 +97,13 @@ impl<W: World> Daemon<W> {
             let folders = self.folders_of(&whose);
             let ctx = Arc::clone(&self.ctx);
             self.spawn(Ticket::Room(whose), async move {
-                let mut rooms = Vec::with_capacity(folders.len());
-                for folder in folders {
-                    let room = ctx.world.disk().room(Arc::clone(&folder)).await;
-                    rooms.extend(room.map(|room| (folder, room)));
-                }
-                Work::Rooms(rooms)
+                Work::Rooms(ctx.world.disk().rooms(folders).await)
             });
         }
+    }
+
+    fn is_at_rest(&self, whose: &Whose) -> bool {
+        whose.as_ref().is_some_and(|route| self.schedule.is_at_rest(route))
     }
 
     fn folders_of(&self, whose: &Whose) -> Vec<Arc<Path>> {
@@ -146,6 +155,7 @@ impl<W: World> Daemon<W> {
             None => {}
         }
         let again = match level {
+            Level::Ample if is_told && self.is_at_rest(&whose) => LOOK_AT_REST,
             Level::Ample if is_told => LOOK_EVERY,
             Level::Ample => LOOK_SELDOM,
             Level::Low | Level::Short => LOOK_AGAIN,

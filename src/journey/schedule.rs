@@ -379,6 +379,12 @@ impl Schedule {
         })
     }
 
+    /// Whether no file of a route is being looked at, claimed, sent or settled.
+    #[must_use]
+    pub fn is_at_rest(&self, route: &RouteName) -> bool {
+        self.lanes.get(route).is_none_or(|lane| lane.active == 0)
+    }
+
     /// A look at a candidate has begun: its name is taken until the look comes to nothing or the
     /// file's journey ends.
     pub fn look_begun(&mut self, route: &RouteName, name: &OsStr, now: Tick) {

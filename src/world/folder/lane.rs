@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 #[cfg(unix)]
-use super::volume::mount_of;
+use super::volume::MountTable;
 #[cfg(windows)]
-use super::windows::mount_of;
+use super::windows::MountTable;
 
 /// Threads of a volume elsewhere for looks, reads and moves: each waits for answers most of its
 /// time. One of this machine gets as many as there are processors, up to this: more would spin on
@@ -156,6 +156,7 @@ pub(super) struct VolumeLanes {
 /// Which folder is on which volume. Asks the mount table only, never the volume, which may hang.
 #[derive(Default)]
 pub(super) struct Volumes {
+    table: Mutex<MountTable>,
     state: Mutex<VolumesState>,
 }
 
@@ -183,7 +184,9 @@ impl Volumes {
 
     /// As [`Self::lanes`], by the mount table as it is now.
     pub(super) fn looked_up(&self, folder: &Arc<Path>) -> Arc<VolumeLanes> {
-        let mount = mount_of(folder);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mount = table.mount_of(folder);
+        drop(table);
         let mut state = self.lock();
         let lanes = state.of_mount.entry(mount.point).or_insert_with(|| {
             Arc::new(VolumeLanes {

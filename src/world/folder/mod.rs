@@ -331,9 +331,12 @@ pub trait Disk: Send + Sync + 'static {
     /// Whether a folder is on a local volume: its events and its change times can be trusted.
     fn is_local(&self, folder: Arc<Path>) -> impl Future<Output = bool> + Send;
 
-    /// How much room is left on a folder's volume; none if that cannot be told.
-    fn room(&self, _folder: Arc<Path>) -> impl Future<Output = Option<Room>> + Send {
-        std::future::ready(None)
+    /// How much room is left on the volumes of folders; those that cannot tell are left out.
+    fn rooms(
+        &self,
+        _folders: Vec<Arc<Path>>,
+    ) -> impl Future<Output = Vec<(Arc<Path>, Room)>> + Send {
+        std::future::ready(Vec::new())
     }
 
     /// Whether `sync` really makes renames durable there; if not, a rename on record may be lost

@@ -243,8 +243,20 @@ impl Disk for RealDisk {
         self.on(&Arc::clone(&folder), move || volume_kind(&folder) == Volume::Local).await
     }
 
-    async fn room(&self, folder: Arc<Path>) -> Option<Room> {
-        self.on(&Arc::clone(&folder), move || room(&folder)).await
+    async fn rooms(&self, mut folders: Vec<Arc<Path>>) -> Vec<(Arc<Path>, Room)> {
+        let mut rooms = Vec::with_capacity(folders.len());
+        // One job for each volume: a job may hang with its volume, and costs more than the question.
+        while let Some(first) = folders.first() {
+            let lanes = self.volumes.lanes(first);
+            let (here, elsewhere): (Vec<_>, _) = folders
+                .into_iter()
+                .partition(|folder| Arc::ptr_eq(&self.volumes.lanes(folder), &lanes));
+            let ask = |folder: Arc<Path>| room(&folder).map(|room| (folder, room));
+            let asked = move || here.into_iter().filter_map(ask).collect::<Vec<_>>();
+            rooms.extend(lanes.work.run(asked).await);
+            folders = elsewhere;
+        }
+        rooms
     }
 
     fn syncs_folders(&self) -> bool {

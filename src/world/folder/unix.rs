@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::lease::{self, Lease};
 use super::real::Own;
-use super::volume::{is_local, mount_of, volume_kind};
+use super::volume::{MountTable, is_local, volume_kind};
 use super::{Examined, FolderError, MoveError, Volume};
 use crate::model::file::{Digest, FolderSeen, Identity, Kind, Place, Sighting};
 use crate::model::time::Wall;
@@ -541,7 +541,10 @@ pub(super) fn is_elsewhere(one: &Path, other: &Path) -> bool {
     let volume = |path: &Path| rustix::fs::stat(path).ok().map(|stat| unsigned(stat.st_dev));
     match (volume(one), volume(other)) {
         (Some(one), Some(other)) if one != other => true,
-        _ => mount_of(one).point != mount_of(other).point,
+        _ => {
+            let mut table = MountTable::default();
+            table.mount_of(one).point != table.mount_of(other).point
+        }
     }
 }
 

@@ -3,8 +3,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Volume;
 #[cfg(target_os = "linux")]
@@ -53,12 +56,45 @@ pub(super) struct Mount {
     pub(super) is_remote: bool,
 }
 
-/// The mount that a path lies in, by the mount table alone. Links in the path are not resolved, so
-/// it may be another; it only decides which threads do the work.
-pub(super) fn mount_of(path: &Path) -> Mount {
-    #[expect(clippy::disallowed_methods, reason = "the kernel's mount table, not a file")]
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mount_in(&table, path).unwrap_or_else(|| Mount { point: PathBuf::from("/"), is_remote: false })
+/// The kernel's mount table. It is read again only when it has changed: the kernel writes it anew
+/// for every reader, which costs more than all else in a look at a quiet folder.
+#[derive(Default)]
+pub(super) struct MountTable {
+    file: Option<File>,
+    text: Vec<u8>,
+}
+
+impl MountTable {
+    /// The mount that a path lies in, by the mount table alone. Links in the path are not resolved,
+    /// so it may be another; it only decides which threads do the work.
+    pub(super) fn mount_of(&mut self, path: &Path) -> Mount {
+        if !self.is_current() {
+            self.text = self.read().unwrap_or_default();
+        }
+        let found = mount_in(&self.text, path);
+        found.unwrap_or_else(|| Mount { point: PathBuf::from("/"), is_remote: false })
+    }
+
+    /// The kernel tells a change once to whoever has the table open, as an error to be polled.
+    fn is_current(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let mut polled = [PollFd::new(file, PollFlags::PRI)];
+        let at_once = Timespec::default();
+        rustix::event::poll(&mut polled, Some(&at_once)).is_ok_and(|changed| changed == 0)
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            #[expect(clippy::disallowed_methods, reason = "the kernel's mount table, not a file")]
+            None => File::open("/proc/self/mountinfo")?,
+        };
+        let mut text = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut text)?;
+        self.file = Some(file);
+        Ok(text)
+    }
 }
 
 /// Fields of a line, by proc(5): number, parent, device, root, mount point, options, any number of
@@ -126,6 +162,20 @@ mod tests {
         check("/srv/my share/x", "/srv/my share", true);
         check("/srv/fuse", "/srv/fuse", true);
         assert!(mount_in(b"", Path::new("/")).is_none());
+    }
+
+    #[test]
+    fn the_table_is_read_once_as_long_as_nothing_is_mounted() {
+        #[cfg(target_os = "linux")]
+        {
+            let mut table = MountTable::default();
+            assert_eq!(table.mount_of(Path::new("/proc/self")).point, Path::new("/proc"));
+            assert!(table.is_current());
+            table.text = b"30 22 0:26 / /srv rw - nfs4 host:/srv rw\n".to_vec();
+            assert!(table.mount_of(Path::new("/srv/in")).is_remote, "it is not read again");
+            table.file = None;
+            assert!(!table.mount_of(Path::new("/proc/self")).is_remote);
+        }
     }
 
     #[test]

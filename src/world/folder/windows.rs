@@ -571,8 +571,19 @@ pub(super) struct Mount {
     pub(super) is_remote: bool,
 }
 
+/// There is none to be read: paths say it themselves.
+#[derive(Default)]
+pub(super) struct MountTable;
+
+impl MountTable {
+    #[expect(clippy::unused_self, reason = "elsewhere there is a table")]
+    pub(super) fn mount_of(&mut self, path: &Path) -> Mount {
+        mount_of(path)
+    }
+}
+
 /// By the path's first part alone, which never blocks.
-pub(super) fn mount_of(path: &Path) -> Mount {
+fn mount_of(path: &Path) -> Mount {
     let point = path.components().next().map(|first| PathBuf::from(first.as_os_str()));
     let is_remote = volume_kind(path) != Volume::Local;
     Mount { point: point.unwrap_or_default(), is_remote }
