@@ -245,7 +245,7 @@ impl Disk for RealDisk {
 
     async fn rooms(&self, mut folders: Vec<Arc<Path>>) -> Vec<(Arc<Path>, Room)> {
         let mut rooms = Vec::with_capacity(folders.len());
-        // One job for each volume: a job may hang with its volume, and costs more than the question.
+        // One job for each volume: it may hang with its volume, and costs more than the question.
         while let Some(first) = folders.first() {
             let lanes = self.volumes.lanes(first);
             let (here, elsewhere): (Vec<_>, _) = folders
