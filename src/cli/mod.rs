@@ -30,9 +30,11 @@ mod run;
 mod screen;
 mod send;
 mod serve;
+mod service;
 mod simulator;
 mod status;
 mod token;
+mod trees;
 mod verify;
 mod when;
 
@@ -110,6 +112,7 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Reload(reload::Arguments),
+    Service(service::Arguments),
     Verify(verify::Arguments),
     Adopt(adopt::Arguments),
     Token(token::Arguments),
@@ -198,6 +201,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Pause(arguments) => pause::run(globals, arguments, screen).await,
             Command::Resume(arguments) => pause::resume(globals, arguments, screen).await,
             Command::Reload(arguments) => reload::run(globals, arguments, screen).await,
+            Command::Service(arguments) => service::run(globals, arguments, screen).await,
             Command::Verify(arguments) => verify::run(globals, arguments, screen),
             Command::Adopt(arguments) => adopt::run(globals, arguments, screen).await,
             Command::Token(arguments) => token::run(globals, arguments, screen).await,
