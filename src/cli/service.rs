@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Install it, so that it starts with the system; after a change of root or accounts, again
+    /// Have it start with the system; again after a change of root, state_dir or drain_for
     Install(InstallArguments),
     /// Stop it and take it out of the system; config, state and drop folders stay
     Uninstall(Named),

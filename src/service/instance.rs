@@ -85,8 +85,8 @@ pub struct Installation {
     pub password: Option<Password>,
     /// Its own folder (`state_dir`), absolute.
     pub state_dir: PathBuf,
-    /// Whatever else it must be able to write, absolute: one folder for each tree within which files
-    /// are renamed, none inside another.
+    /// Whatever else it must be able to write, absolute: one folder for each tree within which
+    /// files are renamed, none inside another.
     pub writes: Vec<PathBuf>,
     /// How long a stop may take for what is in flight.
     pub drain: Duration,

@@ -69,8 +69,8 @@ pub fn draft(installation: &Installation) -> Result<String, ServiceError> {
     system::draft(installation)
 }
 
-/// Makes it a service that starts with the system; it is not started. Again, it brings what is there
-/// up to date.
+/// Makes it a service that starts with the system; it is not started. Again, it brings what is
+/// there up to date.
 ///
 /// # Errors
 /// Without the rights of an administrator, with an account or folders that cannot be, without a

@@ -23,7 +23,7 @@ pub(super) const ACCOUNT: &str = "patchdrop";
 const STOPS_WITHIN: Duration = Duration::from_secs(120);
 const STOP_RESERVE: Duration = Duration::from_secs(30);
 
-/// What `ProtectHome=true` hides. (Spelled in parts: no path of these is meant.)
+/// What `ProtectHome=true` hides.
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// What `PrivateTmp=true` has another one of.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
@@ -191,7 +191,7 @@ pub(super) mod tests {
             program: "/usr/local/bin/patchdrop".into(),
             account: Some("erp".to_owned()),
             state_dir: "/opt/state".into(),
-            writes: vec!["/srv/a b".into(), "/home/erp/out".into()],
+            writes: vec!["/srv/a b".into(), Path::new(HOMES[0]).join("erp")],
             drain: Duration::from_mins(10),
             ..installation(None)
         };
@@ -199,7 +199,7 @@ pub(super) mod tests {
             settings(&moved, Some("staff")),
             [
                 "ReadWritePaths=\"/srv/a b\"",
-                "ReadWritePaths=/home/erp/out",
+                &format!("ReadWritePaths={}/erp", HOMES[0]),
                 "ReadWritePaths=/opt/state",
                 "ProtectHome=read-only",
                 "User=erp",
