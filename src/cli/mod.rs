@@ -17,6 +17,7 @@ mod findings;
 mod init;
 mod list;
 mod load;
+mod man;
 mod mark;
 mod online;
 mod pause;
@@ -118,6 +119,8 @@ enum Command {
     Token(token::Arguments),
     Simulator(simulator::Arguments),
     Completions(completions::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Runs the command line.
@@ -207,6 +210,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Token(arguments) => token::run(globals, arguments, screen).await,
             Command::Simulator(arguments) => simulator::run(arguments, screen).await,
             Command::Completions(arguments) => completions::run(arguments, screen),
+            Command::Man(arguments) => man::run(arguments, screen),
         }
     });
     // A thread that hangs in a dead mount must not keep the program alive.
