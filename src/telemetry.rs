@@ -2,6 +2,10 @@
 //!
 //! Nothing in the program logs a secret on purpose; the blotting keeps promise P11 where a
 //! library, or an error from far below, does.
+
+#[cfg(target_os = "linux")]
+mod journal;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -92,7 +96,10 @@ pub fn start(rules: &LogRules, secrets: &[Secret]) -> Result<Guard, TelemetryErr
         None => (Box::new(io::stderr()), io::stderr().is_terminal()),
     };
     let ink = Ink::new(output, secrets);
-    let subscriber = subscriber(rules, ink.clone(), is_terminal)?;
+    let subscriber = match journal(rules, &ink)? {
+        Some(journal) => journal,
+        None => subscriber(rules, ink.clone(), is_terminal)?,
+    };
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Started)?;
     Ok(Guard { ink })
 }
@@ -105,14 +112,44 @@ fn append(path: &Path) -> Result<std::fs::File, TelemetryError> {
     options.open(path).map_err(|source| TelemetryError::Open { path: path.to_owned(), source })
 }
 
+/// The way to the journal, where lines on standard error would end there and no other format was
+/// asked for.
+#[cfg(target_os = "linux")]
+fn journal(
+    rules: &LogRules,
+    ink: &Ink,
+) -> Result<Option<Box<dyn Subscriber + Send + Sync>>, TelemetryError> {
+    use tracing_subscriber::layer::SubscriberExt;
+    if rules.file.is_some() || rules.format != LogFormat::Auto {
+        return Ok(None);
+    }
+    let Some(journal) = journal::Journal::behind_standard_error(&ink.blotter) else {
+        return Ok(None);
+    };
+    let registry = tracing_subscriber::registry().with(filter_of(rules)?).with(journal);
+    Ok(Some(Box::new(registry)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn journal(
+    _rules: &LogRules,
+    _ink: &Ink,
+) -> Result<Option<Box<dyn Subscriber + Send + Sync>>, TelemetryError> {
+    Ok(None)
+}
+
+fn filter_of(rules: &LogRules) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder()
+        .parse(filter(&rules.level))
+        .map_err(|source| TelemetryError::Level { level: rules.level.clone(), source })
+}
+
 fn subscriber(
     rules: &LogRules,
     ink: Ink,
     is_terminal: bool,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError> {
-    let filter = EnvFilter::builder()
-        .parse(filter(&rules.level))
-        .map_err(|source| TelemetryError::Level { level: rules.level.clone(), source })?;
+    let filter = filter_of(rules)?;
     let fields = Fields { blotter: Arc::clone(&ink.blotter) };
     // A line that cannot be written is lost. Saying so on standard error would be a panic where
     // that is what cannot be written: a full disk, or a reader that has gone.
@@ -255,18 +292,23 @@ impl Visit for Pen<'_, '_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        self.put(field, &text);
+        self.put(field, &chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, &format!("{value:?}"));
     }
+}
+
+/// An error with what caused it.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Text without anything that ends a line or moves a cursor: a file's name may hold what looks

@@ -17,6 +17,7 @@ mod findings;
 mod init;
 mod list;
 mod load;
+mod man;
 mod mark;
 mod online;
 mod pause;
@@ -30,9 +31,11 @@ mod run;
 mod screen;
 mod send;
 mod serve;
+mod service;
 mod simulator;
 mod status;
 mod token;
+mod trees;
 mod verify;
 mod when;
 
@@ -110,11 +113,14 @@ enum Command {
     Pause(pause::PauseArguments),
     Resume(pause::ResumeArguments),
     Reload(reload::Arguments),
+    Service(service::Arguments),
     Verify(verify::Arguments),
     Adopt(adopt::Arguments),
     Token(token::Arguments),
     Simulator(simulator::Arguments),
     Completions(completions::Arguments),
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Runs the command line.
@@ -198,11 +204,13 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Pause(arguments) => pause::run(globals, arguments, screen).await,
             Command::Resume(arguments) => pause::resume(globals, arguments, screen).await,
             Command::Reload(arguments) => reload::run(globals, arguments, screen).await,
+            Command::Service(arguments) => service::run(globals, arguments, screen).await,
             Command::Verify(arguments) => verify::run(globals, arguments, screen),
             Command::Adopt(arguments) => adopt::run(globals, arguments, screen).await,
             Command::Token(arguments) => token::run(globals, arguments, screen).await,
             Command::Simulator(arguments) => simulator::run(arguments, screen).await,
             Command::Completions(arguments) => completions::run(arguments, screen),
+            Command::Man(arguments) => man::run(arguments, screen),
         }
     });
     // A thread that hangs in a dead mount must not keep the program alive.

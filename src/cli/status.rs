@@ -39,8 +39,25 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
+    let status = ask(globals, screen).await?;
+    if arguments.json {
+        screen.json(&status)?;
+    } else {
+        render(&status, screen)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// How things stand, for a person who asked for more than that.
+pub(super) async fn show(globals: &Globals, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
+    let status = ask(globals, screen).await?;
+    render(&status, screen)?;
+    Ok(Exit::Done)
+}
+
+async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let status = match control::ask(&config.state_dir, &Command::Status).await {
+    Ok(match control::ask(&config.state_dir, &Command::Status).await {
         Ok(CommandAnswer::Status(status)) => *status,
         Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),
         Ok(CommandAnswer::Done(_)) => {
@@ -52,13 +69,7 @@ pub(super) async fn run(
             without_service(&config, &ledger, &screen.style).await?
         }
         Err(error) => return Err(error.into()),
-    };
-    if arguments.json {
-        screen.json(&status)?;
-    } else {
-        render(&status, screen)?;
-    }
-    Ok(Exit::Done)
+    })
 }
 
 /// How things stand as far as config, ledger and folders tell.

@@ -408,13 +408,13 @@ fn state_dir(base: &Path, raw: &Raw) -> At<PathBuf> {
 }
 
 #[cfg(not(windows))]
-fn default_state_dir() -> PathBuf {
+pub(super) fn default_state_dir() -> PathBuf {
     PathBuf::from("/var/lib/patchdrop")
 }
 
 #[cfg(windows)]
 #[expect(clippy::disallowed_methods, reason = "Windows names its places by the environment")]
-fn default_state_dir() -> PathBuf {
+pub(super) fn default_state_dir() -> PathBuf {
     let program_data = std::env::var_os("ProgramData").unwrap_or_else(|| r"C:\ProgramData".into());
     PathBuf::from(program_data).join("patchdrop").join("state")
 }

@@ -40,6 +40,12 @@ pub const EXAMPLE: &str = include_str!("../../examples/config.toml");
 /// A config is a page that a person wrote; what is larger is something else.
 const FILE_MAX: u64 = 4 * 1024 * 1024;
 
+/// Where a patchdrop keeps its state if its config does not say: the system's place for that.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    check::default_state_dir()
+}
+
 /// Reads and checks a config file.
 ///
 /// # Errors

@@ -1,10 +1,23 @@
-//! The system's service manager: what it is told of us. Knows nothing of what the service does.
+//! The system's service manager: what it is told of us, and how patchdrop becomes one of its
+//! services. Knows nothing of what the service does.
 #![warn(missing_docs)]
 
 use std::time::Duration;
 
+#[cfg(not(target_os = "linux"))]
+mod absent;
+mod instance;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod systemd;
+
+#[cfg(not(target_os = "linux"))]
+use absent as system;
+#[cfg(target_os = "linux")]
+use systemd as system;
+
+pub use instance::{Installation, Instance, Password, Report, Runs, ServiceError, Standing, Step};
 
 /// What a service manager wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,4 +59,54 @@ pub fn watchdog() -> Option<Duration> {
     return sd_notify::watchdog_enabled();
     #[cfg(not(target_os = "linux"))]
     None
+}
+
+/// What an installation would write and do, as text. Changes nothing, and needs no rights.
+///
+/// # Errors
+/// As for [`install`], but for the rights.
+pub fn draft(installation: &Installation) -> Result<String, ServiceError> {
+    system::draft(installation)
+}
+
+/// Makes it a service that starts with the system; it is not started. Again, it brings what is
+/// there up to date.
+///
+/// # Errors
+/// Without the rights of an administrator, with an account or folders that cannot be, without a
+/// service manager. What was written before stays.
+pub fn install(installation: &Installation) -> Result<Report, ServiceError> {
+    system::install(installation)
+}
+
+/// Stops a service and takes it out of the system. Its config, state and drop folders stay.
+///
+/// # Errors
+/// Without the rights, and where there is no such service.
+pub fn uninstall(instance: &Instance) -> Result<Report, ServiceError> {
+    system::uninstall(instance)
+}
+
+/// Starts a service and waits until it works.
+///
+/// # Errors
+/// Without the rights, where there is no such service, and if it ends instead.
+pub fn start(instance: &Instance) -> Result<Report, ServiceError> {
+    system::start(instance)
+}
+
+/// Stops a service and waits until it has ended.
+///
+/// # Errors
+/// Without the rights, and where there is no such service.
+pub fn stop(instance: &Instance) -> Result<Report, ServiceError> {
+    system::stop(instance)
+}
+
+/// How a service stands.
+///
+/// # Errors
+/// Without a service manager, or one that does not answer.
+pub fn status(instance: &Instance) -> Result<Standing, ServiceError> {
+    system::status(instance)
 }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "run",
     "check",
     "doctor",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 19] = [
     "mark",
     "pause",
     "resume",
+    "service",
     "verify",
     "adopt",
     "token",
