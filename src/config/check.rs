@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::address::{self, UrlRules, VANITY_FORM, is_vanity};
 use super::delivery;
 use super::discovery::Template;
+use super::drives;
 use super::flow;
 use super::folders::{self, DATE, Shape, VANITY};
 use super::network;
@@ -72,6 +73,9 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
     let state_dir = state_dir(base, raw);
     let log = log(sink, base, &raw.log);
     let claims = check_folders(&setting, raw, root.as_ref(), &state_dir, &log, &mut drafts);
+    let of_routes = drafts.iter().map(|draft| &draft.claim);
+    let of_routes = of_routes.flat_map(|claim| std::iter::once(&claim.inbox).chain(&claim.targets));
+    drives::check(sink, root.iter().chain([&state_dir]).chain(of_routes));
     let drain_for = raw.drain_for.as_ref().map_or(Duration::from_secs(90), |span| span.value);
     let destinations = destination::check(urls, &raw.destinations);
     warn(sink, raw, drain_for, &drafts);

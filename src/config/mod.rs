@@ -9,6 +9,7 @@ mod credential;
 mod delivery;
 mod destination;
 mod discovery;
+mod drives;
 mod flow;
 mod folders;
 mod network;
@@ -52,12 +53,26 @@ pub fn default_state_dir() -> PathBuf {
 /// Every fault at once. Faults in one route's surroundings are no error: see [`Config::broken`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Config, ConfigFaults> {
     let bytes = vault::read(path, FILE_MAX).map_err(|error| {
-        let hint = "patchdrop init DIR writes one; --config FILE names another";
+        let hint = misnamed(path).map_or_else(
+            || "patchdrop init DIR writes one; --config FILE names another".to_owned(),
+            |other| {
+                format!("{} is there: rename it; Explorer hides the ending .txt", other.display())
+            },
+        );
         let text = format!("cannot be read: {error}");
-        let notice = Notice { key: String::new(), line: None, text, hint: Some(hint.to_owned()) };
+        let notice = Notice { key: String::new(), line: None, text, hint: Some(hint) };
         ConfigFaults { path: path.to_owned(), notices: vec![notice] }
     })?;
     read(&bytes, path, options)
+}
+
+/// The file that somebody meant to save under this name, where an editor has put `.txt` behind it.
+fn misnamed(path: &Path) -> Option<PathBuf> {
+    let mut name = path.file_name()?.to_owned();
+    name.push(".txt");
+    let other = path.with_file_name(name);
+    let is_there = |path: &Path| std::fs::symlink_metadata(path).is_ok();
+    (!is_there(path) && is_there(&other)).then_some(other)
 }
 
 /// Checks the bytes of a config file. `path` is where they are from: relative paths start there.

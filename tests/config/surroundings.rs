@@ -184,3 +184,19 @@ fn a_link_hides_no_overlap() {
     let faults = load(scratch.path(), &text).unwrap_err();
     assert!(faults.to_string().contains("lies inside the root"), "{faults}");
 }
+
+#[test]
+fn a_config_that_an_editor_has_named_txt_is_noticed() {
+    let scratch = scratch();
+    let path = scratch.path().join("config.toml");
+    let hint = |path: &Path| {
+        let faults = config::load(path, &LoadOptions::default()).unwrap_err();
+        faults.notices[0].hint.clone().unwrap()
+    };
+    assert!(hint(&path).starts_with("patchdrop init DIR"), "{}", hint(&path));
+    fs::write(scratch.path().join("config.toml.txt"), start()).unwrap();
+    let there = scratch.path().join("config.toml.txt").display().to_string();
+    assert!(hint(&path).starts_with(&format!("{there} is there: rename it")), "{}", hint(&path));
+    fs::create_dir(&path).unwrap();
+    assert!(hint(&path).starts_with("patchdrop init DIR"), "{}", hint(&path));
+}

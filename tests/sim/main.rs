@@ -74,7 +74,7 @@ sweep_every = '60s'
 first_sweep_max_age = 'off'
 
 [route.orders]
-folder  = '/r/orders'
+folder  = '{ROOT}'
 deliver = 'http'
 url     = 'https://server.example/v1/acme/orders'
 headers = { X-Id = '{id}', X-Name = '{name}' }
@@ -85,7 +85,8 @@ concurrency = 2
 /// Read once: there are many thousand runs.
 static READ: LazyLock<Config> = LazyLock::new(|| {
     let options = LoadOptions::default();
-    let read = config::read(CONFIG.as_bytes(), Path::new("/etc/patchdrop/config.toml"), &options);
+    let text = CONFIG.replace("{ROOT}", ROOT);
+    let read = config::read(text.as_bytes(), Path::new("/etc/patchdrop/config.toml"), &options);
     read.expect("the config of the simulation is sound")
 });
 

@@ -149,7 +149,8 @@ impl Default for Story {
     }
 }
 
-pub const ROOT: &str = "/r/orders";
+/// A path that begins with a slash is not absolute on Windows.
+pub const ROOT: &str = if cfg!(windows) { "C:/r/orders" } else { "/r/orders" };
 
 pub fn place(path: &str) -> Place {
     let (folder, name) = path.rsplit_once('/').map_or(("", path), |(folder, name)| (folder, name));

@@ -242,19 +242,30 @@ pub(super) fn host() -> String {
 /// A digest of this machine's id, which is not to be told to others as it is (machine-id(5)).
 #[cfg(target_os = "linux")]
 fn machine() -> Option<String> {
-    use sha2::Digest as _;
     let id = std::fs::read_to_string("/etc/machine-id").ok()?;
     let id = id.trim();
-    if id.len() != 32 {
-        return None;
-    }
-    let digest = sha2::Sha256::new().chain_update("patchdrop ").chain_update(id).finalize();
-    let first = digest.first_chunk::<8>()?;
-    Some(format!("{:016x}", u64::from_be_bytes(*first)))
+    (id.len() == 32).then(|| digest_of(id)).flatten()
+}
+
+/// A digest of the id that Windows drew for this machine when it was installed. Copies of a virtual
+/// machine keep it, unless they were prepared for that.
+#[cfg(windows)]
+fn machine() -> Option<String> {
+    let key = windows_registry::LOCAL_MACHINE.open(r"SOFTWARE\Microsoft\Cryptography").ok()?;
+    let id = key.get_string("MachineGuid").ok()?;
+    (!id.trim().is_empty()).then(|| digest_of(id.trim())).flatten()
 }
 
 /// Only its name is known here.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 fn machine() -> Option<String> {
     None
+}
+
+#[cfg(any(target_os = "linux", windows))]
+fn digest_of(id: &str) -> Option<String> {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::new().chain_update("patchdrop ").chain_update(id).finalize();
+    let first = digest.first_chunk::<8>()?;
+    Some(format!("{:016x}", u64::from_be_bytes(*first)))
 }
