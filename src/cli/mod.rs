@@ -28,6 +28,7 @@ mod resend;
 mod resolve;
 mod run;
 mod screen;
+mod secret;
 mod send;
 mod serve;
 mod simulator;
@@ -113,6 +114,7 @@ enum Command {
     Verify(verify::Arguments),
     Adopt(adopt::Arguments),
     Token(token::Arguments),
+    Secret(secret::Arguments),
     Simulator(simulator::Arguments),
     Completions(completions::Arguments),
 }
@@ -201,6 +203,7 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
             Command::Verify(arguments) => verify::run(globals, arguments, screen),
             Command::Adopt(arguments) => adopt::run(globals, arguments, screen).await,
             Command::Token(arguments) => token::run(globals, arguments, screen).await,
+            Command::Secret(arguments) => secret::run(globals, arguments, screen),
             Command::Simulator(arguments) => simulator::run(arguments, screen).await,
             Command::Completions(arguments) => completions::run(arguments, screen),
         }

@@ -36,7 +36,13 @@ struct Draft {
 }
 
 /// Checks everything. `None` where anything is at fault.
-pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> Option<Config> {
+pub(super) fn check(
+    sink: &Sink,
+    vault: &Vault<'_>,
+    path: &Path,
+    raw: &Raw,
+    state_dir: &At<PathBuf>,
+) -> Option<Config> {
     let base = vault.base;
     let urls =
         UrlRules { sink, allow_http: raw.allow_http.as_ref().is_some_and(|allow| allow.value) };
@@ -69,9 +75,8 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
         .filter_map(|(name, route)| route_draft(&setting, raw, root.as_ref(), name, route))
         .collect();
     drafts.extend(auto_draft(&setting, raw, root.as_ref()));
-    let state_dir = state_dir(base, raw);
     let log = log(sink, base, &raw.log);
-    let claims = check_folders(&setting, raw, root.as_ref(), &state_dir, &log, &mut drafts);
+    let claims = check_folders(&setting, raw, root.as_ref(), state_dir, &log, &mut drafts);
     let drain_for = raw.drain_for.as_ref().map_or(Duration::from_secs(90), |span| span.value);
     let destinations = destination::check(urls, &raw.destinations);
     warn(sink, raw, drain_for, &drafts);
@@ -84,7 +89,7 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
     let mut config = Config {
         path: path.to_owned(),
         root: root.as_ref().map(|root| Arc::from(root.value.as_path())),
-        state_dir: Arc::from(state_dir.value),
+        state_dir: Arc::from(state_dir.value.as_path()),
         routes: Vec::new(),
         discoveries: Vec::new(),
         broken: Vec::new(),
@@ -400,7 +405,8 @@ fn auto_draft(setting: &Setting<'_>, raw: &Raw, root: Option<&At<PathBuf>>) -> O
     Some(Draft { name: None, claim, rules, broken, vanity: String::new() })
 }
 
-fn state_dir(base: &Path, raw: &Raw) -> At<PathBuf> {
+/// Where the service keeps what is its own.
+pub(super) fn state_dir(base: &Path, raw: &Raw) -> At<PathBuf> {
     match &raw.state_dir {
         Some(written) => written.with(folders::absolute(base, written.value.as_ref())),
         None => At { value: default_state_dir(), line: 0, key: "state_dir".to_owned() },

@@ -147,7 +147,7 @@ fn http_url(
     if kind == "webhook" && matches!(written.value, Written::Plain(_)) && url.query().is_some() {
         setting.sink.warn(written.notice(
             "a signed URL is a secret, and whoever may read this file may send with it",
-            "write url = { env = \"NAME\" } or { file = \"PATH\" }",
+            "write url = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
         ));
     }
     // Signatures stand in queries.

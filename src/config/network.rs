@@ -65,7 +65,7 @@ fn proxy(sink: &Sink, vault: &Vault<'_>, written: Option<&At<Written>>) -> Proxy
             if note_password(vault, &parsed) && matches!(written.value, Written::Plain(_)) {
                 sink.warn(written.notice(
                     "the proxy's password stands in the config",
-                    "write the whole URL elsewhere: proxy = { env = \"NAME\" } or { file = \"PATH\" }",
+                    "write the whole URL elsewhere: proxy = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
                 ));
             }
             Proxy::Url(Secret::new(parsed.as_str()))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::page::{At, Sink};
 use super::section::Written;
-use super::{Environment, folders};
+use super::{Environment, NoSecret, Store, folders};
 use crate::model::secret::Secret;
 
 /// A secret is a line, not a document.
@@ -20,6 +20,9 @@ pub(super) struct Vault<'a> {
     pub(super) environment: &'a Environment,
     /// What relative paths are relative to.
     pub(super) base: &'a Path,
+    /// Where `{ stored = "NAME" }` is looked up, and in which `state_dir`.
+    pub(super) store: &'a Store,
+    pub(super) state_dir: &'a Path,
     /// Where this is false, a secret that is not to be had is empty and no fault.
     pub(super) is_needed: bool,
     pub(super) found: RefCell<Vec<Secret>>,
@@ -33,6 +36,7 @@ impl Vault<'_> {
             Written::Plain(text) => return Some(Secret::new(text.as_str())),
             Written::Env(name) => self.environment_variable(written, name),
             Written::File(path) => self.file(written, path),
+            Written::Stored(name) => self.stored(written, name),
         };
         match secret {
             Ok(value) => {
@@ -103,6 +107,23 @@ impl Vault<'_> {
         })?;
         let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned();
         self.complete(written, text, &shown, "write the secret into it".to_owned())
+    }
+
+    fn stored(&self, written: &At<Written>, name: &str) -> Result<String, (String, String)> {
+        let again = || format!("set it again: patchdrop secret set {name}");
+        let found = match self.store {
+            Store::None => {
+                Err((format!("secret {name} is not stored"), "there is no store here".to_owned()))
+            }
+            Store::Given(secrets) => secrets.get(name).cloned().ok_or_else(|| {
+                (format!("secret {name} is not stored"), format!("patchdrop secret set {name}"))
+            }),
+            Store::Opened(look_up) => match look_up(self.state_dir, name) {
+                Ok(secret) => Ok(secret.reveal().to_owned()),
+                Err(NoSecret { text, hint }) => Err((text, hint)),
+            },
+        };
+        self.complete(written, found?, &format!("secret {name}"), again())
     }
 
     fn complete(

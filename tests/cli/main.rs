@@ -12,13 +12,15 @@
 mod live;
 #[cfg(unix)]
 mod online;
+#[cfg(unix)]
+mod secrets;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "run",
     "check",
     "doctor",
@@ -36,6 +38,7 @@ const COMMANDS: [&str; 19] = [
     "verify",
     "adopt",
     "token",
+    "secret",
     "simulator",
     "completions",
 ];
