@@ -69,6 +69,7 @@ pub(super) fn check(
     };
     check_top(&setting, raw);
     let network = network::check(sink, vault, raw);
+    let heartbeat_url = network::heartbeat(urls, vault, raw);
     let mut drafts: Vec<Draft> = raw
         .routes
         .iter()
@@ -95,6 +96,7 @@ pub(super) fn check(
         broken: Vec::new(),
         credentials: credentials.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
         network,
+        heartbeat_url,
         destinations,
         durability: raw.ledger.durability.as_ref().map_or_else(Durability::default, |it| it.value),
         watch: raw.watch.as_ref().map_or(WatchMode::Auto, |watch| watch.value),

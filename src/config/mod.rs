@@ -210,6 +210,8 @@ pub struct Config {
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
     /// How the network is reached.
     pub network: Network,
+    /// What is called every minute while all is well.
+    pub heartbeat_url: Option<Secret>,
     /// What the routes to one host share, by host (with port where it is not the default); a host
     /// that is not here has the defaults.
     pub destinations: BTreeMap<Arc<str>, PaceRules>,

@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::address::UrlRules;
 use super::folders;
 use super::page::{At, Sink};
 use super::raw::Raw;
@@ -37,6 +38,16 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, raw: &Raw) -> Network {
     let authorities =
         ca_file.as_ref().map(|file| authorities(sink, vault, file)).unwrap_or_default();
     Network { proxy, no_proxy, ca_file: ca_file.map(|file| file.value), authorities }
+}
+
+/// What is called while all is well. Whoever knows it could call it in our place, so that its path
+/// is nobody's business, even where it stands in the config.
+pub(super) fn heartbeat(urls: UrlRules<'_>, vault: &Vault<'_>, raw: &Raw) -> Option<Secret> {
+    let url = vault.open_url(urls, raw.heartbeat_url.as_ref()?)?;
+    vault.note(url.as_str());
+    let parts = url.path_segments().into_iter().flatten();
+    parts.filter(|part| part.len() >= 12).for_each(|part| vault.note(part));
+    Some(Secret::new(url.as_str()))
 }
 
 /// Where a `ca_file` is.

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use reqwest::Url;
+
+use super::address::UrlRules;
 use super::page::{At, Sink};
 use super::section::Written;
 use super::{Environment, NoSecret, Store, folders};
@@ -50,6 +53,27 @@ impl Vault<'_> {
                 None
             }
         }
+    }
+
+    /// A URL that may be secret, or have secret parts. `None` where that is said, or where nothing
+    /// secret is needed and it is not to be had.
+    pub(super) fn open_url(&self, urls: UrlRules<'_>, written: &At<Written>) -> Option<Url> {
+        let text = self.open(written)?;
+        if text.reveal().is_empty() && !self.is_needed {
+            return None;
+        }
+        let url = urls.url(&written.with(text.reveal().to_owned()))?;
+        if !matches!(written.value, Written::Plain(_)) {
+            self.note(url.as_str());
+        }
+        // Signatures stand in queries.
+        if let Some(query) = url.query() {
+            self.note(query);
+            for (_, value) in url.query_pairs().filter(|(_, value)| value.len() >= 12) {
+                self.note(&value);
+            }
+        }
+        Some(url)
     }
 
     /// Notes something else that must not be shown.

@@ -9,6 +9,8 @@
 )]
 
 #[cfg(unix)]
+mod health;
+#[cfg(unix)]
 mod live;
 #[cfg(unix)]
 mod online;
@@ -20,7 +22,7 @@ use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "run",
     "check",
     "doctor",
@@ -28,6 +30,7 @@ const COMMANDS: [&str; 20] = [
     "demo",
     "send",
     "status",
+    "health",
     "list",
     "explain",
     "resend",
