@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::{Failure, Kind};
-use crate::config::{self, Config, LoadOptions, NotARoute};
+use super::secret;
+use crate::config::{self, Config, ConfigFaults, LoadOptions, NotARoute, Shelf, Store};
 use crate::model::route::Route;
 
 /// Whether a command needs the secrets that the config names. They are often in the service's
@@ -28,14 +29,22 @@ pub(super) fn load_config(
     let options = LoadOptions {
         base: base.map(Path::to_owned),
         secrets_may_be_missing: secrets == Secrets::MayBeMissing,
+        store: Store::Opened(secret::look_up),
         ..LoadOptions::default()
     };
-    config::load(path, &options).map_err(|faults| {
-        let text = format!("{} cannot be used", faults.path.display());
-        Failure::new(Kind::Config, text)
-            .notices(faults.notices)
-            .hint("nothing was touched; examples/config.toml explains every key")
-    })
+    config::load(path, &options).map_err(unusable)
+}
+
+/// What a config says about stored secrets, whatever else is wrong with it.
+pub(super) fn shelf(path: &Path) -> Result<Shelf, Failure> {
+    config::shelf(path, &LoadOptions::default()).map_err(unusable)
+}
+
+fn unusable(faults: ConfigFaults) -> Failure {
+    let text = format!("{} cannot be used", faults.path.display());
+    Failure::new(Kind::Config, text)
+        .notices(faults.notices)
+        .hint("nothing was touched; examples/config.toml explains every key")
 }
 
 /// Every route, those discovered among the folders of now included, by name.

@@ -85,6 +85,8 @@ pub(super) struct Reloading<'r> {
     ledger: Arc<SqliteLedger>,
     reader: Option<&'r Reader<'r>>,
     next: Mutex<Option<Arc<Config>>>,
+    /// Why the newest config was not taken.
+    refused: Mutex<Option<String>>,
 }
 
 impl<'r> Reloading<'r> {
@@ -94,7 +96,14 @@ impl<'r> Reloading<'r> {
         reader: Option<&'r Reader<'r>>,
     ) -> Self {
         let (config, ledger) = (Arc::clone(config), Arc::clone(ledger));
-        Self { config, ledger, reader, next: Mutex::default() }
+        Self { config, ledger, reader, next: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// What a person should know about a config that was not taken.
+    pub(super) fn alert(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = refused.as_ref()?;
+        Some(format!("the changed config was not taken, the older one stays: {why}"))
     }
 
     /// The config to go on with, if there is one.
@@ -104,7 +113,10 @@ impl<'r> Reloading<'r> {
 
     /// Reads and checks the config; a good one is asked for. What it changes, or why not.
     pub(super) async fn begin(&self, stop: &mpsc::Sender<Stop>) -> CommandAnswer {
-        let newer = match self.read_anew().await {
+        let newer = self.read_anew().await;
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
+            newer.as_ref().err().cloned();
+        let newer = match newer {
             Ok(newer) => newer,
             Err(why) => {
                 tracing::error!(%why, "the changed config cannot be used; the old one stays");

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::{Failure, Kind};
+use super::heartbeat;
 use super::reload::{Reader, Reloading, heed_hangups};
 use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
@@ -115,6 +116,7 @@ async fn run_with(
     taken_over: &OnceLock<MarkError>,
 ) -> Result<Result<End, LedgerError>, Failure> {
     let world = world_of(taken, config)?;
+    let endpoint = world.endpoint.clone();
     let (stopping, stop_in) = mpsc::channel(2);
     let (commands, commands_in) = mpsc::channel(1);
     let (watch, hints, watching) = watching();
@@ -129,6 +131,9 @@ async fn run_with(
         () = heed_hangups(reloading, &stopping) => unreachable!("it goes on for ever"),
         () = watching => unreachable!("watching goes on for ever"),
         () = keep_marks(taken, &stopping, taken_over) => unreachable!("it goes on for ever"),
+        () = keep_beating(config, mode, &taken.clock, endpoint, &commands) => {
+            unreachable!("it goes on for ever")
+        }
         () = keep_told(&commands) => unreachable!("it goes on for ever"),
         () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
     })
@@ -145,9 +150,52 @@ async fn hear(
         if command == Command::Reload {
             // Whoever asked may have gone; what was asked for is done all the same.
             drop(reply.send(reloading.begin(stop).await));
-        } else if commands.send((command, reply)).await.is_err() {
-            break;
+        } else {
+            let alert = reloading.alert().filter(|_| command == Command::Status);
+            let reply = match alert {
+                Some(alert) => knowing(alert, reply),
+                None => reply,
+            };
+            if commands.send((command, reply)).await.is_err() {
+                break;
+            }
         }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// An answer that says one thing more than the loop knows.
+fn knowing(alert: String, reply: oneshot::Sender<CommandAnswer>) -> oneshot::Sender<CommandAnswer> {
+    let (inner, answered) = oneshot::channel();
+    tokio::spawn(async move {
+        let Ok(mut answer) = answered.await else { return };
+        if let CommandAnswer::Status(status) = &mut answer {
+            status.alerts.push(alert);
+        }
+        // Whoever asked may have gone.
+        drop(reply.send(answer));
+    });
+    inner
+}
+
+/// Calls `heartbeat_url` while all is well, for ever.
+async fn keep_beating(
+    config: &Config,
+    mode: Mode,
+    clock: &SystemClock,
+    endpoint: HttpEndpoint,
+    commands: &mpsc::Sender<Asked>,
+) {
+    if let (Some(url), Mode::Service) = (&config.heartbeat_url, mode) {
+        let status = || async {
+            let (reply, answer) = oneshot::channel();
+            commands.send((Command::Status, reply)).await.ok()?;
+            match answer.await {
+                Ok(CommandAnswer::Status(status)) => Some(*status),
+                Ok(CommandAnswer::Done(_) | CommandAnswer::Refused(_)) | Err(_) => None,
+            }
+        };
+        heartbeat::beat(url, clock, &endpoint, status).await;
     }
     std::future::pending::<()>().await;
 }

@@ -80,8 +80,9 @@ async fn without_service(
 ) -> Result<Status, Failure> {
     let counts = ledger.counts()?;
     let looker = Looker::new(ledger, Depth::Outside);
-    let mut alerts =
+    let grave: Vec<String> =
         vec!["no service is running: nothing is sent (start it: patchdrop run)".into()];
+    let mut alerts = grave.clone();
     let broken = config.broken.iter();
     alerts.extend(broken.map(|it| format!("route {} cannot run: {}", it.name, it.notice.text)));
     let not_routes = load::not_routes(config);
@@ -118,6 +119,7 @@ async fn without_service(
         routes,
         destinations: Vec::new(),
         alerts,
+        grave,
     })
 }
 
@@ -457,6 +459,7 @@ mod tests {
                     until: Some(at(3_620)),
                 }),
             }],
+            grave: Vec::new(),
             alerts: vec!["the ledger is on a disk with 1 % left".to_owned()],
         }
     }

@@ -37,7 +37,13 @@ struct Draft {
 }
 
 /// Checks everything. `None` where anything is at fault.
-pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> Option<Config> {
+pub(super) fn check(
+    sink: &Sink,
+    vault: &Vault<'_>,
+    path: &Path,
+    raw: &Raw,
+    state_dir: &At<PathBuf>,
+) -> Option<Config> {
     let base = vault.base;
     let urls =
         UrlRules { sink, allow_http: raw.allow_http.as_ref().is_some_and(|allow| allow.value) };
@@ -64,18 +70,18 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
     };
     check_top(&setting, raw);
     let network = network::check(sink, vault, raw);
+    let heartbeat_url = network::heartbeat(urls, vault, raw);
     let mut drafts: Vec<Draft> = raw
         .routes
         .iter()
         .filter_map(|(name, route)| route_draft(&setting, raw, root.as_ref(), name, route))
         .collect();
     drafts.extend(auto_draft(&setting, raw, root.as_ref()));
-    let state_dir = state_dir(base, raw);
     let log = log(sink, base, &raw.log);
-    let claims = check_folders(&setting, raw, root.as_ref(), &state_dir, &log, &mut drafts);
+    let claims = check_folders(&setting, raw, root.as_ref(), state_dir, &log, &mut drafts);
     let of_routes = drafts.iter().map(|draft| &draft.claim);
     let of_routes = of_routes.flat_map(|claim| std::iter::once(&claim.inbox).chain(&claim.targets));
-    drives::check(sink, root.iter().chain([&state_dir]).chain(of_routes));
+    drives::check(sink, root.iter().chain([state_dir]).chain(of_routes));
     let drain_for = raw.drain_for.as_ref().map_or(Duration::from_secs(90), |span| span.value);
     let destinations = destination::check(urls, &raw.destinations);
     warn(sink, raw, drain_for, &drafts);
@@ -88,12 +94,13 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, path: &Path, raw: &Raw) -> O
     let mut config = Config {
         path: path.to_owned(),
         root: root.as_ref().map(|root| Arc::from(root.value.as_path())),
-        state_dir: Arc::from(state_dir.value),
+        state_dir: Arc::from(state_dir.value.as_path()),
         routes: Vec::new(),
         discoveries: Vec::new(),
         broken: Vec::new(),
         credentials: credentials.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
         network,
+        heartbeat_url,
         destinations,
         durability: raw.ledger.durability.as_ref().map_or_else(Durability::default, |it| it.value),
         watch: raw.watch.as_ref().map_or(WatchMode::Auto, |watch| watch.value),
@@ -404,7 +411,8 @@ fn auto_draft(setting: &Setting<'_>, raw: &Raw, root: Option<&At<PathBuf>>) -> O
     Some(Draft { name: None, claim, rules, broken, vanity: String::new() })
 }
 
-fn state_dir(base: &Path, raw: &Raw) -> At<PathBuf> {
+/// Where the service keeps what is its own.
+pub(super) fn state_dir(base: &Path, raw: &Raw) -> At<PathBuf> {
     match &raw.state_dir {
         Some(written) => written.with(folders::absolute(base, written.value.as_ref())),
         None => At { value: default_state_dir(), line: 0, key: "state_dir".to_owned() },

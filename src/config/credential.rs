@@ -55,17 +55,32 @@ fn needed(kind: Kind) -> &'static [(&'static str, &'static str)] {
         OAuth2Kind => &[
             ("token_url", WHERE_SHOWN),
             ("client_id", WHERE_SHOWN),
-            ("client_secret", "write client_secret = { env = \"NAME\" } or { file = \"PATH\" }"),
+            (
+                "client_secret",
+                "write client_secret = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
+            ),
         ],
         LoginKind => &[
             ("email", "the e-mail address that somebody logs in to Patchworks with"),
-            ("password", "write password = { env = \"NAME\" } or { file = \"PATH\" }"),
+            (
+                "password",
+                "write password = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
+            ),
         ],
-        ApiKey => &[("api_key", "write api_key = { env = \"NAME\" } or { file = \"PATH\" }")],
-        Bearer => &[("token", "write token = { env = \"NAME\" } or { file = \"PATH\" }")],
+        ApiKey => &[(
+            "api_key",
+            "write api_key = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
+        )],
+        Bearer => &[(
+            "token",
+            "write token = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
+        )],
         Basic => &[
             ("user", "write user = 'NAME'"),
-            ("password", "write password = { env = \"NAME\" } or { file = \"PATH\" }"),
+            (
+                "password",
+                "write password = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
+            ),
         ],
     }
 }

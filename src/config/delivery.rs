@@ -136,26 +136,14 @@ fn http_url(
         setting.sink.missing(table, "url", &hint);
         return None;
     };
-    let secret = setting.vault.open(written)?;
-    if secret.reveal().is_empty() && !setting.vault.is_needed {
-        return Some((secret, "unknown".to_owned()));
-    }
-    let url = setting.urls.url(&written.with(secret.reveal().to_owned()))?;
-    if !matches!(written.value, Written::Plain(_)) {
-        setting.vault.note(url.as_str());
-    }
+    let Some(url) = setting.vault.open_url(setting.urls, written) else {
+        return (!setting.vault.is_needed).then(|| (Secret::new(""), "unknown".to_owned()));
+    };
     if kind == "webhook" && matches!(written.value, Written::Plain(_)) && url.query().is_some() {
         setting.sink.warn(written.notice(
             "a signed URL is a secret, and whoever may read this file may send with it",
-            "write url = { env = \"NAME\" } or { file = \"PATH\" }",
+            "write url = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
         ));
-    }
-    // Signatures stand in queries.
-    if let Some(query) = url.query() {
-        setting.vault.note(query);
-        for (_, value) in url.query_pairs().filter(|(_, value)| value.len() >= 12) {
-            setting.vault.note(&value);
-        }
     }
     let host = address::host(&url);
     Some((Secret::new(String::from(url)), host))

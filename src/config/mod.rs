@@ -22,7 +22,7 @@ mod suggest;
 mod territory;
 mod vault;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,11 @@ pub fn default_state_dir() -> PathBuf {
 /// # Errors
 /// Every fault at once. Faults in one route's surroundings are no error: see [`Config::broken`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Config, ConfigFaults> {
-    let bytes = vault::read(path, FILE_MAX).map_err(|error| {
+    read(&bytes_of(path)?, path, options)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, ConfigFaults> {
+    vault::read(path, FILE_MAX).map_err(|error| {
         let hint = misnamed(path).map_or_else(
             || "patchdrop init DIR writes one; --config FILE names another".to_owned(),
             |other| {
@@ -62,8 +66,32 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Config, ConfigFaults> 
         let text = format!("cannot be read: {error}");
         let notice = Notice { key: String::new(), line: None, text, hint: Some(hint) };
         ConfigFaults { path: path.to_owned(), notices: vec![notice] }
-    })?;
-    read(&bytes, path, options)
+    })
+}
+
+/// What a config file says about stored secrets. What else is wrong with it is no hindrance, as
+/// long as it is TOML: secrets may be set before it is complete.
+///
+/// # Errors
+/// It cannot be read, or is no TOML.
+pub fn shelf(path: &Path, options: &LoadOptions) -> Result<Shelf, ConfigFaults> {
+    let bytes = bytes_of(path)?;
+    let faults = |notices| ConfigFaults { path: path.to_owned(), notices };
+    let page = page::Page::decode(&bytes).map_err(|notice| faults(vec![notice]))?;
+    let table = page.parse().map_err(faults)?;
+    let raw = raw::Raw::read(&page, &page::Sink::default(), &table);
+    let state_dir = check::state_dir(&base_of(path, options), &raw).value;
+    Ok(Shelf { state_dir, used: section::stored_in(&table) })
+}
+
+/// What relative paths are relative to.
+fn base_of(path: &Path, options: &LoadOptions) -> PathBuf {
+    let base = options.base.clone().or_else(|| path.parent().map(Path::to_owned));
+    let base = std::path::absolute(base.unwrap_or_default()).or_else(|_| {
+        // An empty path is the current folder.
+        std::path::absolute(".")
+    });
+    folders::absolute(&base.unwrap_or_default(), Path::new(""))
 }
 
 /// The file that somebody meant to save under this name, where an editor has put `.txt` behind it.
@@ -83,24 +111,22 @@ pub fn read(bytes: &[u8], path: &Path, options: &LoadOptions) -> Result<Config, 
     let faults = |notices| ConfigFaults { path: path.to_owned(), notices };
     let page = page::Page::decode(bytes).map_err(|notice| faults(vec![notice]))?;
     let table = page.parse().map_err(faults)?;
-    let base = options.base.clone().or_else(|| path.parent().map(Path::to_owned));
-    let base = std::path::absolute(base.unwrap_or_default()).or_else(|_| {
-        // An empty path is the current folder.
-        std::path::absolute(".")
-    });
-    let base = folders::absolute(&base.unwrap_or_default(), Path::new(""));
+    let base = base_of(path, options);
     let sink = page::Sink::default();
     let config = {
+        let raw = raw::Raw::read(&page, &sink, &table);
+        let state_dir = check::state_dir(&base, &raw);
         let vault = vault::Vault {
             sink: &sink,
             environment: &options.environment,
             base: &base,
+            store: &options.store,
+            state_dir: &state_dir.value,
             is_needed: !options.secrets_may_be_missing,
             found: std::cell::RefCell::default(),
             files: std::cell::RefCell::default(),
         };
-        let raw = raw::Raw::read(&page, &sink, &table);
-        check::check(&sink, &vault, path, &raw)
+        check::check(&sink, &vault, path, &raw, &state_dir)
     };
     let written = changes::written(&page, &table);
     let (notices, warnings) = sink.finish();
@@ -117,6 +143,8 @@ pub struct LoadOptions {
     pub base: Option<PathBuf>,
     /// Where `{ env = "NAME" }` is looked up.
     pub environment: Environment,
+    /// Where `{ stored = "NAME" }` is looked up.
+    pub store: Store,
     /// For commands that send nothing: a secret that is not to be had is empty, and no fault.
     pub secrets_may_be_missing: bool,
 }
@@ -129,6 +157,36 @@ pub enum Environment {
     Process,
     /// These and no others.
     Given(BTreeMap<String, String>),
+}
+
+/// Where secrets that patchdrop keeps are looked up, by `state_dir` and name.
+#[derive(Clone, Debug, Default)]
+pub enum Store {
+    /// Nowhere: there are none.
+    #[default]
+    None,
+    /// These and no others.
+    Given(BTreeMap<String, String>),
+    /// In the real one.
+    Opened(fn(&Path, &str) -> Result<Secret, NoSecret>),
+}
+
+/// Why a stored secret cannot be had. Neither text says anything of its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoSecret {
+    /// What is wrong, one sentence without full stop.
+    pub text: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// What a config says about secrets that patchdrop keeps, whatever else is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelf {
+    /// Where they are kept.
+    pub state_dir: PathBuf,
+    /// The names that it uses, each with the keys that it uses them for.
+    pub used: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Everything that is wrong with a config, by line.
@@ -173,6 +231,8 @@ pub struct Config {
     pub credentials: BTreeMap<CredentialName, Arc<Credential>>,
     /// How the network is reached.
     pub network: Network,
+    /// What is called every minute while all is well.
+    pub heartbeat_url: Option<Secret>,
     /// What the routes to one host share, by host (with port where it is not the default); a host
     /// that is not here has the defaults.
     pub destinations: BTreeMap<Arc<str>, PaceRules>,

@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::address::UrlRules;
 use super::folders;
 use super::page::{At, Sink};
 use super::raw::Raw;
@@ -39,6 +40,16 @@ pub(super) fn check(sink: &Sink, vault: &Vault<'_>, raw: &Raw) -> Network {
     Network { proxy, no_proxy, ca_file: ca_file.map(|file| file.value), authorities }
 }
 
+/// What is called while all is well. Whoever knows it could call it in our place, so that its path
+/// is nobody's business, even where it stands in the config.
+pub(super) fn heartbeat(urls: UrlRules<'_>, vault: &Vault<'_>, raw: &Raw) -> Option<Secret> {
+    let url = vault.open_url(urls, raw.heartbeat_url.as_ref()?)?;
+    vault.note(url.as_str());
+    let parts = url.path_segments().into_iter().flatten();
+    parts.filter(|part| part.len() >= 12).for_each(|part| vault.note(part));
+    Some(Secret::new(url.as_str()))
+}
+
 /// Where a `ca_file` is.
 pub(super) fn path(base: &Path, written: &At<String>) -> PathBuf {
     folders::absolute(base, Path::new(&written.value))
@@ -65,7 +76,7 @@ fn proxy(sink: &Sink, vault: &Vault<'_>, written: Option<&At<Written>>) -> Proxy
             if note_password(vault, &parsed) && matches!(written.value, Written::Plain(_)) {
                 sink.warn(written.notice(
                     "the proxy's password stands in the config",
-                    "write the whole URL elsewhere: proxy = { env = \"NAME\" } or { file = \"PATH\" }",
+                    "write the whole URL elsewhere: proxy = { env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }",
                 ));
             }
             Proxy::Url(Secret::new(parsed.as_str()))

@@ -36,6 +36,7 @@ pub(super) const TOP: Keys = Keys {
         "proxy",
         "no_proxy",
         "ca_file",
+        "heartbeat_url",
         "ledger",
         "log",
         "credential",
@@ -43,7 +44,7 @@ pub(super) const TOP: Keys = Keys {
         "defaults",
         "route",
     ],
-    planned: &["web", "heartbeat_url"],
+    planned: &["web"],
 };
 
 /// Keys of `[ledger]`.
@@ -184,6 +185,7 @@ pub(super) struct Raw {
     pub(super) proxy: Option<At<Written>>,
     pub(super) no_proxy: Texts,
     pub(super) ca_file: Option<At<String>>,
+    pub(super) heartbeat_url: Option<At<Written>>,
     pub(super) ledger: RawLedger,
     pub(super) log: RawLog,
     pub(super) credentials: Vec<(At<String>, RawCredential)>,
@@ -477,6 +479,7 @@ impl Raw {
             proxy: top.text_or_secret("proxy"),
             no_proxy: top.texts("no_proxy"),
             ca_file: top.path("ca_file"),
+            heartbeat_url: top.text_or_secret("heartbeat_url"),
             ledger: RawLedger::read(top.section("ledger", &LEDGER)),
             log: RawLog::read(top.section("log", &LOG)),
             credentials: credentials

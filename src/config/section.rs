@@ -13,6 +13,7 @@ use super::Notice;
 use super::page::{At, Page, Sink, path_hint};
 use super::{raw, span, suggest};
 use crate::model::route::Rate;
+use crate::model::secret::is_secret_name;
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
@@ -28,6 +29,8 @@ pub(super) enum Written {
     Env(String),
     /// `{ file = "PATH" }`.
     File(String),
+    /// `{ stored = "NAME" }`.
+    Stored(String),
 }
 
 /// `"off"`, or a value.
@@ -313,7 +316,7 @@ impl<'a> Section<'a> {
         if let Written::Plain(_) = secret.value {
             self.sink.fault(secret.notice(
                 "a secret must not stand in the config",
-                format!("write {name} = {{ env = \"NAME\" }} or {{ file = \"PATH\" }}"),
+                format!("write {name} = {{ env = \"NAME\" }}, {{ file = \"PATH\" }} or {{ stored = \"NAME\" }}"),
             ));
             return None;
         }
@@ -328,7 +331,7 @@ impl<'a> Section<'a> {
 
     fn written(&self, name: &str, value: &Value<'_>, form: &str) -> Option<At<Written>> {
         let place = self.at(name, value, ());
-        let forms = "{ env = \"NAME\" } or { file = \"PATH\" }";
+        let forms = "{ env = \"NAME\" }, { file = \"PATH\" } or { stored = \"NAME\" }";
         if let Some(text) = value.get_ref().as_str() {
             return Some(place.with(Written::Plain(text.to_owned())));
         }
@@ -356,8 +359,11 @@ impl<'a> Section<'a> {
                     .then(|| text.with(Written::File(text.value.clone())));
             }
             ("env" | "file", _) => format!("{} must be a name in quotes", key.get_ref()),
+            ("stored", Some(text)) if is_secret_name(&text) => {
+                return Some(place.with(Written::Stored(text)));
+            }
             ("stored", _) => {
-                "secrets kept by patchdrop are planned and not in this version".to_owned()
+                "stored must be a name in quotes: 1 to 64 of A-Z a-z 0-9 . _ -".to_owned()
             }
             (other, _) => format!("{other} is no source of a secret"),
         };
@@ -485,6 +491,34 @@ impl<'a> Section<'a> {
                 text: "unknown key".to_owned(),
                 hint,
             });
+        }
+    }
+}
+
+/// Every `{ stored = "NAME" }` in a file, with the keys that it stands for.
+pub(super) fn stored_in(table: &DeTable<'_>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found = BTreeMap::new();
+    collect_stored(table, "", &mut found);
+    found
+}
+
+fn collect_stored(
+    table: &DeTable<'_>,
+    above: &str,
+    found: &mut BTreeMap<String, BTreeSet<String>>,
+) {
+    for (key, value) in table {
+        let name = key.get_ref();
+        let dotted = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
+        let Some(below) = value.get_ref().as_table() else { continue };
+        // Keys of these are names of the receiver's.
+        let is_named = matches!(name.as_ref(), "headers" | "extra" | "flow_variables");
+        let stored = below.iter().find(|(key, _)| !is_named && key.get_ref() == "stored");
+        match stored.and_then(|(_, name)| name.get_ref().as_str()) {
+            Some(name) => {
+                found.entry(name.to_owned()).or_default().insert(dotted);
+            }
+            None => collect_stored(below, &dotted, found),
         }
     }
 }

@@ -6,9 +6,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use reqwest::Url;
+
+use super::address::UrlRules;
 use super::page::{At, Sink};
 use super::section::Written;
-use super::{Environment, folders};
+use super::{Environment, NoSecret, Store, folders};
 use crate::model::secret::Secret;
 
 /// A secret is a line, not a document.
@@ -20,6 +23,9 @@ pub(super) struct Vault<'a> {
     pub(super) environment: &'a Environment,
     /// What relative paths are relative to.
     pub(super) base: &'a Path,
+    /// Where `{ stored = "NAME" }` is looked up, and in which `state_dir`.
+    pub(super) store: &'a Store,
+    pub(super) state_dir: &'a Path,
     /// Where this is false, a secret that is not to be had is empty and no fault.
     pub(super) is_needed: bool,
     pub(super) found: RefCell<Vec<Secret>>,
@@ -33,6 +39,7 @@ impl Vault<'_> {
             Written::Plain(text) => return Some(Secret::new(text.as_str())),
             Written::Env(name) => self.environment_variable(written, name),
             Written::File(path) => self.file(written, path),
+            Written::Stored(name) => self.stored(written, name),
         };
         match secret {
             Ok(value) => {
@@ -46,6 +53,27 @@ impl Vault<'_> {
                 None
             }
         }
+    }
+
+    /// A URL that may be secret, or have secret parts. `None` where that is said, or where nothing
+    /// secret is needed and it is not to be had.
+    pub(super) fn open_url(&self, urls: UrlRules<'_>, written: &At<Written>) -> Option<Url> {
+        let text = self.open(written)?;
+        if text.reveal().is_empty() && !self.is_needed {
+            return None;
+        }
+        let url = urls.url(&written.with(text.reveal().to_owned()))?;
+        if !matches!(written.value, Written::Plain(_)) {
+            self.note(url.as_str());
+        }
+        // Signatures stand in queries.
+        if let Some(query) = url.query() {
+            self.note(query);
+            for (_, value) in url.query_pairs().filter(|(_, value)| value.len() >= 12) {
+                self.note(&value);
+            }
+        }
+        Some(url)
     }
 
     /// Notes something else that must not be shown.
@@ -103,6 +131,23 @@ impl Vault<'_> {
         })?;
         let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']).to_owned();
         self.complete(written, text, &shown, "write the secret into it".to_owned())
+    }
+
+    fn stored(&self, written: &At<Written>, name: &str) -> Result<String, (String, String)> {
+        let again = || format!("set it again: patchdrop secret set {name}");
+        let found = match self.store {
+            Store::None => {
+                Err((format!("secret {name} is not stored"), "there is no store here".to_owned()))
+            }
+            Store::Given(secrets) => secrets.get(name).cloned().ok_or_else(|| {
+                (format!("secret {name} is not stored"), format!("patchdrop secret set {name}"))
+            }),
+            Store::Opened(look_up) => match look_up(self.state_dir, name) {
+                Ok(secret) => Ok(secret.reveal().to_owned()),
+                Err(NoSecret { text, hint }) => Err((text, hint)),
+            },
+        };
+        self.complete(written, found?, &format!("secret {name}"), again())
     }
 
     fn complete(

@@ -43,7 +43,7 @@ impl<W: World> Daemon<W> {
         for parent in config.root.iter().chain(config.discoveries.iter().map(|rule| &rule.parent)) {
             if !self.intakes.contains_key(parent) {
                 let mut intake = Intake::new(Arc::clone(parent), true, now);
-                intake.is_polled = !self.arm(parent, true);
+                intake.take_watch(self.arm(parent, true));
                 self.intakes.insert(Arc::clone(parent), intake);
             }
         }
@@ -137,7 +137,7 @@ impl<W: World> Daemon<W> {
         let folder = &route.folders.inbox;
         if !self.intakes.contains_key(folder) {
             let mut intake = Intake::new(Arc::clone(folder), false, now.tick);
-            intake.is_polled = !self.arm(folder, equipped.is_local);
+            intake.take_watch(self.arm(folder, equipped.is_local));
             self.intakes.insert(Arc::clone(folder), intake);
         }
         if let Some(intake) = self.intakes.get_mut(folder) {
@@ -145,23 +145,21 @@ impl<W: World> Daemon<W> {
         }
     }
 
-    /// Watches a folder where its events can be trusted; whether it does.
-    fn arm(&mut self, folder: &Arc<Path>, is_local: bool) -> bool {
+    /// Watches a folder where its events can be trusted; whether it does, or why it cannot.
+    fn arm(&mut self, folder: &Arc<Path>, is_local: bool) -> Result<bool, String> {
         let trusted = match self.config.watch {
             WatchMode::Auto => is_local,
             WatchMode::Events => true,
             WatchMode::Poll => false,
         };
         if !trusted {
-            return false;
+            return Ok(false);
         }
-        match self.watch.arm(folder) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(folder = %folder.display(), error = %chain(&error), "folder is polled, not watched");
-                false
-            }
-        }
+        self.watch.arm(folder).map(|()| true).map_err(|error| {
+            let error = chain(&error);
+            tracing::warn!(folder = %folder.display(), %error, "folder is polled, not watched");
+            error
+        })
     }
 
     /// Hints: they hurry a sweep and prove a rename, nothing else.
@@ -197,7 +195,7 @@ impl<W: World> Daemon<W> {
         let is_local = intake.routes.first().is_none_or(|(equipped, _)| equipped.is_local);
         let is_armed = self.arm(folder, is_local);
         if let Some(intake) = self.intakes.get_mut(folder) {
-            intake.is_polled = !is_armed;
+            intake.take_watch(is_armed);
             intake.touch();
         }
     }

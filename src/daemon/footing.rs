@@ -62,9 +62,16 @@ impl Rooms {
         }
     }
 
-    /// What a person should know, in sentences.
+    /// What a person should know although it keeps nothing up yet, in sentences.
     pub(super) fn alerts(&self) -> impl Iterator<Item = &String> {
-        self.little.values().map(|(_, text)| text)
+        let low = self.little.values().filter(|(level, _)| *level != Level::Short);
+        low.map(|(_, text)| text)
+    }
+
+    /// What keeps files from being sent.
+    pub(super) fn grave(&self) -> impl Iterator<Item = &String> {
+        let short = self.little.values().filter(|(level, _)| *level == Level::Short);
+        short.map(|(_, text)| text)
     }
 }
 

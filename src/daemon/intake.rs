@@ -51,6 +51,8 @@ pub(super) struct Intake {
     pub(super) stood: Option<FolderSeen>,
     /// Listed every `poll_every`, since no event tells.
     pub(super) is_polled: bool,
+    /// Why it is not watched, though it should be.
+    pub(super) watch_fault: Option<String>,
     /// A parent: its folders may become routes.
     pub(super) is_parent: bool,
     ours: BTreeSet<OsString>,
@@ -118,6 +120,12 @@ impl Intake {
         self.touch();
     }
 
+    /// Its watch stands, is not wanted, or is not to be had.
+    pub(super) fn take_watch(&mut self, armed: Result<bool, String>) {
+        self.is_polled = !matches!(armed, Ok(true));
+        self.watch_fault = armed.err();
+    }
+
     /// A folder that has never been swept.
     pub(super) fn new(folder: Arc<Path>, is_parent: bool, now: Tick) -> Self {
         Self {
@@ -127,6 +135,7 @@ impl Intake {
             fault: None,
             stood: None,
             is_polled: false,
+            watch_fault: None,
             is_parent,
             ours: BTreeSet::from([OsString::from(".patchdrop")]),
             is_dirty: true,

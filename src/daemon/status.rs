@@ -26,6 +26,7 @@ impl<W: World> Daemon<W> {
     /// Everything but the counts that only the ledger has.
     pub(super) fn snapshot(&self) -> Status {
         let now = self.now();
+        let grave = self.grave();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -46,24 +47,37 @@ impl<W: World> Daemon<W> {
                     pace: pace_of(&self.schedule.pace(destination, now.tick), now),
                 })
                 .collect(),
-            alerts: self.alerts(now),
+            alerts: self.alerts(&grave, now),
+            grave,
         }
     }
 
-    /// What needs a person, in sentences.
-    fn alerts(&self, now: Now) -> Vec<String> {
-        let mut alerts = self.notes.alerts.clone();
-        alerts.extend(self.notes.unreached.iter().map(|(_, text)| text.clone()));
+    /// What keeps files from being sent and no pause says, in sentences.
+    fn grave(&self) -> Vec<String> {
+        let unreached = self.notes.unreached.iter();
+        let mut alerts: Vec<String> = unreached.map(|(_, text)| text.clone()).collect();
         if let Some(fault) = &self.ledger_fault {
             alerts.push(format!("sending is paused, nothing can be put on record: {fault}"));
         }
-        alerts.extend(self.rooms.alerts().cloned());
+        alerts.extend(self.rooms.grave().cloned());
         if !self.unrecorded.is_empty() {
             alerts.push(format!(
                 "the server's answers for {} files wait to be put on record: see to the disk of state_dir before patchdrop is stopped; a stop now would leave them in doubt",
                 self.unrecorded.len()
             ));
         }
+        for (name, route) in &self.unequipped {
+            if let Some(fault) = &route.said {
+                alerts.push(format!("route {name} is stopped: {fault}"));
+            }
+        }
+        alerts
+    }
+
+    /// What needs a person, in sentences.
+    fn alerts(&self, grave: &[String], now: Now) -> Vec<String> {
+        let mut alerts = [grave, &self.notes.alerts].concat();
+        alerts.extend(self.rooms.alerts().cloned());
         if let Some((id, why)) = self.stumbles.first_key_value() {
             let files = self.stumbles.len();
             alerts.push(format!(
@@ -84,11 +98,6 @@ impl<W: World> Daemon<W> {
             alerts.push(format!(
                 "{files} in sending/ of route {route}, which is not configured or not there"
             ));
-        }
-        for (name, route) in &self.unequipped {
-            if let Some(fault) = &route.said {
-                alerts.push(format!("route {name} is stopped: {fault}"));
-            }
         }
         for (route, cause) in &self.asking_faults {
             alerts.push(format!(
@@ -177,6 +186,10 @@ impl<W: World> Daemon<W> {
         waiting
     }
 
+    fn deferred_for_ms(&self, route: &RouteName) -> u64 {
+        u64::try_from(self.schedule.longest_wait(route).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn route_statuses(&self, intake: &Intake, now: Now) -> Vec<RouteStatus> {
         intake
             .routes
@@ -199,11 +212,13 @@ impl<W: World> Daemon<W> {
                     waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
                     deferred: view.parked as u64,
+                    deferred_for_ms: self.deferred_for_ms(&route.name),
                     confirming: view.asking as u64,
                     next_due_at: view.next_due_at.map(|due| wall_of(due, now)),
                     last_sent_at: view.last_sent_at,
                     swept_at: intake.swept_at,
                     folder_fault: intake.fault.clone(),
+                    watch_fault: intake.watch_fault.clone(),
                     ..RouteStatus::default()
                 }
             })
@@ -329,7 +344,11 @@ pub(super) async fn with_counts<W: World>(world: &W, mut status: Status) -> Stat
                 route.sent = of(State::Sent);
             }
         }
-        Err(error) => status.alerts.push(format!("the ledger cannot be read: {error}")),
+        Err(error) => {
+            let text = format!("the ledger cannot be read: {error}");
+            status.alerts.push(text.clone());
+            status.grave.push(text);
+        }
     }
     status
 }

@@ -26,3 +26,5 @@ pub mod room;
 pub mod pace;
 
 pub mod schedule;
+
+pub mod health;

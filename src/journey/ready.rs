@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::detect::Reason;
-use crate::model::file::{Identity, Sighting};
+use crate::model::file::{Identity, Kind, Sighting};
 use crate::model::route::ReadyRules;
 use crate::model::time::{Now, Tick, Wall};
 
@@ -114,11 +114,14 @@ pub fn may_be_unfinished(
     unchanged_for(changed_at, evidence, now) < rules.truncated_after
 }
 
-/// Whether a done-marker counts: it must not be older than its file's last modification. A file
-/// from the future (its writer's clock, or a copied date) is taken by its change time, which is
+/// Whether a done-marker counts: it is a file, and not older than its file's last modification. A
+/// file from the future (its writer's clock, or a copied date) is taken by its change time, which is
 /// this system's: no marker could ever be newer than such a date.
 #[must_use]
 pub fn marker_counts(marker: &Sighting, file: &Sighting, now: Wall) -> bool {
+    if marker.kind != Kind::File {
+        return false;
+    }
     let ahead = i128::from(file.identity.mtime_ns) > i128::from(now.0) * 1_000_000;
     if ahead {
         return marker.changed_at >= file.changed_at;
@@ -129,7 +132,6 @@ pub fn marker_counts(marker: &Sighting, file: &Sighting, now: Wall) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::file::Kind;
 
     const RULES: ReadyRules = ReadyRules {
         quiet_for: Duration::from_secs(1),
@@ -204,6 +206,15 @@ mod tests {
         // A date in the future would be newer than any marker.
         check((4_000_000_000_000, 50_000), (60_000, 60_000), true);
         check((4_000_000_000_000, 70_000), (60_000, 60_000), false);
+    }
+
+    #[test]
+    fn only_a_file_is_a_marker() {
+        for kind in [Kind::File, Kind::Folder, Kind::Link, Kind::Special, Kind::Unknown] {
+            let marker = Sighting { kind, ..sighting(50_000) };
+            let counts = marker_counts(&marker, &sighting(50_000), Wall(100_000));
+            assert_eq!(counts, kind == Kind::File, "{kind:?}");
+        }
     }
 
     #[test]

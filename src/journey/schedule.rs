@@ -817,6 +817,14 @@ impl Schedule {
         }
     }
 
+    /// How long the file has waited that has waited longest for its next attempt, paused time not
+    /// counted.
+    #[must_use]
+    pub fn longest_wait(&self, route: &RouteName) -> Duration {
+        let parked = self.lanes.get(route).into_iter().flat_map(|lane| &lane.parked);
+        parked.map(|(_, id)| self.waited_for(*id)).max().unwrap_or_default()
+    }
+
     /// How each destination stands.
     pub fn destinations(&self) -> impl Iterator<Item = (&Destination, Option<PauseView>)> {
         self.circuits

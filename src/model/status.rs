@@ -23,6 +23,9 @@ pub struct Status {
     pub destinations: Vec<DestinationStatus>,
     /// What needs a person, in sentences: ledger unavailable, folder gone, ids of unknown files.
     pub alerts: Vec<String>,
+    /// Those of them that keep files from being sent.
+    #[serde(default)]
+    pub grave: Vec<String>,
 }
 
 impl Status {
@@ -70,6 +73,10 @@ pub struct RouteStatus {
     /// Files accepted whose runs are being asked for.
     #[serde(default)]
     pub confirming: u64,
+    /// How long the one of them has waited that has waited longest, milliseconds; pauses are not
+    /// counted.
+    #[serde(default)]
+    pub deferred_for_ms: u64,
     /// When the next deferred file is due.
     pub next_due_at: Option<Wall>,
     /// Files in `held/` as the ledger has it.
@@ -84,6 +91,9 @@ pub struct RouteStatus {
     pub swept_at: Option<Wall>,
     /// Why it can't be listed, if it can't.
     pub folder_fault: Option<String>,
+    /// Why it is polled although it should be watched.
+    #[serde(default)]
+    pub watch_fault: Option<String>,
 }
 
 /// Files that wait, under one reason.

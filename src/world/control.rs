@@ -16,23 +16,27 @@ use unix as system;
 
 pub use system::{ControlServer, SOCKET_NAME, is_answered};
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::model::command::{Command, CommandAnswer};
 
-/// Callers served at once; more wait until one is done.
+/// Callers served at once; one more waits until one is done.
 const CONNECTIONS_MAX: usize = 16;
 /// Commands that wait for the loop.
 const QUEUE_MAX: usize = 16;
-/// A caller that takes longer to say what it wants is cut off, so that 16 mute ones hold up
-/// the others for this long only.
+/// A caller that takes longer to say what it wants is cut off.
 const REQUEST_FOR: Duration = Duration::from_secs(5);
+/// The same while others wait for its place, so that mute ones hold them up for this long only.
+const REQUEST_FOR_IN_A_CROWD: Duration = Duration::from_millis(250);
 /// The longest the loop may take; a `resend` of 50,000 files is many commits.
 const ANSWER_FOR: Duration = Duration::from_mins(5);
 /// A caller that does not read its answer.
@@ -99,11 +103,16 @@ pub enum ControlError {
     },
 }
 
-/// One caller's command, and its answer.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, asked: &mpsc::Sender<Asked>) {
+/// One caller's command, and its answer. Each notice in `crowd` is for the caller that has been
+/// mute for longest: another one wants its place.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    asked: &mpsc::Sender<Asked>,
+    crowd: &Notify,
+) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let answer = match timeout(REQUEST_FOR, read_line(&mut reader, REQUEST_MAX)).await {
-        Err(_) => refused(format!("no command came within {} s", REQUEST_FOR.as_secs())),
+    let answer = match hear(read_line(&mut reader, REQUEST_MAX), crowd).await {
+        Err(why) => refused(why),
         Ok(Err(Unreadable::TooLong)) => {
             refused(format!("the command is longer than {REQUEST_MAX} bytes"))
         }
@@ -121,6 +130,31 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, asked: &mpsc::Sen
     line.push(b'\n');
     // A caller that has gone is no concern of the service: what it asked for is done.
     timeout(WRITE_FOR, writer.write_all(&line)).await.ok();
+}
+
+/// Waits until one more may be served. Who is answered is not disturbed.
+async fn make_room(conversations: &mut JoinSet<()>, crowd: &Notify) {
+    while conversations.len() >= CONNECTIONS_MAX {
+        crowd.notify_one();
+        conversations.join_next().await;
+    }
+}
+
+/// What a caller says, as long as it may take for that.
+async fn hear<L>(line: impl Future<Output = L>, crowd: &Notify) -> Result<L, String> {
+    let mut line = pin!(line);
+    if let Ok(heard) = timeout(REQUEST_FOR_IN_A_CROWD, &mut line).await {
+        return Ok(heard);
+    }
+    let waiting = timeout(REQUEST_FOR.saturating_sub(REQUEST_FOR_IN_A_CROWD), async {
+        tokio::select! {
+            biased;
+            heard = &mut line => Ok(heard),
+            () = crowd.notified() => Err("no command came, and others wait".to_owned()),
+        }
+    });
+    let too_late = |_| Err(format!("no command came within {} s", REQUEST_FOR.as_secs()));
+    waiting.await.unwrap_or_else(too_late)
 }
 
 async fn ask_loop(command: Command, asked: &mpsc::Sender<Asked>) -> CommandAnswer {
@@ -355,17 +389,23 @@ mod tests {
             stream.write_all(b"{\"command\":").await.unwrap();
             mute.push(stream);
         }
+        let begun = tokio::time::Instant::now();
         assert_eq!(ask(folder.path(), &Command::Sweep).await.unwrap(), echo(&Command::Sweep));
-        let mut answer = String::new();
-        BufReader::new(mute.remove(0)).read_line(&mut answer).await.unwrap();
-        assert_eq!(answer, "{\"refused\":\"no command came within 5 s\"}\n");
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
+        for (mute, why) in [(mute.remove(0), "and others wait"), (mute.remove(38), "within 5 s")] {
+            let mut answer = String::new();
+            BufReader::new(mute).read_line(&mut answer).await.unwrap();
+            assert!(answer.starts_with("{\"refused\":\"no command came"), "{answer}");
+            assert!(answer.contains(why), "{answer}");
+        }
     }
 
     #[tokio::test]
     async fn fifty_callers_at_once_are_all_answered() {
         let folder = tempfile::tempdir().unwrap();
         let _service = serve(folder.path());
-        let mut callers = tokio::task::JoinSet::new();
+        let mut callers = JoinSet::new();
         for number in 0..50 {
             let state_dir = folder.path().to_owned();
             callers.spawn(async move {

@@ -16,9 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(windows)]
+pub(super) use self::mark::host;
+#[cfg(not(windows))]
+use self::mark::host;
 pub use self::mark::{Here, Mark};
 pub(super) use self::mark::{Number, number};
-use self::mark::{Reading, host, read, sync_folder, write};
+use self::mark::{Reading, read, sync_folder, write};
 use super::control;
 use super::ledger::{LedgerError, LedgerId};
 use crate::model::time::Wall;

@@ -11,6 +11,7 @@ pub mod gather;
 pub mod instance;
 pub mod ledger;
 mod room;
+pub mod secrets;
 pub mod token;
 pub mod watch;
 

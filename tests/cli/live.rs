@@ -129,7 +129,7 @@ impl Site {
     }
 
     /// Renames a file into the drop folder, as a careful program does.
-    fn drop_in(&self, name: &str, content: &str) {
+    pub(crate) fn drop_in(&self, name: &str, content: &str) {
         let part = self.path("drop").join(format!("orders/{name}.tmp"));
         std::fs::write(&part, content).unwrap();
         std::fs::rename(part, self.orders(name)).unwrap();

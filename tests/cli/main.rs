@@ -9,16 +9,20 @@
 )]
 
 #[cfg(unix)]
+mod health;
+#[cfg(unix)]
 mod live;
 #[cfg(unix)]
 mod online;
+#[cfg(unix)]
+mod secrets;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use patchdrop::cli::exit_code::Exit;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "check",
     "doctor",
@@ -26,6 +30,7 @@ const COMMANDS: [&str; 20] = [
     "demo",
     "send",
     "status",
+    "health",
     "list",
     "explain",
     "resend",
@@ -37,6 +42,7 @@ const COMMANDS: [&str; 20] = [
     "verify",
     "adopt",
     "token",
+    "secret",
     "simulator",
     "completions",
 ];

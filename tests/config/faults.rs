@@ -174,6 +174,7 @@ client_secret = { env = 'EMPTY' }
 kind = 'login'
 token_url = 5
 client_secret = { stored = 'x' }
+password = { stored = 'not/a name' }
 [credential.four]
 client_secret = { file = '/nowhere/secret' }
 [credential.five]

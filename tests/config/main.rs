@@ -11,7 +11,7 @@ mod surroundings;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions};
+use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions, Store};
 use patchdrop::model::route::{Credential, CredentialKind, OAuth2};
 
 /// The environment that all tests see.
@@ -38,6 +38,7 @@ fn options(base: &Path) -> LoadOptions {
     LoadOptions {
         base: Some(base.to_owned()),
         environment: Environment::Given(variables),
+        store: Store::Given([("kept".to_owned(), "kept-4711-staple".to_owned())].into()),
         secrets_may_be_missing: false,
     }
 }

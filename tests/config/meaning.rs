@@ -198,6 +198,7 @@ fn every_secret_and_the_parts_of_a_signed_url_are_known() {
 deliver = 'http'
 url = { env = 'SIGNED_URL' }
 headers.X-Word = { env = 'API_WORD' }
+headers.X-Kept = { stored = 'kept' }
 headers.X-Plain = 'plain'
 ",
     );
@@ -210,6 +211,7 @@ headers.X-Plain = 'plain'
         "signature=0123456789abcdef",
         "0123456789abcdef",
         "staple-4711",
+        "kept-4711-staple",
     ] {
         assert!(secrets.contains(&secret), "{secret} in {secrets:?}");
         assert!(!format!("{config:?}").contains(secret), "{secret} is in the Debug text");

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use patchdrop::config::{self, Config, ConfigFaults, Environment, LoadOptions};
+use patchdrop::config::{
+    self, Config, ConfigFaults, Environment, LoadOptions, NoSecret, Secret, Store,
+};
 use tempfile::TempDir;
 
 use super::{CREDENTIAL, oauth2, options};
@@ -164,6 +166,7 @@ fn a_command_that_sends_nothing_needs_no_secret() {
         environment: Environment::Given([].into()),
         secrets_may_be_missing: true,
         base: None,
+        ..LoadOptions::default()
     };
     assert_eq!(config::load(&path, &options).unwrap().routes.len(), 1);
     let options = LoadOptions { secrets_may_be_missing: false, ..options };
@@ -199,4 +202,89 @@ fn a_config_that_an_editor_has_named_txt_is_noticed() {
     assert!(hint(&path).starts_with(&format!("{there} is there: rename it")), "{}", hint(&path));
     fs::create_dir(&path).unwrap();
     assert!(hint(&path).starts_with("patchdrop init DIR"), "{}", hint(&path));
+}
+
+#[test]
+fn a_stored_secret_is_looked_up_in_state_dir_and_what_is_wrong_is_said_at_its_key() {
+    fn look_up(state_dir: &Path, name: &str) -> Result<Secret, NoSecret> {
+        match name {
+            "where" => Ok(Secret::new(state_dir.display().to_string())),
+            "empty" => Ok(Secret::new("")),
+            "lines" => Ok(Secret::new("one\ntwo")),
+            _ => Err(NoSecret {
+                text: format!("{name} is elsewhere"),
+                hint: format!("set {name} again"),
+            }),
+        }
+    }
+    let scratch = scratch();
+    let path = scratch.path().join("config.toml");
+    let load = |name: &str, may_be_missing| {
+        let stored = format!("{{ stored = '{name}' }}");
+        let text = start().replace("{ env = 'PATCHDROP_CLIENT_SECRET' }", &stored);
+        fs::write(&path, text).unwrap();
+        let store = Store::Opened(look_up);
+        let secrets_may_be_missing = may_be_missing;
+        let options = LoadOptions { store, secrets_may_be_missing, base: None, ..options(&path) };
+        config::load(&path, &options)
+    };
+    let config = load("where", false).unwrap();
+    let secret = &oauth2(&config.credentials["inbound"]).client_secret;
+    assert_eq!(Path::new(secret.reveal()), scratch.path().join("state"));
+
+    let check = |name: &str, text: &str, hint: &str| {
+        let notices = load(name, false).unwrap_err().notices;
+        let said: Vec<_> =
+            notices.iter().map(|it| (it.text.as_str(), it.hint.as_deref())).collect();
+        assert_eq!(said, [(text, Some(hint))]);
+        assert_eq!(notices[0].key, "credential.inbound.client_secret");
+        assert!(load(name, true).is_ok(), "whoever sends nothing needs no secret");
+    };
+    check("other", "other is elsewhere", "set other again");
+    check("empty", "secret empty is empty", "set it again: patchdrop secret set empty");
+    check(
+        "lines",
+        "secret lines holds line breaks or control characters",
+        "the secret alone, on one line",
+    );
+}
+
+#[test]
+fn what_a_config_wants_of_the_store_is_told_whatever_else_is_wrong_with_it() {
+    let scratch = scratch();
+    let path = scratch.path().join("config.toml");
+    let text = "
+state_dir = 'own'
+nonsense = true
+proxy = { stored = 'way-out' }
+[credential.inbound]
+kind = 'none such'
+client_secret = { stored = 'inbound' }
+extra = { stored = 'no secret', audience = 'x' }
+[route.stock]
+url = { stored = 'hook' }
+hmac = { key = { stored = 'hook' } }
+headers = { stored = 'plain', X-Key = { stored = 'key' } }
+";
+    fs::write(&path, text).unwrap();
+    let shelf = config::shelf(&path, &LoadOptions::default()).unwrap();
+    assert_eq!(shelf.state_dir, scratch.path().join("own"));
+    let used: Vec<String> = shelf
+        .used
+        .iter()
+        .map(|(name, keys)| {
+            format!("{name}: {}", keys.iter().cloned().collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    assert_eq!(
+        used,
+        [
+            "hook: route.stock.hmac.key route.stock.url",
+            "inbound: credential.inbound.client_secret",
+            "key: route.stock.headers.X-Key",
+            "way-out: proxy",
+        ]
+    );
+    fs::write(&path, "root = ").unwrap();
+    assert_eq!(config::shelf(&path, &LoadOptions::default()).unwrap_err().notices.len(), 1);
 }

@@ -67,6 +67,7 @@ fn no_text_is_too_odd_for_the_config() {
         base: Some(Path::new("/nowhere").to_owned()),
         environment: Environment::Given(BTreeMap::new()),
         secrets_may_be_missing: false,
+        ..LoadOptions::default()
     };
     fuzz(texts, |text| match config::read(&text, Path::new("config.toml"), &options) {
         Ok(config) => drop(config),

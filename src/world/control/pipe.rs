@@ -6,20 +6,20 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::windows::named_pipe::{
     ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
 use super::{
-    ACCEPT_AGAIN_AFTER, Asked, CONNECTIONS_MAX, ControlError, QUEUE_MAX, REQUEST_FOR, converse,
-    refusal,
+    ACCEPT_AGAIN_AFTER, Asked, ControlError, QUEUE_MAX, REQUEST_FOR, converse, make_room, refusal,
 };
 
 /// The file in `state_dir` that names the pipe.
@@ -83,10 +83,8 @@ fn options() -> ServerOptions {
 
 async fn accept(mut listener: NamedPipeServer, name: String, asked: mpsc::Sender<Asked>) {
     let mut conversations = JoinSet::new();
+    let crowd = Arc::new(Notify::new());
     loop {
-        while conversations.len() >= CONNECTIONS_MAX {
-            conversations.join_next().await;
-        }
         let connected = listener.connect().await;
         let next = loop {
             match options().create(&name) {
@@ -100,9 +98,10 @@ async fn accept(mut listener: NamedPipeServer, name: String, asked: mpsc::Sender
         let mut caller = std::mem::replace(&mut listener, next);
         match connected {
             Ok(()) => {
-                let asked = asked.clone();
+                make_room(&mut conversations, &crowd).await;
+                let (asked, crowd) = (asked.clone(), Arc::clone(&crowd));
                 conversations.spawn(async move {
-                    converse(&mut caller, &asked).await;
+                    converse(&mut caller, &asked, &crowd).await;
                     timeout(HANG_UP_FOR, caller.read(&mut [0])).await.ok();
                 });
             }

@@ -5,15 +5,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fd::{AsRawFd, OwnedFd};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{
-    ACCEPT_AGAIN_AFTER, Asked, CONNECTIONS_MAX, ControlError, QUEUE_MAX, converse, refusal,
-};
+use super::{ACCEPT_AGAIN_AFTER, Asked, ControlError, QUEUE_MAX, converse, make_room, refusal};
 
 /// The name of the socket in `state_dir`.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -102,16 +101,15 @@ pub fn is_answered(state_dir: &Path) -> bool {
 
 async fn accept(listener: UnixListener, asked: mpsc::Sender<Asked>) {
     let mut conversations = JoinSet::new();
+    let crowd = Arc::new(Notify::new());
     loop {
-        while conversations.len() >= CONNECTIONS_MAX {
-            conversations.join_next().await;
-        }
         match listener.accept().await {
             Ok((stream, _)) => {
-                let asked = asked.clone();
+                make_room(&mut conversations, &crowd).await;
+                let (asked, crowd) = (asked.clone(), Arc::clone(&crowd));
                 conversations.spawn(async move {
                     if may_ask(&stream) {
-                        converse(stream, &asked).await;
+                        converse(stream, &asked, &crowd).await;
                     }
                 });
             }

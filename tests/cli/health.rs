@@ -1,0 +1,77 @@
+//! `health` beside a running service, without one, and where nothing can be known; and the heartbeat
+//! of the real program.
+
+use patchdrop::simulator::Act;
+
+use crate::live::Site;
+use crate::patchdrop;
+
+#[test]
+fn health_follows_the_service_from_its_start_to_its_end() {
+    let site = Site::new();
+    let before = site.ends(2, &["health"]);
+    assert!(before.starts_with("PATCHDROP CRITICAL - no service runs"), "{before}");
+
+    let service = site.start();
+    let well = site.ends(0, &["health"]);
+    assert!(well.starts_with("PATCHDROP OK - 1 routes, 0 files waiting | waiting=0"), "{well}");
+    assert_eq!(well.lines().count(), 1, "{well}");
+
+    site.drop_until("broken.json", "{]", "failed");
+    site.rules(Some(Act::StoreThenCut));
+    site.drop_until("doubt.json", "{}", "held");
+    site.rules(None);
+    let warned = site.ends(1, &["health"]);
+    assert!(warned.contains(" in_doubt=1;;;0 failed_24h=1;;;0"), "{warned}");
+    assert!(warned.contains("\nWARNING: 1 file failed in the last 24 h"), "{warned}");
+    assert_eq!(site.ends(0, &["health", "--only-critical"]), warned);
+    let json = site.json(1, &["health", "--max-wait", "1h"]);
+    assert_eq!((&json["level"], &json["held"]), (&"warning".into(), &1.into()));
+
+    // A config that was not taken is told until a good one is.
+    let path = site.path("config.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{good}[log]\nlevel = 'debug'\n")).unwrap();
+    assert_eq!(site.run(&["reload"]).code, 78);
+    std::fs::write(&path, &good).unwrap();
+    let warned = site.ends(1, &["health"]);
+    assert!(warned.contains("the changed config was not taken"), "{warned}");
+    site.ends(0, &["reload"]);
+    site.until("it is forgotten", || !site.ends(1, &["health"]).contains("was not taken"));
+    site.stop(service);
+    site.ends(2, &["health"]);
+    site.ends(1, &["health", "--only-critical"]);
+}
+
+#[test]
+fn what_cannot_be_known_is_unknown() {
+    for arguments in [
+        &["health", "--config", "/nowhere/config.toml"][..],
+        &["health", "--max-wait", "soon"],
+        &["health", "--nonsense"],
+    ] {
+        let ended = patchdrop(arguments);
+        assert_eq!(ended.code, 3, "{arguments:?}: {}{}", ended.out, ended.err);
+    }
+    let ended = patchdrop(&["health", "--config", "/nowhere/config.toml"]);
+    assert!(ended.out.starts_with("PATCHDROP UNKNOWN - "), "{}", ended.out);
+    assert_eq!(ended.err, "");
+}
+
+#[test]
+fn the_heartbeat_beats_and_its_url_is_in_no_log() {
+    let site = Site::new();
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let url = format!("{}/no-such-place-4711", site.simulator.url());
+    std::fs::write(&path, format!("heartbeat_url = '{url}'\n{text}")).unwrap();
+    let service = site.start();
+    // The simulator knows no such page: that is said once, and hurts nothing.
+    let log = || std::fs::read_to_string(site.path("log")).unwrap_or_default();
+    site.until("the first beat has failed", || log().contains("the heartbeat was not heard"));
+    site.drop_until("a.json", "{}", "sent");
+    site.stop(service);
+    assert!(!log().contains("no-such-place-4711"), "{}", log());
+    let changed = site.ends(0, &["check"]);
+    assert!(!changed.contains("no-such-place-4711"), "{changed}");
+}
