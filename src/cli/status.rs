@@ -118,6 +118,7 @@ async fn without_service(
         routes,
         destinations: Vec::new(),
         alerts,
+        all_paused_since: None,
     })
 }
 
@@ -458,6 +459,7 @@ mod tests {
                 }),
             }],
             alerts: vec!["the ledger is on a disk with 1 % left".to_owned()],
+            all_paused_since: None,
         }
     }
 

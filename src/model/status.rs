@@ -23,6 +23,9 @@ pub struct Status {
     pub destinations: Vec<DestinationStatus>,
     /// What needs a person, in sentences: ledger unavailable, folder gone, ids of unknown files.
     pub alerts: Vec<String>,
+    /// Since when a person has paused all routes at once, if that is so.
+    #[serde(default)]
+    pub all_paused_since: Option<Wall>,
 }
 
 impl Status {
