@@ -1,4 +1,4 @@
-//! `patchdrop pause` and `patchdrop resume`: whether a route sends.
+//! `patchdrop pause` and `patchdrop resume`: whether a route sends, or any.
 
 use super::Globals;
 use super::change;
@@ -8,14 +8,19 @@ use super::load::Secrets;
 use super::screen::Screen;
 use crate::model::command::Command;
 
-/// Start no more attempts on a route, until `resume`; files that land there wait
+/// Start no more attempts on a route, or on all, until `resume`; files that land there wait
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A pause survives a restart.\n\n\
-    Example:\n  \
-    patchdrop pause orders")]
+    Examples:\n  \
+    patchdrop pause orders\n  \
+    patchdrop pause --all")]
 pub(super) struct PauseArguments {
     /// The route
-    route: String,
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    route: Option<String>,
+    /// All routes, also those that are found while it lasts
+    #[arg(long)]
+    all: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -23,10 +28,14 @@ pub(super) struct PauseArguments {
 
 /// Lift a pause, and try again at once what patchdrop itself has paused
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  patchdrop resume orders")]
+#[command(after_help = "Examples:\n  patchdrop resume orders\n  patchdrop resume --all")]
 pub(super) struct ResumeArguments {
     /// The route
-    route: String,
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    route: Option<String>,
+    /// All that `pause --all` has paused; a route that was paused by itself stays so
+    #[arg(long)]
+    all: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -38,8 +47,13 @@ pub(super) async fn run(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let route = change::known_route(&config, &arguments.route)?.name.to_string();
-    change::carry_out(&config, vec![Command::Pause { route }], arguments.json, screen).await
+    let command = match &arguments.route {
+        Some(route) => {
+            Command::Pause { route: change::known_route(&config, route)?.name.to_string() }
+        }
+        None => Command::PauseAll,
+    };
+    change::carry_out(&config, vec![command], arguments.json, screen).await
 }
 
 pub(super) async fn resume(
@@ -48,6 +62,11 @@ pub(super) async fn resume(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
-    let route = change::known_route(&config, &arguments.route)?.name.to_string();
-    change::carry_out(&config, vec![Command::Resume { route }], arguments.json, screen).await
+    let command = match &arguments.route {
+        Some(route) => {
+            Command::Resume { route: change::known_route(&config, route)?.name.to_string() }
+        }
+        None => Command::ResumeAll,
+    };
+    change::carry_out(&config, vec![command], arguments.json, screen).await
 }

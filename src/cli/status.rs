@@ -120,6 +120,7 @@ async fn without_service(
         destinations: Vec::new(),
         alerts,
         grave,
+        all_paused_since: None,
     })
 }
 
@@ -461,6 +462,7 @@ mod tests {
             }],
             grave: Vec::new(),
             alerts: vec!["the ledger is on a disk with 1 % left".to_owned()],
+            all_paused_since: None,
         }
     }
 

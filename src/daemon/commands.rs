@@ -17,7 +17,7 @@ use crate::model::command::{Command, CommandAnswer, Done};
 use crate::model::file::FileId;
 use crate::model::outcome::{Cause, Code};
 use crate::model::route::RouteName;
-use crate::model::step::{Entry, RouteRecord, State, Step};
+use crate::model::step::{ALL_PAUSED, Entry, RouteRecord, State, Step};
 use crate::model::time::Wall;
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -70,6 +70,20 @@ impl<W: World> Daemon<W> {
                 record.paused_at = None;
                 record.pause_code = None;
                 "goes on; if patchdrop itself had paused it, one file tries now".into()
+            }),
+            Command::PauseAll => self.set_all_routes(reply, |record, at| {
+                record.paused_at.is_none().then(|| {
+                    record.paused_at = Some(at);
+                    record.pause_code = Some(Code::of(ALL_PAUSED));
+                    "paused with all others; what is in flight ends"
+                })
+            }),
+            Command::ResumeAll => self.set_all_routes(reply, |record, _| {
+                is_paused_with_all(record).then(|| {
+                    record.paused_at = None;
+                    record.pause_code = None;
+                    "goes on"
+                })
             }),
             Command::ReleaseRoute { route, held: false } => {
                 self.set_route(&route, reply, |record, _| {
@@ -137,6 +151,83 @@ impl<W: World> Daemon<W> {
         });
     }
 
+    /// Changes the records of all routes where there is something to change, durably, then acts on
+    /// it.
+    fn set_all_routes(
+        &mut self,
+        reply: oneshot::Sender<CommandAnswer>,
+        change: impl Fn(&mut RouteRecord, Wall) -> Option<&'static str>,
+    ) {
+        let at = self.now().wall;
+        let changed: Vec<(RouteRecord, &str)> = self
+            .configured_records()
+            .filter_map(|record| {
+                let mut record = record.clone();
+                change(&mut record, at).map(|text| (record, text))
+            })
+            .collect();
+        let ctx = Arc::clone(&self.ctx);
+        self.spawn(Ticket::Command, async move {
+            let (mut all_done, mut taken_up) = (Vec::new(), Vec::new());
+            for (record, text) in changed {
+                if let Err(error) = ctx.world.ledger().put_route(record.clone()).await {
+                    answer(reply, CommandAnswer::Refused(chain(&error)));
+                    return Work::TakenUp(taken_up);
+                }
+                all_done.push(done(&record.name.0, true, text, at));
+                taken_up.push(TakenUp::Route(record));
+            }
+            if all_done.is_empty() {
+                all_done.push(done(
+                    "all routes",
+                    true,
+                    "nothing to change: they stand so already",
+                    at,
+                ));
+            }
+            answer(reply, CommandAnswer::Done(all_done));
+            Work::TakenUp(taken_up)
+        });
+    }
+
+    /// The records of routes that are configured or found, whether their folders are there or not.
+    fn configured_records(&self) -> impl Iterator<Item = &RouteRecord> {
+        self.records.values().filter(|record| {
+            self.equipped.contains_key(&record.name) || self.unequipped.contains_key(&record.name)
+        })
+    }
+
+    /// Since when all routes are paused at once, if they are: a route that was let go since, by
+    /// itself, ends that.
+    pub(super) fn all_paused_since(&self) -> Option<Wall> {
+        if self.configured_records().any(|record| record.paused_at.is_none()) {
+            return None;
+        }
+        let with_all = self.configured_records().filter(|record| is_paused_with_all(record));
+        with_all.filter_map(|record| record.paused_at).min()
+    }
+
+    /// The record of a route that is being made ready, where all routes were paused, or let go,
+    /// meanwhile, or are paused and nothing is known of it yet.
+    pub(super) fn paused_with_all(&self, record: &RouteRecord, now: Wall) -> Option<RouteRecord> {
+        let known = self.records.get(&record.name);
+        let is_with_all = match known {
+            Some(known) => is_paused_with_all(known),
+            None => self.all_paused_since().is_some(),
+        };
+        if is_with_all && record.paused_at.is_none() {
+            let paused_at = known.and_then(|known| known.paused_at).or(Some(now));
+            let pause_code = Some(Code::of(ALL_PAUSED));
+            return Some(RouteRecord { paused_at, pause_code, ..record.clone() });
+        }
+        let is_let_go = known.is_some_and(|known| known.paused_at.is_none());
+        (is_let_go && is_paused_with_all(record)).then(|| RouteRecord {
+            paused_at: None,
+            pause_code: None,
+            ..record.clone()
+        })
+    }
+
     /// Acts on what a command has put on record.
     pub(super) fn taken_up(&mut self, taken_up: TakenUp) {
         let now = self.now();
@@ -183,6 +274,10 @@ impl<W: World> Daemon<W> {
             }
         }
     }
+}
+
+fn is_paused_with_all(record: &RouteRecord) -> bool {
+    record.pause_code.as_ref().is_some_and(|code| code.0 == ALL_PAUSED)
 }
 
 fn answer(reply: oneshot::Sender<CommandAnswer>, answer: CommandAnswer) {

@@ -100,7 +100,10 @@ impl<W: World> Daemon<W> {
         let now = self.now();
         let Equipment { equipped, record, delivered_at, strays, foreign, held, failed } =
             match result {
-                Ok(ready) => ready,
+                Ok(ready) => match self.paused_with_all(&ready.record, now.wall) {
+                    Some(record) => return self.record_first(Equipment { record, ..ready }),
+                    None => ready,
+                },
                 Err(fault) => {
                     let text = chain(&fault);
                     if let Some(route) = self.unequipped.get_mut(name) {
@@ -143,6 +146,15 @@ impl<W: World> Daemon<W> {
         if let Some(intake) = self.intakes.get_mut(folder) {
             intake.add_route(equipped, first_sweep_at);
         }
+    }
+
+    /// Puts a route's record on record before it is made ready with it.
+    fn record_first(&mut self, equipment: Equipment) {
+        let ctx = Arc::clone(&self.ctx);
+        self.spawn(Ticket::Equip(equipment.record.name.clone()), async move {
+            let put = ctx.world.ledger().put_route(equipment.record.clone()).await;
+            Work::Equipped(Box::new(put.map(|()| equipment).map_err(EquipFault::from)))
+        });
     }
 
     /// Watches a folder where its events can be trusted; whether it does, or why it cannot.

@@ -14,7 +14,7 @@ use crate::journey::send;
 use crate::model::outcome::Code;
 use crate::model::route::{Destination, Route, RouteName};
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
-use crate::model::step::{LEDGER_BEHIND, State, UNCLEAN_BOOT};
+use crate::model::step::{ALL_PAUSED, LEDGER_BEHIND, State, UNCLEAN_BOOT};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::ledger::Ledger;
@@ -49,6 +49,7 @@ impl<W: World> Daemon<W> {
                 .collect(),
             alerts: self.alerts(&grave, now),
             grave,
+            all_paused_since: self.all_paused_since(),
         }
     }
 
@@ -262,7 +263,10 @@ pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause
         Some(UNCLEAN_BOOT) => return paused_by_an_unclean_boot(route, since),
         _ => {}
     }
-    let text = if order::pauses(route, State::Failed) {
+    let is_with_all = code.is_some_and(|code| code.0 == ALL_PAUSED);
+    let text = if is_with_all {
+        "a person paused all routes at once"
+    } else if order::pauses(route, State::Failed) {
         "a person paused it, or a file failed and on_failed = \"pause\""
     } else {
         "a person paused it"
@@ -270,7 +274,11 @@ pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause
     Pause {
         code: PAUSED_BY_PERSON.to_string(),
         text: text.into(),
-        remedy: format!("`patchdrop resume {}` lets it go on.", route.name),
+        remedy: if is_with_all {
+            "`patchdrop resume --all` lets all go on that were paused so.".into()
+        } else {
+            format!("`patchdrop resume {}` lets it go on.", route.name)
+        },
         since: Some(since),
         next_probe_at: None,
     }

@@ -22,6 +22,10 @@ pub enum Command {
         /// The route.
         route: String,
     },
+    /// Start no more attempts at all, until [`Self::ResumeAll`]. Survives a restart.
+    PauseAll,
+    /// Lift [`Self::PauseAll`]: what was paused before it, or by itself, stays so.
+    ResumeAll,
     /// Let the files go that were too old at a route's first sweep; with `held`, its held ones too.
     ReleaseRoute {
         /// The route.

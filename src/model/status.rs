@@ -26,6 +26,9 @@ pub struct Status {
     /// Those of them that keep files from being sent.
     #[serde(default)]
     pub grave: Vec<String>,
+    /// Since when a person has paused all routes at once, if that is so.
+    #[serde(default)]
+    pub all_paused_since: Option<Wall>,
 }
 
 impl Status {

@@ -664,9 +664,13 @@ pub struct RouteRecord {
     /// Since when it is paused until a person resumes it: by a person, by a file that failed where
     /// the order is to wait for a person then ([`Step::RoutePaused`]), or for what the code says.
     pub paused_at: Option<Wall>,
-    /// Why, where no person has paused it: [`LEDGER_BEHIND`], [`UNCLEAN_BOOT`].
+    /// Why, where no person has paused this route alone: [`ALL_PAUSED`], [`LEDGER_BEHIND`],
+    /// [`UNCLEAN_BOOT`].
     pub pause_code: Option<Code>,
 }
+
+/// The code of the pause by which a person has paused every route at once.
+pub const ALL_PAUSED: &str = "all-paused";
 
 /// The code of the pause in which every route starts when the ledger is an old copy.
 pub const LEDGER_BEHIND: &str = "ledger-behind";

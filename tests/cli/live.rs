@@ -427,3 +427,45 @@ fn a_config_at_fault_or_a_missing_secret_ends_with_78_and_touches_nothing() {
     assert_eq!(names(&site.path("drop/orders")), Vec::<String>::new());
     assert!(!site.path("state").exists());
 }
+
+#[test]
+fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
+    let site = Site::new();
+    std::fs::create_dir(site.path("drop/invoices")).unwrap();
+    let service = site.start();
+    let pauses = || -> Vec<(String, bool)> {
+        let status = site.json(0, &["status"]);
+        let routes = status["routes"].as_array().unwrap().iter();
+        routes.map(|it| (it["name"].as_str().unwrap().to_owned(), !it["pause"].is_null())).collect()
+    };
+    let stand = |expected: &[(&str, bool)]| {
+        site.until("the routes stand so", || {
+            pauses().iter().map(|(name, is)| (name.as_str(), *is)).eq(expected.iter().copied())
+        });
+    };
+    stand(&[("invoices", false), ("orders", false)]);
+    site.ends(0, &["pause", "invoices"]);
+    assert_eq!(site.json(0, &["pause", "--all"])[0]["subject"], "orders");
+    assert!(!site.json(0, &["status"])["all_paused_since"].is_null());
+    // A route that is found meanwhile does not send either, nor does a restart end it.
+    std::fs::create_dir(site.path("drop/stock")).unwrap();
+    stand(&[("invoices", true), ("orders", true), ("stock", true)]);
+    site.drop_in("a.json", "{}");
+    site.stop(service);
+    let service = site.start();
+    stand(&[("invoices", true), ("orders", true), ("stock", true)]);
+    site.until("the file waits for the pause", || {
+        site.json(0, &["status"])["routes"][1]["waiting"]["paused"]["files"] == 1
+    });
+    assert_eq!(site.simulator.seen().accepted, 0);
+    assert!(site.ends(0, &["status"]).contains("a person paused all routes at once"));
+    // Without a service the same.
+    site.stop(service);
+    assert_eq!(site.json(0, &["resume", "--all"]).as_array().unwrap().len(), 2);
+    let service = site.start();
+    stand(&[("invoices", true), ("orders", false), ("stock", false)]);
+    site.listed("a.json", "sent");
+    assert!(site.json(0, &["status"])["all_paused_since"].is_null());
+    assert_eq!(site.json(0, &["resume", "--all"])[0]["subject"], "all routes");
+    site.stop(service);
+}
