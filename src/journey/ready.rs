@@ -114,9 +114,9 @@ pub fn may_be_unfinished(
     unchanged_for(changed_at, evidence, now) < rules.truncated_after
 }
 
-/// Whether a done-marker counts: it is a file, and not older than its file's last modification. A
-/// file from the future (its writer's clock, or a copied date) is taken by its change time, which is
-/// this system's: no marker could ever be newer than such a date.
+/// Whether a done-marker counts: it is a file, and not older than its file's last modification.
+/// A file from the future (its writer's clock, or a copied date) is taken by its change time, which
+/// is this system's: no marker could ever be newer than such a date.
 #[must_use]
 pub fn marker_counts(marker: &Sighting, file: &Sighting, now: Wall) -> bool {
     if marker.kind != Kind::File {

@@ -47,7 +47,6 @@ fn unknown_keys_are_told_from_planned_ones() {
     said += &check(
         "
 auto_route = true
-heartbeat_url = 'x'
 banana = 1
 [ledger]
 durability = 'power_loss'

@@ -38,7 +38,11 @@ fn options(base: &Path) -> LoadOptions {
     LoadOptions {
         base: Some(base.to_owned()),
         environment: Environment::Given(variables),
-        store: Store::Given([("kept".to_owned(), "kept-4711-staple".to_owned())].into()),
+        store: Store::Given(
+            [("kept", "kept-4711-staple"), ("heartbeat", "https://alive.example.com/ping/0815")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        ),
         secrets_may_be_missing: false,
     }
 }
