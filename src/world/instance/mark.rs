@@ -228,13 +228,13 @@ pub(super) fn sync_folder(_folder: &Path) -> io::Result<()> {
 
 /// This machine's name.
 #[cfg(unix)]
-pub(super) fn host() -> String {
+pub(in crate::world) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// This machine's name.
 #[cfg(not(unix))]
-pub(super) fn host() -> String {
+pub(in crate::world) fn host() -> String {
     std::env::var_os("COMPUTERNAME")
         .map_or_else(|| "this machine".to_owned(), |name| name.to_string_lossy().into_owned())
 }
