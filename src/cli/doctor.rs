@@ -2,19 +2,35 @@
 //!
 //! A list of sections, each found by a function of its own.
 
+#[cfg(unix)]
+mod account;
+#[cfg(unix)]
+mod folders;
+mod limits;
+mod running;
+#[cfg(windows)]
+mod windows;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::findings::{self, Finding, Level, Section};
-use super::load::Secrets;
+use super::load::{self, Secrets};
 use super::online::{self, Outlook, Visit};
 use super::screen::{Screen, Style, counted, shown_span};
-use crate::config::Config;
+use super::secret;
+use crate::config::{Config, Notice};
 use crate::model::network::{Network, Proxy};
+use crate::model::route::Route;
 use crate::model::time::Wall;
 use crate::world::endpoint::Trust;
+use crate::world::folder::RealDisk;
 
 /// Ends of tokens and the times between which runs are looked up bear as much.
 const CLOCKS_MAY_DIFFER: Duration = Duration::from_mins(1);
@@ -43,15 +59,20 @@ pub(super) async fn run(
     arguments: &Arguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load(Secrets::Needed)?;
-    let outlook = online::look(&config, &screen.style).await?;
-    let names = names(&outlook.visits).await;
-    let network = network(&config.network, outlook.endpoint.trust(), &outlook.visits, names);
-    let certificates = certificates(&outlook.visits, &screen.style);
-    let clock = clock(&outlook.visits);
-    let Outlook { credentials, servers, runs, .. } = outlook;
-    let mut sections = vec![surroundings(&config), network, clock, credentials, servers, runs];
-    sections.push(certificates);
+    let (config, missing) = match globals.load(Secrets::Needed) {
+        Ok(config) => (config, Vec::new()),
+        // A secret may be where only the service finds it. Without any other fault the rest can be
+        // looked at.
+        Err(failure) => match globals.load(Secrets::MayBeMissing) {
+            Ok(config) => (config, failure.notices),
+            Err(_) => return Err(failure),
+        },
+    };
+    let mut sections = vec![surroundings(&config, &missing)];
+    sections.extend(here(&config, &screen.style).await);
+    if missing.is_empty() {
+        sections.extend(outside(&config, &screen.style).await?);
+    }
     if arguments.json {
         screen.json(&serde_json::json!({ "sections": findings::as_json(&sections) }))?;
     } else {
@@ -60,15 +81,90 @@ pub(super) async fn run(
     Ok(findings::exit(&sections))
 }
 
-/// What the config itself warns of.
-fn surroundings(config: &Config) -> Section {
-    let warning = |level, notice: &crate::config::Notice| {
+/// What of this machine the service depends on.
+async fn here(config: &Config, style: &Style) -> Vec<Section> {
+    let disk = RealDisk::new(Arc::new(AtomicUsize::new(0)), config.durability);
+    let routes = load::routes(config);
+    let mut sections = vec![secrets(config)];
+    #[cfg(unix)]
+    {
+        let judged = account::Judged::of(&config.state_dir);
+        sections.push(folders::section(config, &routes, &judged, &disk).await);
+    }
+    sections.push(limits::room(all_folders(config, &routes), &disk).await);
+    let (status, answer) = running::ask(config).await;
+    let pid = status.as_ref().map(|status| status.pid);
+    if cfg!(target_os = "linux") {
+        let parents = config.root.iter().count() + config.discoveries.len();
+        sections.push(limits::section((routes.len() + parents) as u64, pid));
+    }
+    let mut service = vec![answer];
+    if let Some(unit) = running::unit(pid).await {
+        service.extend(running::of_unit(&unit, config, &routes));
+    }
+    service.extend(status.iter().flat_map(|status| running::symptoms(status, style)));
+    sections.push(running::section(service));
+    #[cfg(windows)]
+    sections.push(windows::section(config, &routes));
+    sections
+}
+
+/// Every folder that files may be moved into, and our own.
+fn all_folders(config: &Config, routes: &[Arc<Route>]) -> Vec<PathBuf> {
+    let own = [config.state_dir.to_path_buf()].into_iter();
+    let of_route = |route: &Arc<Route>| {
+        let folders = &route.folders;
+        [&folders.inbox, &folders.sent, &folders.failed, &folders.held].map(|it| it.to_path_buf())
+    };
+    own.chain(routes.iter().flat_map(of_route)).collect()
+}
+
+/// What servers and network are like from here.
+async fn outside(config: &Config, style: &Style) -> Result<Vec<Section>, Failure> {
+    let outlook = online::look(config, style).await?;
+    let names = names(&outlook.visits).await;
+    let network = network(&config.network, outlook.endpoint.trust(), &outlook.visits, names);
+    let certificates = certificates(&outlook.visits, style);
+    let clock = clock(&outlook.visits);
+    let Outlook { credentials, servers, runs, .. } = outlook;
+    Ok(vec![network, clock, credentials, servers, runs, certificates])
+}
+
+/// Secrets that patchdrop keeps: is each there that the config uses, and can it be read?
+fn secrets(config: &Config) -> Section {
+    let title = "Stored secrets";
+    let Ok(shelf) = load::shelf(&config.path) else {
+        return Section { title, findings: Vec::new() };
+    };
+    let finding = |(name, keys): (&String, &BTreeSet<String>)| {
+        let keys = keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match secret::look_up(&config.state_dir, name) {
+            Ok(_) => Finding::ok(name, format!("can be read; for {keys}")),
+            // Without it the config is refused, which says so; here it may be the service's alone.
+            Err(why) => {
+                Finding::new(Level::Warning, name, format!("{}; for {keys}", why.text), why.hint)
+            }
+        }
+    };
+    Section { title, findings: shelf.used.iter().map(finding).collect() }
+}
+
+/// What the config itself warns of, and which secrets are not to be had here.
+fn surroundings(config: &Config, missing: &[Notice]) -> Section {
+    let warning = |level, notice: &Notice| {
         let remedy = notice.hint.clone().unwrap_or_default();
         let key = if notice.key.is_empty() { "the file" } else { &notice.key };
         Finding::new(level, key, &notice.text, remedy)
     };
     let mut findings: Vec<Finding> =
         config.warnings.iter().map(|notice| warning(Level::Warning, notice)).collect();
+    findings.extend(missing.iter().map(|notice| warning(Level::Refused, notice)));
+    if !missing.is_empty() {
+        let text = "servers and credentials were not looked at, since a secret is missing here";
+        let remedy =
+            "run this with the secrets of the service: as its account, with its environment";
+        findings.push(Finding::new(Level::Warning, "outside", text, remedy));
+    }
     findings.extend(config.broken.iter().map(|broken| warning(Level::Refused, &broken.notice)));
     if findings.is_empty() {
         findings.push(Finding::ok("the file", format!("{} is in order", config.path.display())));

@@ -75,3 +75,25 @@ fn the_heartbeat_beats_and_its_url_is_in_no_log() {
     let changed = site.ends(0, &["check"]);
     assert!(!changed.contains("no-such-place-4711"), "{changed}");
 }
+
+#[test]
+fn doctor_looks_at_this_machine_even_where_a_secret_is_the_services_alone() {
+    let site = Site::new();
+    let titles = |all: &serde_json::Value| -> Vec<String> {
+        let sections = all["sections"].as_array().unwrap().iter();
+        sections.map(|section| section["title"].as_str().unwrap().to_owned()).collect()
+    };
+    let well = site.json(0, &["doctor"]);
+    for title in ["Folders", "Room", "Service", "Servers"] {
+        assert!(titles(&well).contains(&title.to_owned()), "{well}");
+    }
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("{ env = 'LIVE_SECRET' }", "{ stored = 'none' }")).unwrap();
+    let without = site.json(78, &["doctor"]);
+    assert!(titles(&without).contains(&"Folders".to_owned()), "{without}");
+    assert!(!titles(&without).contains(&"Servers".to_owned()), "{without}");
+    let said = without.to_string();
+    assert!(said.contains("patchdrop secret set none"), "{said}");
+    assert!(said.contains("credential.inbound.client_secret"), "{said}");
+}

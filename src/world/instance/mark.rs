@@ -234,7 +234,7 @@ pub(super) fn host() -> String {
 
 /// This machine's name.
 #[cfg(not(unix))]
-pub(super) fn host() -> String {
+pub(in crate::world) fn host() -> String {
     std::env::var_os("COMPUTERNAME")
         .map_or_else(|| "this machine".to_owned(), |name| name.to_string_lossy().into_owned())
 }
