@@ -246,6 +246,7 @@ fn doctor_compares_clocks_and_shows_the_network() {
     let port = serve("503 No\r\nDate: Tue, 15 Nov 1994 08:12:31 GMT", "");
     let route = "[route.late]\nfolder = 'late'\ndeliver = 'http'\n";
     extend(&site, "", &format!("{route}url = 'http://127.0.0.1:{port}/in'"));
+    std::fs::create_dir(site.path("drop/late")).unwrap();
     let all = site.json(0, &["doctor"]);
     let [level, _, text, remedy] = fault(&all["sections"], "Clock");
     assert_eq!(level, "warning");
