@@ -11,7 +11,7 @@ use patchdrop::model::route::{
     Priority, Rate, Route, TokenMethod,
 };
 
-use super::{CREDENTIAL, oauth2, options, right};
+use super::{CREDENTIAL, oauth2, options, read, right};
 
 fn below(text: &str) -> Config {
     right(&format!("root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}\n{text}"))
@@ -188,6 +188,24 @@ url = 'https://inbound.pwks.co/x'
     assert_eq!(second.client_id, "staple-4711");
     assert_eq!(second.credentials_in, Some(CredentialsIn::Json));
     assert_eq!(route(&config, "orders").check.body_max_bytes, None);
+}
+
+#[test]
+fn the_url_of_the_heartbeat_is_secret_with_its_path_even_where_it_is_written() {
+    let check = |written: &str, url: &str, part: &str| {
+        let config = right(&format!("heartbeat_url = {written}\nstate_dir = '/s'\n"));
+        assert_eq!(config.heartbeat_url.as_ref().map(config::Secret::reveal), Some(url));
+        let secrets = config.all_secrets();
+        let secrets: Vec<&str> = secrets.iter().map(config::Secret::reveal).collect();
+        assert!(secrets.contains(&url) && secrets.contains(&part), "{secrets:?}");
+    };
+    let stored = "https://alive.example.com/ping/0815";
+    check("{ stored = 'heartbeat' }", stored, stored);
+    let plain = "https://alive.example.com/4711-0815-beats?key=4711-0815-0816";
+    check(&format!("'{plain}'"), plain, "4711-0815-beats");
+    check(&format!("'{plain}'"), plain, "4711-0815-0816");
+    let faults = read("heartbeat_url = 'http://beat.example.com/x'\nstate_dir = '/s'\n");
+    assert!(faults.unwrap_err().notices[0].text.contains("plain http://"));
 }
 
 #[test]

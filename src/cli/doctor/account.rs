@@ -1,5 +1,5 @@
-//! The account that the service works as, and what the system lets it do: our own, or, for root, the
-//! one that `state_dir` belongs to.
+//! The account that the service works as, and what the system lets it do: our own, or, for root,
+//! the one that `state_dir` belongs to.
 #![expect(clippy::disallowed_methods, reason = "accounts and groups stand in files of the system")]
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! Folders: are they there, may the service work in them, may others, and on which volumes are they?
-//! Judged as the service itself judges them before it works.
+//! Folders: are they there, may the service work in them, may others, and on which volumes are
+//! they? Judged as the service itself judges them before it works.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The service itself: does it run, is it this version, what keeps its files, and may it write where
-//! it must?
+//! The service itself: does it run, is it this version, what keeps its files, and may it write
+//! where it must?
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
