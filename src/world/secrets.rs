@@ -151,6 +151,12 @@ impl SecretError {
                 "store it: patchdrop secret set {name} (one that systemd hands to the service by \
                  LoadCredential={name}:FILE is seen by the service alone)"
             ),
+            Self::NoStateDir { path } if cfg!(windows) => format!(
+                "make it for administrators and the service's account alone: mkdir \"{0}\" & icacls \
+                 \"{0}\" /inheritance:r /grant *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F \"NT \
+                 SERVICE\\patchdrop:(OI)(CI)F\"",
+                path.display()
+            ),
             Self::NoStateDir { path } => format!(
                 "start the service once, or make it for the service's account: install -d -m 700 \
                  -o ACCOUNT {}",

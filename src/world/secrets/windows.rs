@@ -1,5 +1,5 @@
 //! Files that Windows encrypts for this machine (DPAPI, machine scope). Every account of the
-//! machine could decrypt one, so the folder is for administrators and the service's account alone.
+//! machine could decrypt one, so the folder is closed to others as `state_dir` is.
 
 mod dpapi;
 
@@ -63,10 +63,14 @@ pub(super) fn set(state_dir: &Path, name: &str, value: &Secret) -> Result<bool, 
     let folder = state_dir.join(FOLDER);
     let path = path_of(state_dir, name);
     let fail = |source: io::Error| SecretError::of("write", &path, source);
+    if !state_dir.is_dir() {
+        return Err(SecretError::NoStateDir { path: state_dir.to_owned() });
+    }
+    // It takes over the list of rights of `state_dir`, which only the service's account,
+    // administrators and the system can enter.
     DirBuilder::new()
         .recursive(true)
         .create(&folder)
-        .and_then(|()| keep_from_others(&folder))
         .map_err(|source| SecretError::of("write", &folder, source))?;
     let sealed = dpapi::seal(value.reveal().as_bytes())
         .map_err(|source| SecretError::of("encrypt", &path, source))?;
@@ -119,9 +123,4 @@ fn unlink(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Administrators, the system and the service's account may enter the folder, nobody else.
-fn keep_from_others(_folder: &Path) -> io::Result<()> {
-    Ok(())
 }
