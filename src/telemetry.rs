@@ -3,8 +3,10 @@
 //! Nothing in the program logs a secret on purpose; the blotting keeps promise P11 where a
 //! library, or an error from far below, does.
 
+mod event_log;
 #[cfg(target_os = "linux")]
 mod journal;
+mod roll;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +21,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+
+use event_log::{EventLog, Pages};
+use roll::RollingFile;
 
 use crate::config::{LogFormat, LogRules, Secret};
 use crate::model::blot::Blotter;
@@ -65,6 +71,10 @@ pub enum TelemetryError {
     Started,
 }
 
+/// The target of the few turns in a service's life that an administrator must see in the system's own
+/// log although nothing is wrong: it has started, stopped, taken over another config.
+pub const MILESTONE: &str = "patchdrop::milestone";
+
 /// Keeps the log. What is written is flushed when it is dropped.
 #[derive(Debug)]
 pub struct Guard {
@@ -86,22 +96,65 @@ impl Drop for Guard {
     }
 }
 
-/// Starts logging for the whole process.
+/// Starts logging for the whole process. `source`: under what name the system's own log is told too,
+/// where the system has one that nobody reads standard error into (Windows).
 ///
 /// # Errors
 /// A log file that cannot be opened, a level that is none, a second start.
-pub fn start(rules: &LogRules, secrets: &[Secret]) -> Result<Guard, TelemetryError> {
-    let (output, is_terminal): (Box<dyn Write + Send>, bool) = match &rules.file {
-        Some(path) => (Box::new(append(path)?), false),
-        None => (Box::new(io::stderr()), io::stderr().is_terminal()),
+pub fn start(
+    rules: &LogRules,
+    secrets: &[Secret],
+    source: Option<&str>,
+) -> Result<Guard, TelemetryError> {
+    let (output, is_terminal): (Box<dyn Write + Send>, bool) = if let Some(path) = &rules.file {
+        (Box::new(RollingFile::open(path, rules.roll_at_bytes, rules.keep)?), false)
+    } else {
+        let is_terminal = io::stderr().is_terminal() && is_coloured_by_escapes();
+        (Box::new(io::stderr()), is_terminal)
     };
     let ink = Ink::new(output, secrets);
+    let pages = source.and_then(pages);
     let subscriber = match journal(rules, &ink)? {
         Some(journal) => journal,
-        None => subscriber(rules, ink.clone(), is_terminal)?,
+        None => subscriber(rules, ink.clone(), is_terminal, pages)?,
     };
     tracing::subscriber::set_global_default(subscriber).map_err(|_| TelemetryError::Started)?;
     Ok(Guard { ink })
+}
+
+/// Whether a terminal takes escapes for colours. A console of Windows does only once it is told to,
+/// and one of before 2016 never.
+#[must_use]
+pub fn is_coloured_by_escapes() -> bool {
+    #[cfg(windows)]
+    return anstyle_query::windows::enable_ansi_colors() == Some(true);
+    #[cfg(not(windows))]
+    true
+}
+
+/// Says why a service ends that nobody asked to: in its log and in the system's, in the latter alone
+/// where it has come to no log of its own.
+#[cfg(windows)]
+pub fn say_why_it_ends(source: &str, why: &str) {
+    if tracing::dispatcher::has_been_set() {
+        let why: Vec<&str> = why.lines().map(str::trim).collect();
+        tracing::error!(why = why.join("; "), "the service has ended");
+    } else if let Some(pages) = pages(source) {
+        pages.enter(
+            Level::ERROR,
+            &format!("the service has ended\r\n{}", why.replace('\n', "\r\n")),
+        );
+    }
+}
+
+#[cfg(windows)]
+fn pages(source: &str) -> Option<Box<dyn Pages>> {
+    Some(Box::new(event_log::calls::Source::new(source)))
+}
+
+#[cfg(not(windows))]
+fn pages(_source: &str) -> Option<Box<dyn Pages>> {
+    None
 }
 
 fn append(path: &Path) -> Result<std::fs::File, TelemetryError> {
@@ -148,9 +201,11 @@ fn subscriber(
     rules: &LogRules,
     ink: Ink,
     is_terminal: bool,
+    pages: Option<Box<dyn Pages>>,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError> {
     let filter = filter_of(rules)?;
     let fields = Fields { blotter: Arc::clone(&ink.blotter) };
+    let event_log = pages.map(|pages| EventLog::new(pages, Arc::clone(&ink.blotter)));
     // A line that cannot be written is lost. Saying so on standard error would be a panic where
     // that is what cannot be written: a full disk, or a reader that has gone.
     let lines = tracing_subscriber::fmt()
@@ -165,11 +220,13 @@ fn subscriber(
                 .flatten_event(true)
                 .with_current_span(true)
                 .with_span_list(false)
-                .finish(),
+                .finish()
+                .with(event_log),
         ),
         LogFormat::Auto | LogFormat::Text => {
             let is_coloured = is_terminal && rules.format == LogFormat::Auto;
-            Box::new(lines.with_ansi(is_coloured).fmt_fields(fields).event_format(Line).finish())
+            let lines = lines.with_ansi(is_coloured).fmt_fields(fields).event_format(Line);
+            Box::new(lines.finish().with(event_log))
         }
     })
 }
@@ -413,11 +470,15 @@ mod tests {
         }
     }
 
+    fn rules(level: &str, format: LogFormat) -> LogRules {
+        LogRules { level: level.to_owned(), format, file: None, roll_at_bytes: 1_000, keep: 1 }
+    }
+
     fn logged(level: &str, format: LogFormat, secret: &str, log: impl FnOnce()) -> String {
         let sheet = Sheet::default();
         let ink = Ink::new(Box::new(sheet.clone()), &[Secret::new(secret)]);
-        let rules = LogRules { level: level.to_owned(), format, file: None };
-        let subscriber = subscriber(&rules, ink, false).unwrap();
+        let rules = rules(level, format);
+        let subscriber = subscriber(&rules, ink, false, None).unwrap();
         tracing::subscriber::with_default(subscriber, log);
         let bytes = sheet.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -521,6 +582,54 @@ mod tests {
             "debug, hyper::client=debug",
             &["hyper debug", "hyper warn", "own debug", "own info"],
         );
+    }
+
+    /// Keeps what is entered.
+    #[derive(Clone, Default)]
+    struct Book(Arc<Mutex<Vec<(Level, String)>>>);
+
+    impl Pages for Book {
+        fn enter(&self, level: Level, text: &str) {
+            self.0.lock().unwrap().push((level, text.to_owned()));
+        }
+    }
+
+    fn entered(format: LogFormat, log: impl FnOnce()) -> Vec<(Level, String)> {
+        let (sheet, book) = (Sheet::default(), Book::default());
+        let ink = Ink::new(Box::new(sheet), &[Secret::new("s3cret-word")]);
+        let pages: Option<Box<dyn Pages>> = Some(Box::new(book.clone()));
+        let subscriber = subscriber(&rules("info", format), ink, false, pages).unwrap();
+        tracing::subscriber::with_default(subscriber, log);
+        let entries = book.0.lock().unwrap();
+        entries.clone()
+    }
+
+    #[test]
+    fn the_systems_log_has_what_needs_a_person_and_the_milestones() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let entries = entered(format, || {
+                let _span = info_span!("file", id = "1kq8z7x2ab").entered();
+                info!(route = "orders", "delivered");
+                debug!(target: MILESTONE, "filtered out by the level");
+                info!(target: MILESTONE, version = "1", "started");
+                warn!(file = %"x\n2026.json", said = "said s3cret-word", "rejected");
+            });
+            assert_eq!(entries.len(), 2, "{entries:?}");
+            assert_eq!(entries[0].0, Level::INFO);
+            assert!(entries[0].1.starts_with("started\r\nversion: 1\r\n"), "{entries:?}");
+            assert!(entries[0].1.contains("1kq8z7x2ab"), "{entries:?}");
+            assert_eq!(entries[1].0, Level::WARN);
+            let text = &entries[1].1;
+            assert!(text.starts_with("rejected\r\nfile: x\\n2026.json\r\nsaid: said "), "{text}");
+            assert!(text.contains(BLOT) && !text.contains("word"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_systems_log_is_not_flooded() {
+        let entries = entered(LogFormat::Text, || (0..1_000).for_each(|_| warn!("again")));
+        // Two minutes at most are touched.
+        assert!((30..=61).contains(&entries.len()), "{}", entries.len());
     }
 
     #[cfg(unix)]

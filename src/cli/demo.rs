@@ -20,6 +20,7 @@ use super::load::{self, Secrets};
 use super::records;
 use super::screen::Screen;
 use super::serve;
+use super::wishes::{Wishes, stop_by_signal};
 use crate::config::Config;
 use crate::daemon::{Mode, Stop};
 use crate::model::command::{Command, CommandAnswer};
@@ -59,9 +60,9 @@ pub(super) async fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Resul
     let stage = Stage::build(simulator, &secret, screen)?;
     let config = load::load_config(&stage.config_path, None, Secrets::Needed)?;
     let _telemetry =
-        telemetry::start(&config.log, &config.all_secrets()).map_err(Failure::machine)?;
+        telemetry::start(&config.log, &config.all_secrets(), None).map_err(Failure::machine)?;
     let (stop, stop_in) = mpsc::channel(2);
-    let serving = serve::serve(config.clone(), Mode::Service, true, stop_in, None);
+    let serving = serve::serve(config.clone(), Mode::Service, true, Wishes::to_stop(stop_in), None);
     tokio::pin!(serving);
     let played = tokio::select! {
         end = &mut serving => {
@@ -273,7 +274,7 @@ impl Stage {
             self.root.join("orders").display()
         )?;
         screen.out.flush()?;
-        let mut stop = serve::stop_by_signal();
+        let mut stop = stop_by_signal();
         loop {
             tokio::select! {
                 _ = stop.recv() => return Ok(()),

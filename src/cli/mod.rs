@@ -16,6 +16,8 @@ mod failure;
 mod findings;
 mod health;
 mod heartbeat;
+#[cfg(windows)]
+mod hosted;
 mod init;
 mod list;
 mod load;
@@ -41,6 +43,7 @@ mod token;
 mod trees;
 mod verify;
 mod when;
+mod wishes;
 
 #[cfg(test)]
 mod fixture;

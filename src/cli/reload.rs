@@ -174,23 +174,3 @@ fn in_one_line(failure: &Failure) -> String {
     });
     std::iter::once(failure.error.to_string()).chain(notices).collect()
 }
-
-/// Has the config read again at each SIGHUP, for ever.
-#[cfg(unix)]
-pub(super) async fn heed_hangups(reloading: &Reloading<'_>, stop: &mpsc::Sender<Stop>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut hangups) => {
-            while hangups.recv().await.is_some() {
-                reloading.begin(stop).await;
-            }
-        }
-        Err(error) => tracing::error!(%error, "a hangup cannot be heard and would end patchdrop"),
-    }
-    std::future::pending::<()>().await;
-}
-
-#[cfg(not(unix))]
-pub(super) async fn heed_hangups(_reloading: &Reloading<'_>, _stop: &mpsc::Sender<Stop>) {
-    std::future::pending::<()>().await;
-}

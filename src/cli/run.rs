@@ -9,9 +9,15 @@ use super::load::Secrets;
 use super::reload::Reader;
 use super::screen::Screen;
 use super::when::parse_span;
+use super::wishes::Wishes;
 use super::{dry_run, serve};
+use crate::config::Config;
 use crate::daemon::{End, Mode};
 use crate::telemetry;
+
+/// Where a service without standard error logs unless its config says otherwise, below `state_dir`.
+const LOG_FOLDER: &str = "log";
+const LOG_FILE: &str = "patchdrop.log";
 
 const ONCE_FOR: Duration = Duration::from_mins(10);
 
@@ -39,6 +45,10 @@ pub(super) struct Arguments {
     /// With --dry-run: print it as JSON
     #[arg(long, requires = "dry_run")]
     json: bool,
+    /// As the service, of that instance; for the service manager alone
+    #[cfg(windows)]
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with_all = ["once", "dry_run"])]
+    service: Option<Option<String>>,
 }
 
 pub(super) async fn run(
@@ -51,15 +61,21 @@ pub(super) async fn run(
         let config = globals.load(Secrets::MayBeMissing)?;
         return dry_run::run(&config, arguments.json, screen).await;
     }
+    #[cfg(windows)]
+    if let Some(instance) = &arguments.service {
+        return super::hosted::run(globals, instance.as_deref(), arguments.allow_root);
+    }
     if arguments.once {
         once(globals, arguments.patience.unwrap_or(ONCE_FOR), arguments.allow_root).await
     } else {
-        serve(globals, Mode::Service, arguments.allow_root).await.map(|_| Exit::Done)
+        let wishes = Wishes::by_signal();
+        serve(globals, Mode::Service, arguments.allow_root, wishes, None).await.map(|_| Exit::Done)
     }
 }
 
 async fn once(globals: &Globals, patience: Duration, allows_root: bool) -> Result<Exit, Failure> {
-    let end = serve(globals, Mode::Once { patience }, allows_root).await?;
+    let end =
+        serve(globals, Mode::Once { patience }, allows_root, Wishes::by_signal(), None).await?;
     Ok(if end.failed + end.held + end.missing > 0 {
         Exit::SomeFailed
     } else if end.something_unavailable {
@@ -69,17 +85,43 @@ async fn once(globals: &Globals, patience: Duration, allows_root: bool) -> Resul
     })
 }
 
-/// The service with its log.
-async fn serve(globals: &Globals, mode: Mode, allows_root: bool) -> Result<End, Failure> {
-    let config = globals.load(Secrets::Needed)?;
-    let telemetry = telemetry::start(&config.log, &config.all_secrets())
+/// Gives a config without a log file one of its own in `state_dir`.
+#[expect(clippy::disallowed_methods, reason = "the log's folder, where no file is dropped")]
+fn log_to_a_file(config: &mut Config) -> Result<(), Failure> {
+    if config.log.file.is_none() {
+        let folder = config.state_dir.join(LOG_FOLDER);
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            let what = format!("cannot make {}", folder.display());
+            Failure::because(Kind::Machine, what, error)
+                .hint("let the service's account write to state_dir, or set `file` of [log]")
+        })?;
+        config.log.file = Some(folder.join(LOG_FILE));
+    }
+    Ok(())
+}
+
+/// The service with its log. `source`: what it is called in the system's own log, where nobody sees
+/// its standard error.
+pub(super) async fn serve(
+    globals: &Globals,
+    mode: Mode,
+    allows_root: bool,
+    wishes: Wishes,
+    source: Option<&str>,
+) -> Result<End, Failure> {
+    let read = || {
+        let mut config = globals.load(Secrets::Needed)?;
+        if source.is_some() {
+            log_to_a_file(&mut config)?;
+        }
+        Ok(config)
+    };
+    let config = read()?;
+    let telemetry = telemetry::start(&config.log, &config.all_secrets(), source)
         .map_err(|error| Failure::new(Kind::Config, error))?;
     for notice in &config.warnings {
         serve::warn(notice, &config.path);
     }
-    let reader = Reader {
-        read: &|| globals.load(Secrets::Needed),
-        learn: &|secrets| telemetry.learn(secrets),
-    };
-    serve::serve(config, mode, allows_root, serve::stop_by_signal(), Some(&reader)).await
+    let reader = Reader { read: &read, learn: &|secrets| telemetry.learn(secrets) };
+    serve::serve(config, mode, allows_root, wishes, Some(&reader)).await
 }

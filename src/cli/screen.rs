@@ -43,7 +43,8 @@ impl Style {
     pub(crate) fn of_terminal() -> Self {
         let colours = io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|value| value != "dumb");
+            && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
+            && crate::telemetry::is_coloured_by_escapes();
         Self { colours, zone: TimeZone::system(), now: SystemClock::new().now().wall }
     }
 

@@ -13,12 +13,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::failure::{Failure, Kind};
 use super::heartbeat;
-use super::reload::{Reader, Reloading, heed_hangups};
+use super::reload::{Reader, Reloading};
+use super::wishes::Wishes;
 use crate::config::{Config, Notice};
 use crate::daemon::{Daemon, End, Mode, Notes, Sources, Stop, chain};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::durability::Durability;
 use crate::service::{News, listens, tell, watchdog};
+use crate::telemetry::MILESTONE;
 use crate::world::RealWorld;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::ControlServer;
@@ -49,17 +51,19 @@ pub(super) async fn serve(
     config: Config,
     mode: Mode,
     allows_root: bool,
-    mut stop: mpsc::Receiver<Stop>,
+    mut wishes: Wishes,
     reader: Option<&Reader<'_>>,
 ) -> Result<End, Failure> {
     let mut config = Arc::new(config);
     let mut taken = tokio::select! {
         biased;
-        Some(_) = stop.recv() => {
+        Some(_) = wishes.stop.recv() => {
+            tell(&[News::Stopping]);
             tracing::info!("stopped before anything had begun");
             return Ok(End::default());
         }
         taken = take_when_possible(&config, mode) => taken?,
+        () = keep_told_of_the_start() => unreachable!("it goes on for ever"),
     };
     taken.notes.allows_root = allows_root;
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
@@ -67,6 +71,7 @@ pub(super) async fn serve(
     })?;
     let taken_over = OnceLock::new();
     tracing::info!(
+        target: MILESTONE,
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
         config = %config.path.display(),
@@ -82,12 +87,13 @@ pub(super) async fn serve(
             );
         }
         let reloading = Reloading::new(&config, &taken.ledger, reader);
-        let end = run_with(&config, mode, &taken, &mut stop, &mut control, &reloading, &taken_over);
+        let end =
+            run_with(&config, mode, &taken, &mut wishes, &mut control, &reloading, &taken_over);
         let end = end.await?;
         match (&end, reloading.next()) {
             (Ok(end), Some(newer)) if end.is_for_reload => {
                 config = newer;
-                tracing::info!(config = %config.path.display(), "reloaded");
+                tracing::info!(target: MILESTONE, config = %config.path.display(), "reloaded");
             }
             _ => break end,
         }
@@ -95,7 +101,7 @@ pub(super) async fn serve(
     // A stop in order is the last thing that the marks tell.
     let ended = taken.ledger.keep_marks().await;
     let lost_to = taken_over.into_inner().or(ended.err());
-    tracing::info!("stopped");
+    tracing::info!(target: MILESTONE, "stopped");
     finish(taken);
     if let Some(error) = lost_to {
         return Err(no_mark(error));
@@ -110,7 +116,7 @@ async fn run_with(
     config: &Arc<Config>,
     mode: Mode,
     taken: &Taken,
-    stop: &mut mpsc::Receiver<Stop>,
+    wishes: &mut Wishes,
     control: &mut ControlServer,
     reloading: &Reloading<'_>,
     taken_over: &OnceLock<MarkError>,
@@ -128,14 +134,15 @@ async fn run_with(
     Ok(tokio::select! {
         end = running => end.unwrap_or_else(|error| resume_unwind(error.into_panic())),
         () = hear(control, &commands, reloading, &stopping) => unreachable!("it goes on for ever"),
-        () = heed_hangups(reloading, &stopping) => unreachable!("it goes on for ever"),
+        () = heed(&mut wishes.commands, &mut wishes.under_way, &commands, reloading, &stopping)
+            => unreachable!("it goes on for ever"),
         () = watching => unreachable!("watching goes on for ever"),
         () = keep_marks(taken, &stopping, taken_over) => unreachable!("it goes on for ever"),
         () = keep_beating(config, mode, &taken.clock, endpoint, &commands) => {
             unreachable!("it goes on for ever")
         }
         () = keep_told(&commands) => unreachable!("it goes on for ever"),
-        () = hand_on(stop, &stopping) => unreachable!("it goes on for ever"),
+        () = hand_on(&mut wishes.stop, &stopping) => unreachable!("it goes on for ever"),
     })
 }
 
@@ -200,6 +207,44 @@ async fn keep_beating(
     std::future::pending::<()>().await;
 }
 
+/// Does what a signal or the service manager asks, for ever. What is not done when the loop ends is
+/// done by the next one.
+async fn heed(
+    asked: &mut mpsc::Receiver<Command>,
+    under_way: &mut Option<Command>,
+    commands: &mpsc::Sender<Asked>,
+    reloading: &Reloading<'_>,
+    stop: &mpsc::Sender<Stop>,
+) {
+    loop {
+        if under_way.is_none() {
+            *under_way = asked.recv().await;
+        }
+        let Some(command) = under_way.clone() else { break };
+        if command == Command::Reload {
+            // It ends this loop.
+            *under_way = None;
+            reloading.begin(stop).await;
+            continue;
+        }
+        let (reply, answer) = oneshot::channel();
+        if commands.send((command.clone(), reply)).await.is_err() {
+            break;
+        }
+        let Ok(answer) = answer.await else { break };
+        match answer {
+            CommandAnswer::Done(_) => tell(&[News::Paused(command == Command::PauseAll)]),
+            CommandAnswer::Status(_) => {}
+            CommandAnswer::Refused(why) => {
+                tracing::error!(%why, ?command, "what the service manager asked for was not done");
+                tell(&[News::Ready]);
+            }
+        }
+        *under_way = None;
+    }
+    std::future::pending::<()>().await;
+}
+
 /// How often the marks are looked at and brought up to date.
 const MARKS_EVERY: Duration = Duration::from_mins(1);
 
@@ -237,10 +282,23 @@ async fn keep_told(commands: &mpsc::Sender<Asked>) {
             return std::future::pending().await;
         }
         let Ok(CommandAnswer::Status(status)) = answer.await else { continue };
-        let line = status.in_one_line();
-        let news = [News::Ready, News::Status(&line), News::Alive];
-        tell(&news[usize::from(is_ready)..]);
+        let (line, is_paused) = (status.in_one_line(), status.all_paused_since.is_some());
+        let (paused, status) = (News::Paused(is_paused), News::Status(&line));
+        if is_ready {
+            tell(&[paused, status, News::Alive]);
+        } else {
+            tell(&[paused, News::Ready, status, News::Alive]);
+        }
         is_ready = true;
+    }
+}
+
+/// Tells the service manager again and again that a start goes on, for ever.
+async fn keep_told_of_the_start() {
+    let mut turn = tokio::time::interval(TOLD_EVERY);
+    loop {
+        turn.tick().await;
+        tell(&[News::Status("starting, reading the record")]);
     }
 }
 
@@ -322,6 +380,7 @@ async fn take_when_possible(config: &Arc<Config>, mode: Mode) -> Result<Taken, F
             taken => return taken,
         };
         let (error, hints) = (chain(&*failure.error), failure.hints.join("; "));
+        tell(&[News::Waiting(&format!("cannot start yet: {error}"))]);
         if said.as_ref() != Some(&error) {
             tracing::error!(
                 %error, hints,
@@ -538,93 +597,6 @@ fn watching()
         }
     };
     (Box::new(Watcher::new(sender)), hints_in, carrying)
-}
-
-/// The wish to stop, by signal: the first one drains, a second one ends at once.
-pub(super) fn stop_by_signal() -> mpsc::Receiver<Stop> {
-    let (stop, stop_in) = mpsc::channel(2);
-    let mut signals = Signals::hear();
-    tokio::spawn(async move {
-        for wish in [Stop::Drain, Stop::Now] {
-            signals.next().await;
-            if stop.send(wish).await.is_err() {
-                return;
-            }
-        }
-    });
-    stop_in
-}
-
-/// The signals that ask for a stop, heard without a gap: one that comes while another is being
-/// acted on counts.
-#[cfg(unix)]
-struct Signals(Vec<tokio::signal::unix::Signal>);
-
-#[cfg(unix)]
-impl Signals {
-    fn hear() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        let heard =
-            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
-        for error in heard.iter().filter_map(|signal| signal.as_ref().err()) {
-            tracing::error!(%error, "a signal that asks for a stop cannot be heard");
-        }
-        Self(heard.into_iter().flatten().collect())
-    }
-
-    async fn next(&mut self) {
-        std::future::poll_fn(|context| {
-            let is_heard = |signal: &mut tokio::signal::unix::Signal| {
-                matches!(signal.poll_recv(context), std::task::Poll::Ready(Some(())))
-            };
-            if self.0.iter_mut().any(is_heard) {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        })
-        .await;
-    }
-}
-
-/// What asks for a stop: Ctrl-C and Ctrl-Break, the closing of the window, the end of the system.
-/// After the last two Windows leaves a few seconds.
-#[cfg(windows)]
-struct Signals {
-    interrupts: Option<tokio::signal::windows::CtrlC>,
-    breaks: Option<tokio::signal::windows::CtrlBreak>,
-    closings: Option<tokio::signal::windows::CtrlClose>,
-    shutdowns: Option<tokio::signal::windows::CtrlShutdown>,
-}
-
-#[cfg(windows)]
-impl Signals {
-    fn hear() -> Self {
-        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
-        fn heard<T>(signal: std::io::Result<T>) -> Option<T> {
-            if let Err(error) = &signal {
-                tracing::error!(%error, "a signal that asks for a stop cannot be heard");
-            }
-            signal.ok()
-        }
-        Self {
-            interrupts: heard(ctrl_c()),
-            breaks: heard(ctrl_break()),
-            closings: heard(ctrl_close()),
-            shutdowns: heard(ctrl_shutdown()),
-        }
-    }
-
-    async fn next(&mut self) {
-        let Self { interrupts, breaks, closings, shutdowns } = self;
-        tokio::select! {
-            Some(()) = async { interrupts.as_mut()?.recv().await } => {}
-            Some(()) = async { breaks.as_mut()?.recv().await } => {}
-            Some(()) = async { closings.as_mut()?.recv().await } => {}
-            Some(()) = async { shutdowns.as_mut()?.recv().await } => {}
-            else => std::future::pending().await,
-        }
-    }
 }
 
 /// A warning of the config as one log line.

@@ -431,6 +431,10 @@ pub(super) fn default_state_dir() -> PathBuf {
     PathBuf::from(program_data).join("patchdrop").join("state")
 }
 
+/// A size that any editor opens, and with the number that is kept days of an ordinary service.
+const LOG_ROLL_AT: u64 = 10_000_000;
+const LOG_KEEP: usize = 10;
+
 fn log(sink: &Sink, base: &Path, raw: &RawLog) -> LogRules {
     if let Some(level) = &raw.level {
         check_level(sink, level);
@@ -439,6 +443,8 @@ fn log(sink: &Sink, base: &Path, raw: &RawLog) -> LogRules {
         level: raw.level.as_ref().map_or_else(|| "info".to_owned(), |level| level.value.clone()),
         format: raw.format.as_ref().map_or(LogFormat::Auto, |format| format.value),
         file: raw.file.as_ref().map(|file| folders::absolute(base, file.value.as_ref())),
+        roll_at_bytes: raw.roll_at.as_ref().map_or(LOG_ROLL_AT, |size| size.value),
+        keep: raw.keep.as_ref().map_or(LOG_KEEP, |keep| keep.value),
     }
 }
 

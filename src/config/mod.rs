@@ -304,6 +304,10 @@ pub struct LogRules {
     pub format: LogFormat,
     /// A file instead of standard error.
     pub file: Option<PathBuf>,
+    /// The size in bytes at which that file is set aside.
+    pub roll_at_bytes: u64,
+    /// How many that were set aside are kept.
+    pub keep: usize,
 }
 
 /// How log lines look.

@@ -51,7 +51,8 @@ pub(super) const TOP: Keys = Keys {
 pub(super) const LEDGER: Keys = Keys { accepted: &["durability"], planned: &["url"] };
 
 /// Keys of `[log]`.
-pub(super) const LOG: Keys = Keys { accepted: &["level", "format", "file"], planned: &[] };
+pub(super) const LOG: Keys =
+    Keys { accepted: &["level", "format", "file", "roll_at", "keep"], planned: &[] };
 
 /// Keys of `[credential.NAME]`.
 pub(super) const CREDENTIAL: Keys = Keys {
@@ -206,6 +207,8 @@ pub(super) struct RawLog {
     pub(super) level: Option<At<String>>,
     pub(super) format: Option<At<LogFormat>>,
     pub(super) file: Option<At<String>>,
+    pub(super) roll_at: Option<At<u64>>,
+    pub(super) keep: Option<At<usize>>,
 }
 
 /// `[credential.NAME]`.
@@ -521,6 +524,8 @@ impl RawLog {
                 &[],
             ),
             file: section.path("file"),
+            roll_at: section.size("roll_at"),
+            keep: section.whole("keep", 1..=1000),
         };
         section.finish();
         log

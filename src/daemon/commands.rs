@@ -71,20 +71,8 @@ impl<W: World> Daemon<W> {
                 record.pause_code = None;
                 "goes on; if patchdrop itself had paused it, one file tries now".into()
             }),
-            Command::PauseAll => self.set_all_routes(reply, |record, at| {
-                record.paused_at.is_none().then(|| {
-                    record.paused_at = Some(at);
-                    record.pause_code = Some(Code::of(ALL_PAUSED));
-                    "paused with all others; what is in flight ends"
-                })
-            }),
-            Command::ResumeAll => self.set_all_routes(reply, |record, _| {
-                is_paused_with_all(record).then(|| {
-                    record.paused_at = None;
-                    record.pause_code = None;
-                    "goes on"
-                })
-            }),
+            Command::PauseAll => self.set_all_routes(reply, pause_with_all),
+            Command::ResumeAll => self.set_all_routes(reply, resume_with_all),
             Command::ReleaseRoute { route, held: false } => {
                 self.set_route(&route, reply, |record, _| {
                     record.released = true;
@@ -274,6 +262,22 @@ impl<W: World> Daemon<W> {
             }
         }
     }
+}
+
+fn pause_with_all(record: &mut RouteRecord, at: Wall) -> Option<&'static str> {
+    record.paused_at.is_none().then(|| {
+        record.paused_at = Some(at);
+        record.pause_code = Some(Code::of(ALL_PAUSED));
+        "paused with all others; what is in flight ends"
+    })
+}
+
+fn resume_with_all(record: &mut RouteRecord, _at: Wall) -> Option<&'static str> {
+    is_paused_with_all(record).then(|| {
+        record.paused_at = None;
+        record.pause_code = None;
+        "goes on"
+    })
 }
 
 fn is_paused_with_all(record: &RouteRecord) -> bool {

@@ -4,26 +4,52 @@
 
 use std::time::Duration;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 mod absent;
 mod instance;
+#[cfg(any(windows, test))]
+mod life;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 mod systemd;
+#[cfg(windows)]
+mod windows;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 use absent as system;
 #[cfg(target_os = "linux")]
 use systemd as system;
+#[cfg(windows)]
+use windows::install as system;
 
 pub use instance::{Installation, Instance, Password, Report, Runs, ServiceError, Standing, Step};
+
+/// Exit codes after which a restart would change nothing: the command line or the config is at fault.
+pub const NEEDS_A_PERSON: [u8; 2] = [2, 78];
+
+/// What a service manager may ask of a service that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To end, once what is in flight has ended.
+    Stop,
+    /// To begin nothing more.
+    Pause,
+    /// To go on after a pause.
+    Continue,
+    /// To read its config again.
+    Reload,
+}
 
 /// What a service manager wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News<'n> {
     /// The start, or a reload, is done.
     Ready,
+    /// The start waits for something outside, maybe for long: why, in one line.
+    Waiting(&'n str),
+    /// Whether all work is paused.
+    Paused(bool),
     /// A changed config is being taken over; [`News::Ready`] follows.
     Reloading,
     /// The end has begun.
@@ -34,12 +60,38 @@ pub enum News<'n> {
     Alive,
 }
 
+/// What the service manager of Windows calls an instance; the Event Log as well.
+#[cfg(windows)]
+#[must_use]
+pub fn windows_name(instance: &Instance) -> String {
+    windows::install::service_name(instance)
+}
+
+/// Lets the service manager of Windows, which has started this process, call `work` on a thread of
+/// its own, as the service of that name. `heed` hears its wishes and must not wait. `work` returns an
+/// exit code: after one of [`NEEDS_A_PERSON`] the manager is told so, after any other than 0 that it
+/// was not asked for the process ends with it, which is what the manager's recovery actions are for.
+/// Blocks until the service has stopped.
+///
+/// # Errors
+/// This process was not started by the service manager.
+#[cfg(windows)]
+pub fn host(
+    name: &str,
+    heed: Box<dyn Fn(Wish) + Send + Sync>,
+    work: Box<dyn FnOnce() -> u8 + Send>,
+) -> std::io::Result<()> {
+    windows::host(name, heed, work)
+}
+
 /// Whether a service manager wants to be told anything.
 #[must_use]
 pub fn listens() -> bool {
     #[cfg(target_os = "linux")]
     return linux::listens();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    return windows::listens();
+    #[cfg(not(any(target_os = "linux", windows)))]
     false
 }
 
@@ -48,7 +100,9 @@ pub fn listens() -> bool {
 pub fn tell(news: &[News<'_>]) {
     #[cfg(target_os = "linux")]
     linux::tell(news);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    windows::tell(news);
+    #[cfg(not(any(target_os = "linux", windows)))]
     let _ = news;
 }
 

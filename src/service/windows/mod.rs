@@ -1,0 +1,6 @@
+//! Windows' service manager.
+
+mod host;
+pub(super) mod install;
+
+pub(super) use host::{host, listens, tell};
