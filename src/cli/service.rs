@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Have it start with the system; again after a change of root, state_dir or drain_for
+    /// Have it start with the system; again after a change of folders in the config
     Install(InstallArguments),
     /// Stop it and take it out of the system; config, state and drop folders stay
     Uninstall(Named),
@@ -80,7 +80,7 @@ impl Named {
         match (&globals.config, &self.name) {
             (None, Some(name)) => {
                 let config = globals.config_path().with_file_name(format!("{name}.toml"));
-                Globals { config: Some(config), ..globals.clone() }
+                Globals { config: Some(config) }
             }
             _ => globals.clone(),
         }

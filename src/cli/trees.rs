@@ -90,16 +90,14 @@ fn fixed(folder: &Path) -> PathBuf {
 
 fn join(groups: Vec<(String, Vec<PathBuf>)>, volume: &dyn Fn(&Path) -> Option<u64>) -> Trees {
     let mut trees: Vec<PathBuf> = Vec::new();
-    // What belongs to an earlier group is not opened once more by a later one.
     let mut apart = Vec::new();
     for (name, folders) in groups {
         let kept: Vec<PathBuf> = outermost(folders);
-        match common(&kept, volume) {
-            Some(tree) => trees.push(tree),
-            None => {
-                apart.push((name, kept.clone()));
-                trees.extend(kept);
-            }
+        if let Some(tree) = common(&kept, volume) {
+            trees.push(tree);
+        } else {
+            apart.push((name, kept.clone()));
+            trees.extend(kept);
         }
     }
     let trees = outermost(trees);
@@ -154,8 +152,11 @@ fn common(folders: &[PathBuf], volume: &dyn Fn(&Path) -> Option<u64>) -> Option<
 mod tests {
     use super::*;
 
-    /// Everything below /mnt/NAME is a volume of its own.
+    /// Everything below /mnt/NAME is a volume of its own, and so is an archive.
     fn volume(folder: &Path) -> Option<u64> {
+        if folder.starts_with("/srv/erp/archive") {
+            return Some(7);
+        }
         let mount = folder.strip_prefix("/mnt").ok()?.components().next()?;
         Some(mount.as_os_str().to_string_lossy().bytes().map(u64::from).sum())
     }
@@ -177,6 +178,8 @@ mod tests {
         check(&[&["/srv/drop"], &["/data/erp"]], &["/data/erp", "/srv/drop"], 0);
         check(&[&["/srv/erp/out", "/srv/erp/sent"]], &["/srv/erp"], 0);
         check(&[&["/srv/out", "/srv/sent"]], &["/srv"], 0);
+        let archived = ["/srv/erp/archive/sent", "/srv/erp/out"];
+        check(&[&archived], &archived, 1);
         check(&[&["/var/lib/erp", "/var/spool/erp"]], &["/var/lib/erp", "/var/spool/erp"], 1);
         check(&[&["/srv/out", "/data/sent"]], &["/data/sent", "/srv/out"], 1);
         check(&[&["/mnt/a/out", "/mnt/b/sent"]], &["/mnt/a/out", "/mnt/b/sent"], 1);

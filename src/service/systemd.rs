@@ -108,11 +108,12 @@ impl Host<'_> {
     }
 
     fn ask(&self, program: &str, arguments: &[&str]) -> Result<Said, ServiceError> {
-        (self.run)(program, arguments).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound if program == "systemctl" => {
+        (self.run)(program, arguments).map_err(|source| {
+            if source.kind() == io::ErrorKind::NotFound && program == "systemctl" {
                 ServiceError::Absent { why: "this machine has no systemd (no systemctl)" }
+            } else {
+                ServiceError::Io { doing: "run", path: program.into(), source }
             }
-            _ => ServiceError::Io { doing: "run", path: program.into(), source },
         })
     }
 
@@ -312,7 +313,8 @@ impl Host<'_> {
         let stem = format!("{stem}@");
         found.flatten().any(|entry| {
             let name = entry.file_name();
-            name.to_str().is_some_and(|name| name.starts_with(&stem) && name.ends_with(".d"))
+            let ends = Path::new(&name).extension().is_some_and(|ending| ending == "d");
+            ends && name.to_str().is_some_and(|name| name.starts_with(&stem))
         })
     }
 

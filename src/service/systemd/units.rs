@@ -20,7 +20,7 @@ const STATES: &str = "/var/lib";
 pub(super) const ACCOUNT: &str = "patchdrop";
 
 /// `TimeoutStopSec` of the units, and what a stop needs beside the drain.
-const STOPS_WITHIN: Duration = Duration::from_secs(120);
+const STOPS_WITHIN: Duration = Duration::from_mins(2);
 const STOP_RESERVE: Duration = Duration::from_secs(30);
 
 /// What `ProtectHome=true` hides.
