@@ -499,11 +499,9 @@ mod tests {
         let story = Story::gather(&config, &ledger, entry).unwrap();
         let (text, shown) = fixture::shown(|screen| story.tell("", screen));
         shown.unwrap();
-        text.replace(&root.path().display().to_string(), "ROOT")
+        fixture::portable(&text, root.path())
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn a_sent_file_with_everything_that_can_be_said() {
         let text = told(
@@ -525,22 +523,16 @@ mod tests {
         insta::assert_snapshot!(text);
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn a_held_file_says_what_a_person_can_do() {
         insta::assert_snapshot!(told(State::Held, |_| (), |_| ()));
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn a_failed_file_says_what_a_person_can_do() {
         insta::assert_snapshot!(told(State::Failed, |_| (), |_| ()));
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn a_deferred_file_says_when_it_is_tried_again() {
         insta::assert_snapshot!(told(State::Deferred, |_| (), |_| ()));
@@ -558,8 +550,6 @@ mod tests {
         assert!(!text.contains("follows") && !text.contains("try again at once"), "{text}");
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn a_missing_file_says_between_when() {
         insta::assert_snapshot!(told(State::Missing, |_| (), |_| ()));
@@ -575,8 +565,6 @@ mod tests {
         assert!(text.contains(expected), "{expected:?} is not in\n{text}");
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn where_it_is_now_is_looked_up_and_not_taken_from_the_record() {
         let gone = |path: &'static str| {
@@ -644,8 +632,6 @@ mod tests {
         check("a.json", "{}", &["changed a moment ago (not-ready); it may be ready in"]).await;
     }
 
-    // Its text holds paths as Unix writes them.
-    #[cfg(unix)]
     #[test]
     fn json_tells_the_same_story() {
         let root = tempfile::tempdir().unwrap();
@@ -656,6 +642,6 @@ mod tests {
         let story = Story::gather(&config, &ledger, entry).unwrap();
         let (text, shown) = fixture::shown(|screen| screen.json(&story.record()));
         shown.unwrap();
-        insta::assert_snapshot!(text.replace(&root.path().display().to_string(), "ROOT"));
+        insta::assert_snapshot!(fixture::portable(&text, root.path()));
     }
 }

@@ -42,6 +42,18 @@ pub(super) fn shown<T>(write: impl FnOnce(&mut Screen<'_>) -> T) -> (String, T) 
     (String::from_utf8(out).unwrap(), result)
 }
 
+/// A text with the folder of a test as `ROOT`, and with paths as Unix writes them: the same on every
+/// system.
+pub(super) fn portable(text: &str, root: &Path) -> String {
+    let root = root.display().to_string();
+    if !cfg!(windows) {
+        return text.replace(&root, "ROOT");
+    }
+    // In JSON each backslash is two.
+    let plain = |text: &str| text.replace(r"\\", "/").replace('\\', "/");
+    plain(text).replace(&plain(&root), "ROOT")
+}
+
 /// A config with these inbound routes below `root`, all folders there.
 pub(super) fn config(root: &Path, routes: &[&str]) -> Config {
     let state_dir = root.join("state");

@@ -25,6 +25,7 @@ pub(super) use self::mark::{Number, number};
 use self::mark::{Reading, read, sync_folder, write};
 use super::control;
 use super::ledger::{LedgerError, LedgerId};
+use super::rights;
 use crate::model::time::Wall;
 
 /// A mark that cannot be read or written in this time is on a mount that hangs.
@@ -59,8 +60,8 @@ pub struct StateLock {
 }
 
 impl StateLock {
-    /// Locks `state_dir`, which is made (owner only) if it is not there. `since` is for the owner's
-    /// text alone.
+    /// Locks `state_dir`, which is made (closed to others) if it is not there. `since` is for the
+    /// owner's text alone.
     ///
     /// # Errors
     /// [`LockError::Held`] if another process has it.
@@ -523,11 +524,7 @@ pub(super) fn renew(
 fn make_private_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|it| std::fs::symlink_metadata(it).is_err()).collect();
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)?;
+    rights::make_folder(folder)?;
     for made in missing.into_iter().rev() {
         let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
         sync_folder(parent.unwrap_or_else(|| Path::new(".")))?;

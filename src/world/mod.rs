@@ -10,6 +10,7 @@ pub mod folder;
 pub mod gather;
 pub mod instance;
 pub mod ledger;
+pub mod rights;
 mod room;
 pub mod secrets;
 pub mod token;

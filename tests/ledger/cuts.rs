@@ -86,6 +86,8 @@ async fn another_boot_without_a_clean_end_pauses_every_route_once_it_is_noted() 
         ledger.put_route(behind.clone()).await.unwrap();
         ledger.commit(vec![Step::Claimed(Box::new(file))]).await.unwrap();
         drop(ledger);
+        // Where folders are never synced, a start trusts no move anyway.
+        let below = cfg!(unix).then_some(FileId(ids.end));
         shell(&backend, NEITHER);
         // An end before it is noted changes nothing.
         assert!(open(&backend, durability).is_unsure());
@@ -96,7 +98,7 @@ async fn another_boot_without_a_clean_end_pauses_every_route_once_it_is_noted() 
         ledger.note_cut(vec![doubt]).await.unwrap();
         assert!(!ledger.is_unsure());
         assert_eq!(ledger.entry(id).await.unwrap().unwrap().attempt, 2);
-        assert_eq!(ledger.unsure_below(), Some(FileId(ids.end)));
+        assert_eq!(ledger.unsure_below(), below);
         let routes = ledger.routes().await.unwrap();
         let paused = |name: &str| routes.iter().find(|route| &*route.name.0 == name).unwrap();
         for (name, since) in [("orders", None), ("stock", Some(Wall(5)))] {
@@ -113,7 +115,7 @@ async fn another_boot_without_a_clean_end_pauses_every_route_once_it_is_noted() 
         // Which moves may be lost is remembered for good; the rest is certain again.
         let ledger = open(&backend, Durability::PowerLoss);
         assert!(!ledger.is_unsure());
-        assert_eq!(ledger.unsure_below(), Some(FileId(ids.end)));
+        assert_eq!(ledger.unsure_below(), below);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A named pipe. Its name is drawn anew at each start and written into `state_dir`, so that no
-//! other program can take it beforehand and pass for the service. Windows lets the service's
-//! account, the system's and administrators write to it, nobody else; nor anybody from another
-//! machine.
+//! other program can take it beforehand and pass for the service. Its list of rights is that of
+//! `state_dir`: the service's account, the system's and administrators may open it, nobody else,
+//! nor anybody from another machine.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
 
+use super::super::rights::Closed;
 use super::{
     ACCEPT_AGAIN_AFTER, Asked, ControlError, QUEUE_MAX, REQUEST_FOR, converse, make_room, refusal,
 };
@@ -54,10 +55,12 @@ impl ControlServer {
         let drawn = || getrandom::u64().map_err(io::Error::other);
         let name = drawn().and_then(|one| Ok((one, drawn()?))).map_err(refuse)?;
         let name = format!(r"\\.\pipe\patchdrop-{:016x}{:016x}", name.0, name.1);
-        let listener = options().first_pipe_instance(true).create(&name).map_err(refuse)?;
+        let closed = Closed::to_others().map_err(refuse)?;
+        let first = closed.listen(options().first_pipe_instance(true), &name);
+        let listener = first.map_err(refuse)?;
         fs::write(&path, &name).map_err(refuse)?;
         let (sender, asked) = mpsc::channel(QUEUE_MAX);
-        let acceptor = tokio::spawn(accept(listener, name, sender));
+        let acceptor = tokio::spawn(accept(listener, name, closed, sender));
         Ok(Self { asked, acceptor, path })
     }
 
@@ -81,13 +84,18 @@ fn options() -> ServerOptions {
     options
 }
 
-async fn accept(mut listener: NamedPipeServer, name: String, asked: mpsc::Sender<Asked>) {
+async fn accept(
+    mut listener: NamedPipeServer,
+    name: String,
+    closed: Closed,
+    asked: mpsc::Sender<Asked>,
+) {
     let mut conversations = JoinSet::new();
     let crowd = Arc::new(Notify::new());
     loop {
         let connected = listener.connect().await;
         let next = loop {
-            match options().create(&name) {
+            match closed.listen(&options(), &name) {
                 Ok(next) => break next,
                 Err(error) => {
                     tracing::warn!(%error, "callers on the control pipe have to wait");

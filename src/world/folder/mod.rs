@@ -24,7 +24,7 @@ pub use volume::volume_kind;
 #[cfg(windows)]
 pub use windows::volume_kind;
 #[cfg(windows)]
-pub(super) use windows::{number, room};
+pub(super) use windows::{long, number, room};
 
 use std::ffi::OsString;
 use std::future::Future;

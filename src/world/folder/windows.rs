@@ -491,7 +491,7 @@ fn name_in(place: &Place) -> Result<&OsStr, FolderError> {
 }
 
 /// The long form of an absolute path; any other stays as it is.
-fn long(path: &Path) -> PathBuf {
+pub(in crate::world) fn long(path: &Path) -> PathBuf {
     let mut parts = path.components();
     let Some(Component::Prefix(prefix)) = parts.next() else { return path.to_owned() };
     let mut plain = match prefix.kind() {

@@ -60,7 +60,7 @@ fn what_was_read_is_what_is_claimed_and_nobody_can_change_it_between() {
 fn a_file_that_is_open_for_writing_is_in_use_however_its_writer_shares_it() {
     let root = tempfile::tempdir().unwrap();
     let file = place(&root, "file");
-    for share in [SHARE_ALL, FILE_SHARE_READ] {
+    for share in [SHARE_ALL, FILE_SHARE_READ, 0] {
         let writer =
             OpenOptions::new().create(true).append(true).share_mode(share).open(file.path());
         let mut writer = writer.unwrap();
@@ -70,6 +70,40 @@ fn a_file_that_is_open_for_writing_is_in_use_however_its_writer_shares_it() {
         drop(writer);
         examine(&file, &own(), |_, _| ()).unwrap();
     }
+}
+
+#[test]
+fn a_file_that_another_program_shares_with_nobody_is_seen_and_neither_read_nor_moved() {
+    let root = tempfile::tempdir().unwrap();
+    let (from, to) = (place(&root, "from"), place(&root, "to"));
+    put(&from, "1");
+    let holder = OpenOptions::new().read(true).share_mode(0).open(from.path()).unwrap();
+    let seen = look(&from, &own()).unwrap().unwrap();
+    assert_eq!((seen.kind, seen.identity.size), (Kind::File, 1));
+    let in_use = |error: Option<FolderError>| {
+        assert!(matches!(error, Some(FolderError::InUse { .. })), "{error:?}");
+    };
+    in_use(examine(&from, &own(), |_, _| ()).err());
+    in_use(digest(&from, &own()).err());
+    in_use(open(&from, &own()).err());
+    in_use(remove(&from, &own()).err());
+    let moved = move_new(&from, &to, &own());
+    assert!(matches!(moved, Err(MoveError::Folder(FolderError::InUse { .. }))), "{moved:?}");
+    drop(holder);
+    move_new(&from, &to, &own()).unwrap();
+    assert_eq!((content(&from), content(&to).as_deref()), (None, Some("1")));
+}
+
+#[test]
+fn what_the_system_says_of_locked_and_dying_files_is_sorted() {
+    let of = |code: i32| of("open", "file".into(), io::Error::from_raw_os_error(code));
+    assert!(matches!(of(32), FolderError::InUse { .. }));
+    assert!(matches!(of(33), FolderError::InUse { .. }));
+    assert!(matches!(of(5), FolderError::Denied { .. }));
+    assert!(matches!(of(303), FolderError::Gone { .. }));
+    assert!(matches!(of(2), FolderError::Gone { .. }));
+    assert!(matches!(of(112), FolderError::Full { .. }));
+    assert!(of(4).lacks_handles());
 }
 
 #[test]
