@@ -71,12 +71,7 @@ pub(super) fn check(
     check_top(&setting, raw);
     let network = network::check(sink, vault, raw);
     let heartbeat_url = network::heartbeat(urls, vault, raw);
-    let mut drafts: Vec<Draft> = raw
-        .routes
-        .iter()
-        .filter_map(|(name, route)| route_draft(&setting, raw, root.as_ref(), name, route))
-        .collect();
-    drafts.extend(auto_draft(&setting, raw, root.as_ref()));
+    let mut drafts = drafts(&setting, raw, root.as_ref());
     let log = log(sink, base, &raw.log);
     let claims = check_folders(&setting, raw, root.as_ref(), state_dir, &log, &mut drafts);
     let of_routes = drafts.iter().map(|draft| &draft.claim);
@@ -115,6 +110,13 @@ pub(super) fn check(
     };
     place_routes(&mut config, raw, drafts, &claims);
     Some(config)
+}
+
+/// What every table and `auto_routes` would make.
+fn drafts(setting: &Setting<'_>, raw: &Raw, root: Option<&At<PathBuf>>) -> Vec<Draft> {
+    let tables = raw.routes.iter();
+    let named = tables.filter_map(|(name, route)| route_draft(setting, raw, root, name, route));
+    named.chain(auto_draft(setting, raw, root)).collect()
 }
 
 fn check_top(setting: &Setting<'_>, raw: &Raw) {
