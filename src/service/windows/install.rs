@@ -291,8 +291,8 @@ fn entry(installation: &Installation) -> Result<ServiceInfo, ServiceError> {
     })
 }
 
-/// The account, as the manager wants it written. The usual one exists for this service alone, has no
-/// password and no rights but those that it is given.
+/// The account, as the manager wants it written. The usual one exists for this service alone, has
+/// no password and no rights but those that it is given.
 fn account(installation: &Installation) -> Result<String, ServiceError> {
     let Some(account) = &installation.account else {
         return Ok(format!(r"NT SERVICE\{}", service_name(&installation.instance)));
