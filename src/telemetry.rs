@@ -71,8 +71,8 @@ pub enum TelemetryError {
     Started,
 }
 
-/// The target of the few turns in a service's life that an administrator must see in the system's own
-/// log although nothing is wrong: it has started, stopped, taken over another config.
+/// The target of the few turns in a service's life that an administrator must see in the system's
+/// own log although nothing is wrong: it has started, stopped, taken over another config.
 pub const MILESTONE: &str = "patchdrop::milestone";
 
 /// Keeps the log. What is written is flushed when it is dropped.
@@ -96,8 +96,8 @@ impl Drop for Guard {
     }
 }
 
-/// Starts logging for the whole process. `source`: under what name the system's own log is told too,
-/// where the system has one that nobody reads standard error into (Windows).
+/// Starts logging for the whole process. `source`: under what name the system's own log is told
+/// too, where the system has one that nobody reads standard error into (Windows).
 ///
 /// # Errors
 /// A log file that cannot be opened, a level that is none, a second start.
@@ -132,8 +132,8 @@ pub fn is_coloured_by_escapes() -> bool {
     true
 }
 
-/// Says why a service ends that nobody asked to: in its log and in the system's, in the latter alone
-/// where it has come to no log of its own.
+/// Says why a service ends that nobody asked to: in its log and in the system's, in the latter
+/// alone where it has come to no log of its own.
 #[cfg(windows)]
 pub fn say_why_it_ends(source: &str, why: &str) {
     if tracing::dispatcher::has_been_set() {

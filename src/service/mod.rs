@@ -25,7 +25,8 @@ use windows::install as system;
 
 pub use instance::{Installation, Instance, Password, Report, Runs, ServiceError, Standing, Step};
 
-/// Exit codes after which a restart would change nothing: the command line or the config is at fault.
+/// Exit codes after which a restart would change nothing: the command line or the config is at
+/// fault.
 pub const NEEDS_A_PERSON: [u8; 2] = [2, 78];
 
 /// What a service manager may ask of a service that runs.
@@ -68,10 +69,10 @@ pub fn windows_name(instance: &Instance) -> String {
 }
 
 /// Lets the service manager of Windows, which has started this process, call `work` on a thread of
-/// its own, as the service of that name. `heed` hears its wishes and must not wait. `work` returns an
-/// exit code: after one of [`NEEDS_A_PERSON`] the manager is told so, after any other than 0 that it
-/// was not asked for the process ends with it, which is what the manager's recovery actions are for.
-/// Blocks until the service has stopped.
+/// its own, as the service of that name. `heed` hears its wishes and must not wait. `work` returns
+/// an exit code: after one of [`NEEDS_A_PERSON`] the manager is told so, after any other than 0
+/// that it was not asked for the process ends with it, which is what the manager's recovery actions
+/// are for. Blocks until the service has stopped.
 ///
 /// # Errors
 /// This process was not started by the service manager.

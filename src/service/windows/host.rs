@@ -68,7 +68,8 @@ pub(in crate::service) fn host(
     })
 }
 
-// Where the manager enters, by its address and on a thread of its own: a function that calls `serve`.
+// Where the manager enters, by its address and on a thread of its own: a function that calls
+// `serve`.
 windows_service::define_windows_service!(service_main, serve);
 
 fn serve(_arguments: Vec<OsString>) {

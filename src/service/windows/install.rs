@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -114,8 +115,34 @@ pub(in crate::service) fn install(installation: &Installation) -> Result<Report,
     }
     register_source(&name)
         .map_err(|error| refused(Error::Winapi(io::Error::from(error)), doing, &name))?;
+    let folder = installation.state_dir.display();
+    match close(&installation.state_dir, &account(installation)?) {
+        Ok(()) => report
+            .done
+            .push(format!("{folder} is open to it, to administrators and to the system alone")),
+        Err(error) => report.done.push(format!("{folder} could not be closed to others: {error}")),
+    }
     report.next = steps(installation)?;
     Ok(report)
+}
+
+/// Makes the service's own folder, and closes it to all but the service, administrators and the
+/// system, which are named by number: their names are in each Windows' own language.
+#[expect(clippy::disallowed_methods, reason = "the state's own folder, where no file is dropped")]
+fn close(folder: &Path, account: &str) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let said = Command::new("icacls")
+        .arg(folder)
+        .args(["/inheritance:r", "/grant:r"])
+        .args(["*S-1-5-32-544:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F"])
+        // The system's own account has its right already.
+        .args((account != "LocalSystem").then(|| format!("{account}:(OI)(CI)M")))
+        .stdin(Stdio::null())
+        .output()?;
+    if said.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("icacls: {}", String::from_utf8_lossy(&said.stderr).trim())))
 }
 
 /// What an entry has besides. A system that cannot set one of these has a service all the same.
@@ -291,8 +318,8 @@ fn entry(installation: &Installation) -> Result<ServiceInfo, ServiceError> {
     })
 }
 
-/// The account, as the manager wants it written. The usual one exists for this service alone, has no
-/// password and no rights but those that it is given.
+/// The account, as the manager wants it written. The usual one exists for this service alone, has
+/// no password and no rights but those that it is given.
 fn account(installation: &Installation) -> Result<String, ServiceError> {
     let Some(account) = &installation.account else {
         return Ok(format!(r"NT SERVICE\{}", service_name(&installation.instance)));

@@ -1,5 +1,5 @@
-//! The Event Log of Windows: entries of the Application log. Nothing else here is unsafe, and nothing
-//! here decides what is entered.
+//! The Event Log of Windows: entries of the Application log. Nothing else here is unsafe, and
+//! nothing here decides what is entered.
 #![expect(unsafe_code, reason = "the crates that write there take over all logging")]
 
 use std::ptr::{null, null_mut};
