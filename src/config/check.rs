@@ -74,8 +74,7 @@ pub(super) fn check(
     let mut drafts = drafts(&setting, raw, root.as_ref());
     let log = log(sink, base, &raw.log);
     let claims = check_folders(&setting, raw, root.as_ref(), state_dir, &log, &mut drafts);
-    let of_routes = drafts.iter().map(|draft| &draft.claim);
-    let of_routes = of_routes.flat_map(|claim| std::iter::once(&claim.inbox).chain(&claim.targets));
+    let of_routes = drafts.iter().flat_map(|draft| draft.claim.paths());
     drives::check(sink, root.iter().chain([state_dir]).chain(of_routes));
     let drain_for = raw.drain_for.as_ref().map_or(Duration::from_secs(90), |span| span.value);
     let destinations = destination::check(urls, &raw.destinations);

@@ -20,6 +20,13 @@ pub(super) struct Claim {
     pub(super) is_auto: bool,
 }
 
+impl Claim {
+    /// Every path that it names.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &At<PathBuf>> {
+        std::iter::once(&self.inbox).chain(&self.targets)
+    }
+}
+
 /// A folder that somebody takes up, as the disk sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Taken {
