@@ -501,6 +501,7 @@ fn kinds_of_cut(at: usize) -> Vec<Cut> {
 
 /// Every effect is cut, unless `PATCHDROP_SIM_EVERY=N` asks for each Nth alone: for systems on which
 /// a minute here is ten.
+#[expect(clippy::disallowed_methods, reason = "who starts a test says it in the environment")]
 fn cut_every() -> usize {
     let every = std::env::var("PATCHDROP_SIM_EVERY");
     every.map_or(1, |every| every.parse().expect("PATCHDROP_SIM_EVERY is a number from 1"))
@@ -555,7 +556,7 @@ fn every_story_keeps_every_promise_wherever_it_is_cut() {
     // A thread for each story would leave nothing to whatever else the machine does.
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(&sweep_all)).collect();
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(sweep_all)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
