@@ -42,8 +42,8 @@ pub(super) fn shown<T>(write: impl FnOnce(&mut Screen<'_>) -> T) -> (String, T) 
     (String::from_utf8(out).unwrap(), result)
 }
 
-/// A text with the folder of a test as `ROOT`, and with paths as Unix writes them: the same on every
-/// system.
+/// A text with the folder of a test as `ROOT`, and with paths as Unix writes them: the same on
+/// every system.
 pub(super) fn portable(text: &str, root: &Path) -> String {
     let root = root.display().to_string();
     if !cfg!(windows) {

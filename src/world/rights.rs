@@ -55,8 +55,8 @@ mod tests {
 
     use super::*;
 
-    /// Nobody else may get at it. Wine keeps a list that a folder is made with, and neither hands it
-    /// down nor takes another for it.
+    /// Nobody else may get at it. Wine keeps a list that a folder is made with, and neither hands
+    /// it down nor takes another for it.
     fn check_closed(path: &Path) {
         if cfg!(windows) && std::env::var_os("WINELOADER").is_some() {
             return;
