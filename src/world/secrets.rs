@@ -158,8 +158,7 @@ impl SecretError {
                 path.display()
             ),
             Self::NoStateDir { path } => format!(
-                "start the service once, or make it for the service's account: install -d -m 700 \
-                 -o ACCOUNT {}",
+                "make it for the account that the service runs as: install -d -m 700 -o ACCOUNT {}",
                 path.display()
             ),
             Self::Denied { .. } => {
