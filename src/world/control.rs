@@ -39,6 +39,9 @@ const REQUEST_FOR: Duration = Duration::from_secs(5);
 const REQUEST_FOR_IN_A_CROWD: Duration = Duration::from_millis(250);
 /// The longest the loop may take; a `resend` of 50,000 files is many commits.
 const ANSWER_FOR: Duration = Duration::from_mins(5);
+/// How long who asks how things stand waits: nothing is changed by that, and a loop that is alive
+/// answers between two files.
+const STATUS_FOR: Duration = Duration::from_secs(20);
 /// A caller that does not read its answer.
 const WRITE_FOR: Duration = Duration::from_secs(10);
 /// After a failed accept (no file handles left).
@@ -219,7 +222,8 @@ pub async fn ask(state_dir: &Path, command: &Command) -> Result<CommandAnswer, C
         Err(error) => return Err(refusal("write to", &path, error)),
         Ok(()) => {}
     }
-    let patience = REQUEST_FOR + ANSWER_FOR + WRITE_FOR;
+    let is_question = *command == Command::Status;
+    let patience = if is_question { STATUS_FOR } else { REQUEST_FOR + ANSWER_FOR + WRITE_FOR };
     match timeout(patience, read_line(&mut reader, ANSWER_MAX)).await {
         Ok(Ok(line)) if !line.is_empty() => {
             serde_json::from_slice(&line).map_err(|source| ControlError::Garbled { source })
@@ -377,6 +381,23 @@ mod tests {
         );
         let most = pause(&"r".repeat(REQUEST_MAX - 30));
         assert_eq!(ask(folder.path(), &most).await.unwrap(), echo(&most));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_how_a_hung_service_stands_is_not_kept_for_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let _hung =
+            std::os::unix::net::UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap();
+        let check = async |command: Command, seconds: std::ops::Range<u64>| {
+            let begun = tokio::time::Instant::now();
+            let error = ask(folder.path(), &command).await.unwrap_err();
+            assert!(matches!(error, ControlError::NoAnswer { .. }), "{error}");
+            let waited = begun.elapsed().as_secs();
+            assert!(seconds.contains(&waited), "{waited} s");
+        };
+        check(Command::Status, 20..21).await;
+        check(Command::Sweep, 300..400).await;
     }
 
     #[tokio::test(start_paused = true)]
