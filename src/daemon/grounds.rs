@@ -24,9 +24,12 @@ const DAY: Duration = Duration::from_hours(24);
 /// may have slept.
 const PAST_DAYS: std::ops::RangeInclusive<u32> = 2..=8;
 
-/// Looks at a route's folders as far as they are there, and pins each: from then on no operation
-/// works in another one under its path.
-pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(), FolderError> {
+/// Looks at a route's folders as far as they are there, and at what they lie in, and pins each:
+/// from then on no operation works in another one under its path. What the drop folder is now.
+pub(super) async fn stand<W: World>(
+    ctx: &Context<W>,
+    route: &Route,
+) -> Result<FolderSeen, FolderError> {
     let disk = ctx.world.disk();
     let folders = &route.folders;
     let inbox = &*folders.inbox;
@@ -38,31 +41,47 @@ pub(super) async fn stand<W: World>(ctx: &Context<W>, route: &Route) -> Result<(
     for target in [&folders.sent, &folders.failed, &folders.held] {
         all.extend(of_today(target, inbox, today).into_iter().map(|folder| (Role::Target, folder)));
     }
-    let mut seen = Vec::with_capacity(all.len());
-    for (role, folder) in all {
-        match disk.inspect(Arc::clone(&folder)).await? {
-            Some(now) => {
-                look_at(ctx, role, &folder, now)?;
-                seen.push((folder, now));
-            }
-            None if role == Role::Inbox => {
-                return Err(FolderError::Gone { path: folder.to_path_buf() });
-            }
-            // It is made when it is needed.
-            None => {}
-        }
+    let above = what_it_lies_in(ctx, inbox);
+    let asked = all.iter().chain(&above).map(|(_, folder)| Arc::clone(folder)).collect();
+    let seen = disk.inspect_all(asked).await?;
+    let Some(Some(inbox_now)) = seen.first().copied() else {
+        return Err(FolderError::Gone { path: inbox.to_path_buf() });
+    };
+    let (own, around) = seen.split_at(all.len());
+    // What is not there is made when it is needed.
+    let is_there = |(it, now): (&(Role, Arc<Path>), &Option<FolderSeen>)| {
+        now.map(|now| (it.0, Arc::clone(&it.1), now))
+    };
+    let own: Vec<_> = all.iter().zip(own).filter_map(is_there).collect();
+    for (role, folder, now) in &own {
+        look_at(ctx, *role, folder, *now)?;
     }
-    stand_above(ctx, &folders.inbox).await?;
+    for (role, folder, mut now) in above.iter().zip(around).filter_map(is_there) {
+        // Owner and mode of a link mean nothing; those of the folder that it leads to do.
+        if role == Role::AboveInbox && now.kind == Kind::Link {
+            let Some(behind) = disk.inspect(Arc::from(folder.join("."))).await? else { continue };
+            now = behind;
+        }
+        may_work_in(role, &now, ctx.account).map_err(|why| unfit(&folder, &why))?;
+    }
     for target in [&folders.sent, &folders.failed, &folders.held] {
         if undated(target) != *target {
             let past = PAST_DAYS.flat_map(|days| of_today(target, inbox, today.minus(DAY * days)));
             past.for_each(|folder| disk.unpin(&folder));
         }
     }
-    for (folder, now) in seen {
-        disk.pin(&folder, now);
+    for (_, folder, now) in &own {
+        disk.pin(folder, *now);
     }
-    Ok(())
+    Ok(inbox_now)
+}
+
+/// What a drop folder lies in: the root, and the folder above it where that is another one.
+fn what_it_lies_in<W: World>(ctx: &Context<W>, inbox: &Path) -> Vec<(Role, Arc<Path>)> {
+    let root = ctx.root.as_ref().filter(|root| ***root != *inbox && inbox.starts_with(root));
+    let above = inbox.parent().filter(|above| root.is_none_or(|root| **root != **above));
+    let root = root.map(|root| (Role::Root, Arc::clone(root)));
+    root.into_iter().chain(above.map(|above| (Role::AboveInbox, Arc::from(above)))).collect()
 }
 
 /// A target folder; one with a date in its path as it is called today, after those that it lies in
@@ -83,25 +102,6 @@ fn of_today(target: &Arc<Path>, inbox: &Path, today: Wall) -> Vec<Arc<Path>> {
     folders
 }
 
-/// Looks at what a drop folder lies in, and at the root.
-async fn stand_above<W: World>(ctx: &Context<W>, inbox: &Path) -> Result<(), FolderError> {
-    let disk = ctx.world.disk();
-    let root = ctx.root.as_deref().filter(|root| *root != inbox && inbox.starts_with(root));
-    if let Some(root) = root
-        && let Some(now) = disk.inspect(Arc::from(root)).await?
-    {
-        may_work_in(Role::Root, &now, ctx.account).map_err(|why| unfit(root, &why))?;
-    }
-    let Some(above) = inbox.parent().filter(|above| Some(*above) != root) else { return Ok(()) };
-    let mut seen = disk.inspect(Arc::from(above)).await?;
-    if seen.is_some_and(|now| now.kind == Kind::Link) {
-        // Owner and mode of a link mean nothing; those of the folder that it leads to do.
-        seen = disk.inspect(Arc::from(above.join("."))).await?;
-    }
-    let judged = seen.map_or(Ok(()), |now| may_work_in(Role::AboveInbox, &now, ctx.account));
-    judged.map_err(|why| unfit(above, &why))
-}
-
 /// Before a folder is listed: whether it is as it must be, and ours. Which one it is now; `before`
 /// is the one that was listed last.
 pub(super) async fn before_listing<W: World>(
@@ -110,21 +110,28 @@ pub(super) async fn before_listing<W: World>(
     before: Option<FolderSeen>,
     routes: &[Arc<Equipped>],
 ) -> Result<Option<FolderSeen>, SweepFault> {
-    let now = ctx.world.disk().inspect(Arc::clone(folder)).await?;
+    let mut now = None;
     for equipped in routes {
-        stand(ctx, &equipped.route).await?;
+        now = Some(stand(ctx, &equipped.route).await?);
     }
-    let Some(seen) = now else {
-        return Err(FolderError::Gone { path: folder.to_path_buf() }.into());
+    let seen = match now {
+        Some(seen) => seen,
+        None => parent(ctx, folder).await?,
     };
-    if routes.is_empty() {
-        may_work_in(Role::Root, &seen, Account { allows_root: true, ..ctx.account })
-            .map_err(|why| unfit(folder, &why))?;
-    }
     // The mark of another folder may not be ours, or nobody's.
     let is_another = before.is_some_and(|before| is_another(&before, &seen));
     ctx.world.ledger().admit(folder, is_another).await?;
-    Ok(now)
+    Ok(Some(seen))
+}
+
+/// A folder that is listed for its subfolders alone.
+async fn parent<W: World>(ctx: &Context<W>, folder: &Arc<Path>) -> Result<FolderSeen, FolderError> {
+    let Some(seen) = ctx.world.disk().inspect(Arc::clone(folder)).await? else {
+        return Err(FolderError::Gone { path: folder.to_path_buf() });
+    };
+    may_work_in(Role::Root, &seen, Account { allows_root: true, ..ctx.account })
+        .map_err(|why| unfit(folder, &why))?;
+    Ok(seen)
 }
 
 /// `sending/` is not made while so many files on record should lie in it: where it is not there,

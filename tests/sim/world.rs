@@ -361,7 +361,10 @@ impl Disk for Fake {
         Ok(0)
     }
 
-    async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
+    async fn inspect_all(
+        &self,
+        folders: Vec<Arc<Path>>,
+    ) -> Result<Vec<Option<FolderSeen>>, FolderError> {
         let state = self.lock();
         let seen = FolderSeen {
             kind: patchdrop::model::file::Kind::Folder,
@@ -371,7 +374,8 @@ impl Disk for Fake {
             owner: None,
             mode: 0o750,
         };
-        Ok(state.disk.folders.contains_key(&*folder).then_some(seen))
+        let is_there = |folder: &Arc<Path>| state.disk.folders.contains_key(&**folder);
+        Ok(folders.iter().map(|folder| is_there(folder).then_some(seen)).collect())
     }
 
     fn pin(&self, _folder: &Arc<Path>, _seen: FolderSeen) {}

@@ -182,6 +182,20 @@ impl Volumes {
         if source.is_remote { source } else { self.lanes(to) }
     }
 
+    /// Folders in their order, those that follow one another on one volume together: a job for
+    /// several costs little more than one for the first, and hangs with no other volume.
+    pub(super) fn runs(&self, folders: Vec<Arc<Path>>) -> Vec<(Arc<VolumeLanes>, Vec<Arc<Path>>)> {
+        let mut runs: Vec<(Arc<VolumeLanes>, Vec<Arc<Path>>)> = Vec::new();
+        for folder in folders {
+            let lanes = self.lanes(&folder);
+            match runs.last_mut() {
+                Some((last, together)) if Arc::ptr_eq(last, &lanes) => together.push(folder),
+                _ => runs.push((lanes, vec![folder])),
+            }
+        }
+        runs
+    }
+
     /// As [`Self::lanes`], by the mount table as it is now.
     pub(super) fn looked_up(&self, folder: &Arc<Path>) -> Arc<VolumeLanes> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,6 +290,24 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &other));
         let elsewhere = volumes.lanes(&Arc::from(Path::new("/no-such-mount/sent")));
         assert_eq!(Arc::ptr_eq(&one, &elsewhere), !cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn folders_that_follow_one_another_on_one_mount_are_one_run() {
+        let volumes = Volumes::default();
+        let folders = |texts: &[&str]| texts.iter().map(|it| Arc::from(Path::new(it))).collect();
+        let runs = volumes.runs(folders(&["/proc/one", "/proc/other", "/sys/one", "/proc/one"]));
+        let runs: Vec<Vec<Arc<Path>>> = runs.into_iter().map(|(_, folders)| folders).collect();
+        let elsewhere: Vec<Vec<Arc<Path>>> = if cfg!(target_os = "linux") {
+            vec![
+                folders(&["/proc/one", "/proc/other"]),
+                folders(&["/sys/one"]),
+                folders(&["/proc/one"]),
+            ]
+        } else {
+            vec![folders(&["/proc/one", "/proc/other", "/sys/one", "/proc/one"])]
+        };
+        assert_eq!(runs, elsewhere);
     }
 
     #[test]

@@ -309,11 +309,20 @@ pub trait Disk: Send + Sync + 'static {
         folder: Arc<Path>,
     ) -> impl Future<Output = Result<u64, FolderError>> + Send;
 
-    /// One look at a folder itself, links not followed; `None` if nothing has its name.
+    /// One look at each of these folders itself, links not followed; `None` where nothing has its
+    /// name. In their order; the first that cannot be looked at is the error.
+    fn inspect_all(
+        &self,
+        folders: Vec<Arc<Path>>,
+    ) -> impl Future<Output = Result<Vec<Option<FolderSeen>>, FolderError>> + Send;
+
+    /// As [`Self::inspect_all`], at one folder.
     fn inspect(
         &self,
         folder: Arc<Path>,
-    ) -> impl Future<Output = Result<Option<FolderSeen>, FolderError>> + Send;
+    ) -> impl Future<Output = Result<Option<FolderSeen>, FolderError>> + Send {
+        async move { Ok(self.inspect_all(vec![folder]).await?.pop().flatten()) }
+    }
 
     /// From now on this path must be this folder: every operation in another one is refused with
     /// [`FolderError::Replaced`], until it is pinned again, or made by `make_folder`.

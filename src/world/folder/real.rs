@@ -42,8 +42,8 @@ pub(super) struct Own {
     started_at: Wall,
     fsyncs: AtomicU64,
     durability: Durability,
-    /// What folders must be.
-    pins: RwLock<BTreeMap<Arc<Path>, FolderSeen>>,
+    /// What folders must be, by their text: paths compare part by part, slowly.
+    pins: RwLock<BTreeMap<OsString, FolderSeen>>,
 }
 
 impl RealDisk {
@@ -93,17 +93,15 @@ impl Disk for RealDisk {
         // A volume may have been mounted or unmounted here since the last sweep.
         let lanes = self.volumes.looked_up(&folder);
         let own = Arc::clone(&self.own);
-        let mut listing = lanes.work.run(move || system::Listing::open(folder, &own)).await?;
+        let mut read = lanes
+            .work
+            .run(move || {
+                let mut listing = system::Listing::open(folder, &own)?;
+                Ok((listing.read(CHUNK_MAX * CHUNKS_A_HOP)?, listing))
+            })
+            .await;
         loop {
-            let (rest, read) = lanes
-                .work
-                .run(move || {
-                    let read = listing.read(CHUNK_MAX * CHUNKS_A_HOP);
-                    (listing, read)
-                })
-                .await;
-            listing = rest;
-            let mut sightings = read?;
+            let (mut sightings, mut listing) = read?;
             let is_end = sightings.len() < CHUNK_MAX * CHUNKS_A_HOP;
             while !sightings.is_empty() {
                 let rest = sightings.split_off(sightings.len().min(CHUNK_MAX));
@@ -115,6 +113,8 @@ impl Disk for RealDisk {
             if is_end {
                 return Ok(());
             }
+            let read_on = move || Ok((listing.read(CHUNK_MAX * CHUNKS_A_HOP)?, listing));
+            read = lanes.work.run(read_on).await;
         }
     }
 
@@ -215,8 +215,17 @@ impl Disk for RealDisk {
         self.temporary_names_swept(folder).await
     }
 
-    async fn inspect(&self, folder: Arc<Path>) -> Result<Option<FolderSeen>, FolderError> {
-        self.on(&Arc::clone(&folder), move || system::inspect(&folder)).await
+    async fn inspect_all(
+        &self,
+        folders: Vec<Arc<Path>>,
+    ) -> Result<Vec<Option<FolderSeen>>, FolderError> {
+        let mut seen = Vec::with_capacity(folders.len());
+        for (lanes, here) in self.volumes.runs(folders) {
+            let ask = move || here.iter().map(|folder| system::inspect(folder)).collect();
+            let asked: Result<Vec<_>, _> = lanes.work.run(ask).await;
+            seen.extend(asked?);
+        }
+        Ok(seen)
     }
 
     fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
@@ -245,16 +254,11 @@ impl Disk for RealDisk {
 
     async fn rooms(&self, mut folders: Vec<Arc<Path>>) -> Vec<(Arc<Path>, Room)> {
         let mut rooms = Vec::with_capacity(folders.len());
-        // One job for each volume: it may hang with its volume, and costs more than the question.
-        while let Some(first) = folders.first() {
-            let lanes = self.volumes.lanes(first);
-            let (here, elsewhere): (Vec<_>, _) = folders
-                .into_iter()
-                .partition(|folder| Arc::ptr_eq(&self.volumes.lanes(folder), &lanes));
+        folders.sort_by_cached_key(|folder| Arc::as_ptr(&self.volumes.lanes(folder)).addr());
+        for (lanes, here) in self.volumes.runs(folders) {
             let ask = |folder: Arc<Path>| room(&folder).map(|room| (folder, room));
             let asked = move || here.into_iter().filter_map(ask).collect::<Vec<_>>();
             rooms.extend(lanes.work.run(asked).await);
-            folders = elsewhere;
         }
         rooms
     }
@@ -294,16 +298,18 @@ impl Own {
 
     /// What a folder must be, if anybody has said so.
     pub(super) fn pinned(&self, folder: &Path) -> Option<FolderSeen> {
-        self.pins.read().unwrap_or_else(PoisonError::into_inner).get(folder).copied()
+        let pins = self.pins.read().unwrap_or_else(PoisonError::into_inner);
+        pins.get(folder.as_os_str()).copied()
     }
 
     pub(super) fn pin(&self, folder: &Arc<Path>, seen: FolderSeen) {
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
-        pins.insert(Arc::clone(folder), seen);
+        pins.insert(folder.as_os_str().to_owned(), seen);
     }
 
     pub(super) fn unpin(&self, folder: &Path) {
-        self.pins.write().unwrap_or_else(PoisonError::into_inner).remove(folder);
+        let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
+        pins.remove(folder.as_os_str());
     }
 
     /// The one door of every fsync that only a power cut can make a difference to: it is left out
