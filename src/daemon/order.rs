@@ -55,8 +55,11 @@ impl<W: World> Daemon<W> {
     /// A file has come to its end: on a route that keeps an order those behind it may have to wait.
     pub(super) fn order_after(&mut self, entry: &Entry) {
         let Some(equipped) = self.equipped.get(&entry.route) else { return };
+        if equipped.route.order.is_none() {
+            return;
+        }
         let (route, file, id) = (&entry.route, shown(&entry.name), entry.id);
-        if equipped.route.order.is_some() && entry.state == State::Held {
+        if entry.state == State::Held {
             self.orders.changes += 1;
             self.schedule.hold_up(route, true);
             tracing::error!(%route, %file, %id, "route waits: it keeps an order, and nothing goes before this file is released, marked or moved out of held/");

@@ -230,10 +230,55 @@ impl Reason {
 /// A route's name rules, compiled.
 #[derive(Clone, Debug)]
 pub struct Selector {
-    include: Vec<Pattern>,
-    exclude: Vec<Pattern>,
-    temporary: Vec<Pattern>,
+    include: Vec<Glob>,
+    exclude: Vec<Glob>,
+    temporary: Vec<Glob>,
     marker: Option<Marker>,
+}
+
+/// A glob. Most ask for the beginning or the end of a name alone, which is much quicker told
+/// without the general matcher; every name that lies in a drop folder meets all of them.
+#[derive(Clone, Debug)]
+enum Glob {
+    /// `PART*`
+    Begins(String),
+    /// `*PART`
+    Ends(String),
+    /// Anything else.
+    Any(Pattern),
+}
+
+impl Glob {
+    fn new(glob: &str) -> Result<Self, PatternError> {
+        let is_plain = |part: &str| part.is_ascii() && !part.contains(['*', '?', '[', ']']);
+        let pattern = Pattern::new(glob)?;
+        Ok(match (glob.strip_prefix('*'), glob.strip_suffix('*')) {
+            (Some(part), _) if is_plain(part) => Self::Ends(part.to_owned()),
+            (_, Some(part)) if is_plain(part) => Self::Begins(part.to_owned()),
+            _ => Self::Any(pattern),
+        })
+    }
+
+    /// Capital letters count as small ones, outside ASCII as themselves.
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Begins(part) => begins(name, part),
+            Self::Ends(part) => ends(name, part),
+            Self::Any(pattern) => pattern.matches_with(name, CASE_INSENSITIVE),
+        }
+    }
+}
+
+/// Whether a name begins with `part`, ASCII letters of either case.
+fn begins(name: &str, part: &str) -> bool {
+    let head = name.as_bytes().get(..part.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(part.as_bytes()))
+}
+
+/// Whether a name ends with `part`, ASCII letters of either case.
+fn ends(name: &str, part: &str) -> bool {
+    let tail = name.len().checked_sub(part.len()).and_then(|at| name.as_bytes().get(at..));
+    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 /// A `done_marker` pattern.
@@ -256,8 +301,8 @@ pub const SIDECAR_ENDINGS: [&str; 2] = [".why.txt", ".receipt.json"];
 /// Whether a name is a sidecar's or a receipt's.
 #[must_use]
 pub fn is_sidecar(name: &OsStr) -> bool {
-    let lower = name.to_string_lossy().to_ascii_lowercase();
-    SIDECAR_ENDINGS.iter().any(|ending| lower.ends_with(ending))
+    let name = name.to_string_lossy();
+    SIDECAR_ENDINGS.iter().any(|ending| ends(&name, ending))
 }
 
 impl Selector {
@@ -267,7 +312,7 @@ impl Selector {
     /// A pattern is no glob.
     pub fn new(select: &Select, ready: &ReadyRules) -> Result<Self, PatternError> {
         let compiled = |globs: &[String]| {
-            globs.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>, _>>()
+            globs.iter().map(|glob| Glob::new(glob)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
             include: compiled(&select.include)?,
@@ -284,8 +329,7 @@ impl Selector {
     }
 
     fn judge(&self, name: &str) -> Option<Reason> {
-        let any =
-            |globs: &[Pattern]| globs.iter().any(|glob| glob.matches_with(name, CASE_INSENSITIVE));
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         if any(&self.temporary) {
             Some(Reason::Temporary)
         } else if self.marker.as_ref().is_some_and(|marker| marker.fits(name)) {
@@ -353,12 +397,11 @@ pub fn sort(
         Kind::File => {}
     }
     let name = sighting.name.to_string_lossy();
-    let lower = name.to_ascii_lowercase();
     // A copy under way of ours, or what somebody named like one.
-    if lower.starts_with(".patchdrop-") {
+    if begins(&name, ".patchdrop-") {
         return Sorted::Left(Reason::Temporary);
     }
-    if is_sidecar(&sighting.name) {
+    if SIDECAR_ENDINGS.iter().any(|ending| ends(&name, ending)) {
         return Sorted::Left(Reason::Sidecar);
     }
     let mut wanted = None;
@@ -407,6 +450,65 @@ mod tests {
         let temp = own(&[".*", "*.tmp", "*.part", "*.filepart", "~*", "*~"]);
         let select = Select { include: own(include), exclude: own(exclude), temp_names: temp };
         Selector::new(&select, &rules(marker)).unwrap()
+    }
+
+    /// The quick ways say what the general matcher says.
+    fn check_glob(glob: &str, name: &str) {
+        let quick = Glob::new(glob).unwrap();
+        let expected = Pattern::new(glob).unwrap().matches_with(name, CASE_INSENSITIVE);
+        assert_eq!(quick.matches(name), expected, "{glob} and {name}");
+    }
+
+    #[test]
+    fn a_glob_says_the_same_whichever_way_it_is_told() {
+        let globs = [
+            "*.json", "*", "**", ".*", "~*", "*~", "*.", "a*", "*a*", "?", "*.j[s]on", "*\u{fc}",
+            "\u{fc}*", "*.JSON", "[*]x", "*\\a", "a\\*", "*ab", "ab*", "**/*.x",
+        ];
+        let names = [
+            "a.json",
+            "A.JSON",
+            "a.jsonx",
+            "json",
+            ".json",
+            ".",
+            "~",
+            "~a",
+            "a~",
+            "",
+            "a",
+            "A",
+            "x",
+            "\u{fc}",
+            "\u{dc}",
+            "a\u{fc}",
+            "\u{212a}.json",
+            "*x",
+            "ab",
+            "AB",
+            "aB c",
+            "\\a",
+            "a\\",
+            "b",
+            "a.x",
+        ];
+        for glob in globs {
+            if Pattern::new(glob).is_ok() {
+                names.iter().for_each(|name| check_glob(glob, name));
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_beginning_and_an_ending_are_told_as_by_the_general_matcher(
+            part in "[ -~&&[^*?\\[\\]]]{0,4}", name in "[ab.~\u{e4}A-C]{0,6}",
+        ) {
+            check_glob(&format!("*{part}"), &name);
+            check_glob(&format!("{part}*"), &name);
+            check_glob(&format!("*{part}"), &format!("{name}{part}"));
+            check_glob(&format!("{part}*"), &format!("{part}{name}").to_uppercase());
+        }
     }
 
     fn sighting(name: &str, kind: Kind) -> Sighting {
