@@ -32,11 +32,11 @@ pub fn request(
     token: Option<&Token>,
 ) -> Request {
     let mut headers = vec![
-        ("Content-Type".to_owned(), Secret::new(&delivery.content_type)),
+        ("Content-Type".to_owned(), Secret::new(&*delivery.content_type)),
         ("Accept".to_owned(), Secret::new("application/json")),
     ];
     if let Some(name) = &delivery.idempotency_header {
-        headers.push((name.clone(), Secret::new(&entry.key)));
+        headers.push((name.clone(), Secret::new(&*entry.key)));
     }
     for (name, value) in &delivery.headers {
         headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));

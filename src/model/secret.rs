@@ -1,18 +1,20 @@
 //! A value that must never be written anywhere (promise P11).
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest name of a secret that patchdrop keeps, bytes.
 const SECRET_NAME_MAX: usize = 64;
 
 /// A credential, token, signature or signed URL. It has no `Display`, and its `Debug` is blind.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+/// A copy is the same value in the same place.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Arc<str>);
 
 impl Secret {
     /// Wraps a value that must not be shown.
     #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
+    pub fn new(value: impl Into<Arc<str>>) -> Self {
         Self(value.into())
     }
 

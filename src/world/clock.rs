@@ -51,7 +51,6 @@ impl Clock for SystemClock {
     }
 
     fn dice(&self) -> f64 {
-        let number = getrandom::u32().unwrap_or(u32::MAX / 2);
-        f64::from(number) / (f64::from(u32::MAX) + 1.0)
+        fastrand::f64()
     }
 }

@@ -233,7 +233,7 @@ fn no_bytes_are_too_odd_for_an_answer() {
         *says.lock().unwrap() = bytes;
         let request = Request {
             method: "POST",
-            url: Secret::new(&url),
+            url: Secret::new(url.as_str()),
             headers: vec![],
             body: Body::Bytes("{}".into()),
             connect_timeout: Duration::from_secs(2),

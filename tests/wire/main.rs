@@ -34,7 +34,7 @@ fn endpoint() -> HttpEndpoint {
 fn post(url: impl Into<String>, body: impl Into<bytes::Bytes>) -> Request {
     Request {
         method: "POST",
-        url: Secret::new(url),
+        url: Secret::new(url.into()),
         headers: vec![("Content-Type".into(), Secret::new("application/json"))],
         body: Body::Bytes(body.into()),
         connect_timeout: Duration::from_secs(20),

@@ -138,7 +138,7 @@ fn through(network: Network) -> HttpEndpoint {
 }
 
 fn by(url: impl Into<String>) -> Proxy {
-    Proxy::Url(Secret::new(url))
+    Proxy::Url(Secret::new(url.into()))
 }
 
 /// The code and the sentence of an attempt that had no answer.

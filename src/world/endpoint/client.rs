@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 
+use super::target::Targets;
 use crate::model::network::{Network, Proxy};
 
 /// A pooled connection is not used again after this: many servers close theirs after five seconds,
@@ -40,6 +41,7 @@ pub struct HttpEndpoint {
     direct: reqwest::Client,
     proxied: Option<Proxied>,
     trust: Trust,
+    targets: Targets,
 }
 
 /// Whose certificates are believed.
@@ -94,8 +96,9 @@ impl HttpEndpoint {
             Ok(plain) if added.is_empty() => plain,
             Ok(_) | Err(_) => build(direct())?,
         };
+        let targets = Targets::default();
         let (builder, proxies) = match &network.proxy {
-            Proxy::None => return Ok(Self { direct, proxied: None, trust }),
+            Proxy::None => return Ok(Self { direct, proxied: None, trust, targets }),
             Proxy::System => (client(&user_agent), Matcher::from_system()),
             Proxy::Url(url) => {
                 // Both readers of this URL are stricter than the one that checks it.
@@ -112,12 +115,17 @@ impl HttpEndpoint {
         let outside = Matcher::builder().all("http://proxy").no(network.no_proxy.join(",")).build();
         let (proxies, outside) = (Arc::new(proxies), Arc::new(outside));
         let around = Proxied { client: build(builder)?, proxies, outside };
-        Ok(Self { direct, proxied: Some(around), trust })
+        Ok(Self { direct, proxied: Some(around), trust, targets })
     }
 
     /// Whose certificates are believed.
     pub fn trust(&self) -> Trust {
         self.trust
+    }
+
+    /// What is known of where requests go.
+    pub(super) fn targets(&self) -> &Targets {
+        &self.targets
     }
 
     /// The proxy that requests to `url` take, fit to be shown: scheme, host and port. `None` where

@@ -9,6 +9,7 @@
 mod body;
 mod certificate;
 mod client;
+mod target;
 mod words;
 
 use std::future::Future;
@@ -19,13 +20,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Url;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use self::body::{Handover, TROUBLE_CHANGED, TROUBLE_READ, Tracked};
 pub use self::client::{EndpointError, EndpointOptions, HttpEndpoint, Trust};
+use self::target::Target;
 use self::words::Words;
 use crate::model::exchange::{Answer, Body, Progress, RateHeaders, Reply, Request, Stream};
 use crate::model::outcome::{Cause, Code};
@@ -75,7 +76,8 @@ impl HttpEndpoint {
     }
 
     async fn attempt(&self, request: Request, ends: Option<&mut Option<Wall>>) -> Reply {
-        let call = match Call::new(request).await {
+        let target = self.targets().of(&request.url);
+        let call = match Call::new(request, target).await {
             Ok(call) => call,
             Err(reply) => return reply,
         };
@@ -225,22 +227,16 @@ struct Call {
     request: reqwest::Request,
     handover: Arc<Handover>,
     limits: Limits,
-    host: String,
+    host: Arc<str>,
 }
 
 impl Call {
-    async fn new(request: Request) -> Result<Self, Reply> {
+    async fn new(request: Request, target: Result<Target, &str>) -> Result<Self, Reply> {
         let invalid = |what: &str| Reply::NoAnswer {
             progress: Progress::Nothing,
             cause: Cause::new(Code::of("request-invalid"), what),
         };
-        let url = Url::parse(request.url.reveal()).map_err(|_| {
-            invalid("the URL cannot be used: it is no complete http:// or https:// URL")
-        })?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid("the URL cannot be used: it is neither http:// nor https://"));
-        }
-        let host = shown_host(&url);
+        let Target { url, host } = target.map_err(invalid)?;
         let method = reqwest::Method::from_bytes(request.method.as_bytes())
             .map_err(|_| invalid("the request's method cannot be used"))?;
         let started = Instant::now();
@@ -280,14 +276,6 @@ async fn is_empty(stream: Stream) -> bool {
     let mut reader = stream.reader;
     let read = tokio::task::spawn_blocking(move || reader.read(&mut [0_u8; 1]));
     matches!(read.await, Ok(Ok(0))) && stream.digest.0 == <[u8; 32]>::from(Sha256::digest([]))
-}
-
-fn shown_host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
 }
 
 /// How long an attempt may stand still.
