@@ -68,6 +68,14 @@ pub fn windows_name(instance: &Instance) -> String {
     windows::install::service_name(instance)
 }
 
+/// Whether Windows lets an account, as a [`Report`] names it, be a service's only if it has the right
+/// to log on as one.
+#[cfg(windows)]
+#[must_use]
+pub fn must_log_on(account: &str) -> bool {
+    windows::install::must_log_on(account)
+}
+
 /// Lets the service manager of Windows, which has started this process, call `work` on a thread of
 /// its own, as the service of that name. `heed` hears its wishes and must not wait. `work` returns
 /// an exit code: after one of [`NEEDS_A_PERSON`] the manager is told so, after any other than 0

@@ -61,6 +61,10 @@ pub(super) fn close(path: &Path, account: Option<&str>) -> io::Result<()> {
     calls::set(&path, &rights)
 }
 
+pub(super) fn let_log_on(account: &str) -> io::Result<()> {
+    calls::let_log_on(&id_of(Some(account))?)
+}
+
 pub(super) fn others(path: &Path, account: Option<&str>) -> io::Result<Vec<String>> {
     let text = calls::get(&long(path))?;
     let named = |id: &str| calls::name_of(id).unwrap_or_else(|_| id.to_owned());
