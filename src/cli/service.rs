@@ -209,7 +209,7 @@ fn read_password() -> Result<Password, Failure> {
         .take(1_024)
         .read_to_string(&mut text)
         .map_err(|error| Failure::because(Kind::Machine, "cannot read the password", error))?;
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Failure::usage("there is no password on standard input"));
     }
