@@ -68,8 +68,8 @@ pub fn windows_name(instance: &Instance) -> String {
     windows::install::service_name(instance)
 }
 
-/// Whether Windows lets an account, as a [`Report`] names it, be a service's only if it has the right
-/// to log on as one.
+/// Whether Windows lets an account, as a [`Report`] names it, be a service's only if it has the
+/// right to log on as one.
 #[cfg(windows)]
 #[must_use]
 pub fn must_log_on(account: &str) -> bool {

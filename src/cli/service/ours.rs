@@ -1,5 +1,5 @@
-//! What of an installation belongs to one account, and what lies beside it: Windows keeps lists of who
-//! may, and by itself lets everybody read what is in `%ProgramData%`.
+//! What of an installation belongs to one account, and what lies beside it: Windows keeps lists of
+//! who may, and by itself lets everybody read what is in `%ProgramData%`.
 
 use std::path::{Path, PathBuf};
 

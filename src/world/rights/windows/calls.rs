@@ -1,6 +1,6 @@
 //! The calls of Windows about rights: lists of them read from text and told as text, given to
-//! folders and to pipes, which account is meant, and what it may do on this machine. Nothing else here is unsafe, and nothing here
-//! decides.
+//! folders and to pipes, which account is meant, and what it may do on this machine. Nothing else
+//! here is unsafe, and nothing here decides.
 #![expect(unsafe_code, reason = "no binding that is kept up knows lists of rights")]
 
 use std::ffi::{OsStr, c_void};
