@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "it asks the disk which folders share a volume")]
 
 #[cfg(windows)]
-mod ours;
+pub(super) mod ours;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -68,6 +68,13 @@ pub fn windows_name(instance: &Instance) -> String {
     windows::install::service_name(instance)
 }
 
+/// The account that an installed instance runs as, as the service manager of Windows names it.
+#[cfg(windows)]
+#[must_use]
+pub fn windows_account(instance: &Instance) -> Option<String> {
+    windows::install::installed_account(instance)
+}
+
 /// Whether Windows lets an account, as a [`Report`] names it, be a service's only if it has the
 /// right to log on as one.
 #[cfg(windows)]

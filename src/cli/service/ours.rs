@@ -13,7 +13,7 @@ fn home() -> Option<PathBuf> {
 }
 
 /// What is for the service's account: its state, and a config in the usual place.
-pub(super) fn closes(config: &Config, path: &Path) -> Vec<PathBuf> {
+pub(in crate::cli) fn closes(config: &Config, path: &Path) -> Vec<PathBuf> {
     let is_at_home = path.parent().is_some_and(|folder| Some(folder) == home().as_deref());
     let state_dir = Some(config.state_dir.to_path_buf());
     state_dir.into_iter().chain(is_at_home.then(|| path.to_path_buf())).collect()

@@ -131,6 +131,12 @@ pub(in crate::service) fn install(installation: &Installation) -> Result<Report,
     Ok(report)
 }
 
+/// What an instance runs as, if it is installed and we may look.
+pub(in crate::service) fn installed_account(instance: &Instance) -> Option<String> {
+    let service = open(instance, ServiceAccess::QUERY_CONFIG, "look at").ok()?;
+    Some(service.query_config().ok()?.account_name?.to_string_lossy().into_owned())
+}
+
 /// Whether an account has to be allowed to log on as a service. Windows sees to those of its own.
 #[must_use]
 pub(in crate::service) fn must_log_on(account: &str) -> bool {
@@ -356,6 +362,13 @@ fn steps(installation: &Installation) -> Result<Vec<Step>, ServiceError> {
     }
     for folder in &installation.writes {
         let is_share = folder.to_string_lossy().starts_with(r"\\");
+        if !folder.exists() {
+            let shown = folder.display();
+            steps.push(Step {
+                why: format!("{shown} is not there, and nothing can be dropped into it"),
+                command: format!("mkdir \"{shown}\""),
+            });
+        }
         let why = if is_share {
             format!(
                 "on the share, whoever {account} is to the other machine must be able to change \
