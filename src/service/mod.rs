@@ -68,6 +68,16 @@ pub fn windows_name(instance: &Instance) -> String {
     windows::install::service_name(instance)
 }
 
+/// The instance that a config is for by its name, if it can be one's.
+#[cfg(windows)]
+#[must_use]
+pub fn windows_instance(config: &std::path::Path) -> Option<Instance> {
+    let stem = config.file_stem()?.to_str()?;
+    let is_toml = config.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
+    let name = Some(stem).filter(|stem| !stem.eq_ignore_ascii_case("config"));
+    is_toml.then(|| Instance::of(name).ok())?
+}
+
 /// The account that an installed instance runs as, as the service manager of Windows names it.
 #[cfg(windows)]
 #[must_use]

@@ -40,6 +40,15 @@ pub fn close(path: &Path, account: Option<&str>) -> io::Result<()> {
     system::close(path, account)
 }
 
+/// [`close`] for several accounts.
+///
+/// # Errors
+/// What the system said, also of a name that is no account's.
+#[cfg(windows)]
+pub fn close_to_all(path: &Path, accounts: &[String]) -> io::Result<()> {
+    system::close_to_all(path, accounts)
+}
+
 /// Lets an account log on as a service of this machine. A policy of its domain that says who may
 /// takes that away again, unless it names the account too.
 ///

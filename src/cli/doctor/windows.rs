@@ -10,7 +10,7 @@ use crate::cli::findings::{Finding, Level, Section};
 use crate::cli::service::ours;
 use crate::config::Config;
 use crate::model::route::Route;
-use crate::service::{self, Instance};
+use crate::service;
 use crate::world::rights;
 
 /// Folders and their rights, then the virus scanner.
@@ -52,9 +52,7 @@ const INSTALL: &str = "patchdrop service install";
 
 /// The account of the service with this config.
 fn account_of(config: &Path) -> Option<String> {
-    let stem = config.file_stem()?.to_str()?;
-    let name = Some(stem).filter(|stem| !stem.eq_ignore_ascii_case("config"));
-    service::windows_account(&Instance::of(name).ok()?)
+    service::windows_account(&service::windows_instance(config)?)
 }
 
 fn of_ours(path: &Path, whose: &str, others: io::Result<Vec<String>>) -> Finding {

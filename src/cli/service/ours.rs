@@ -1,6 +1,7 @@
 //! What of an installation belongs to one account, and what lies beside it: Windows keeps lists of
 //! who may, and by itself lets everybody read what is in `%ProgramData%`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
@@ -26,14 +27,13 @@ pub(super) fn see_to(installation: &Installation, report: &mut Report) {
         report.done.push(format!("{} cannot be made: {error}", installation.state_dir.display()));
     }
     let home = home().filter(|home| installation.closes.iter().any(|path| path.starts_with(home)));
-    // What each instance has there is its own account's, by a list of its own.
     if let Some(home) = home {
-        let who = "administrators and to the system alone";
-        report.done.push(close(&home, SYSTEM, who));
+        let accounts = accounts(&home, &account);
+        let done = rights::close_to_all(&home, &accounts);
+        report.done.push(told(&home, &accounts.join(", "), done));
     }
     for path in &installation.closes {
-        let who = format!("{account}, to administrators and to the system alone");
-        report.done.push(close(path, &account, &who));
+        report.done.push(told(path, &account, rights::close(path, Some(&account))));
     }
     if !service::must_log_on(&account) {
         return;
@@ -44,12 +44,27 @@ pub(super) fn see_to(installation: &Installation, report: &mut Report) {
     }
 }
 
-const SYSTEM: &str = "LocalSystem";
+/// Those of all instances that are installed with a config there, ours among them: what a config
+/// names may lie beside it.
+fn accounts(home: &Path, ours: &str) -> Vec<String> {
+    let mut accounts = vec![ours.to_owned()];
+    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let installed = service::windows_instance(&entry.path())
+            .and_then(|instance| service::windows_account(&instance));
+        let is_known = |it: &String| accounts.iter().any(|known| known.eq_ignore_ascii_case(it));
+        if let Some(account) = installed.filter(|it| !is_known(it)) {
+            accounts.push(account);
+        }
+    }
+    accounts
+}
 
-fn close(path: &Path, account: &str, who: &str) -> String {
+fn told(path: &Path, accounts: &str, done: io::Result<()>) -> String {
     let shown = path.display();
-    match rights::close(path, Some(account)) {
-        Ok(()) => format!("{shown} is open to {who}"),
+    match done {
+        Ok(()) => {
+            format!("{shown} is open to {accounts}, to administrators and to the system alone")
+        }
         Err(error) => format!("{shown} could not be closed to others: {error}"),
     }
 }
