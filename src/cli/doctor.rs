@@ -105,7 +105,7 @@ async fn here(config: &Config, style: &Style) -> Vec<Section> {
     service.extend(status.iter().flat_map(|status| running::symptoms(status, style)));
     sections.push(running::section(service));
     #[cfg(windows)]
-    sections.push(windows::section(config, &routes));
+    sections.extend(windows::sections(config, &routes));
     sections
 }
 

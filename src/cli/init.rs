@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
@@ -12,8 +12,8 @@ use crate::config;
 
 /// The name of the config in the folder.
 const CONFIG: &str = "config.toml";
-/// The drop folder that the example config can name as its `root`, with a first route in it.
-const DROP: &str = "drop/orders";
+/// What the example config can name as its `root`, and a first route in it.
+const DROP: [&str; 2] = ["drop", "orders"];
 
 /// Write a config to start from and a first drop folder; what is there stays as it is
 #[derive(Debug, clap::Args)]
@@ -28,10 +28,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Exit, Failure> {
     let folder = std::path::absolute(&arguments.folder).unwrap_or(arguments.folder.clone());
     let config = folder.join(CONFIG);
-    let drop = folder.join(DROP);
+    let drop: PathBuf = [folder.as_path()].into_iter().chain(DROP.map(Path::new)).collect();
     fs::create_dir_all(&drop).map_err(|error| cannot("make", &drop, error))?;
     let written = write_new(&config, rooted(config::EXAMPLE).as_bytes())
         .map_err(|error| cannot("write", &config, error))?;
+    let named = super::word(&config);
     let (config, drop) = (config.display(), drop.display());
     if written {
         writeln!(screen.out, "{config} is written.")?;
@@ -40,11 +41,11 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Exit
     }
     write!(
         screen.out,
-        "{drop}/ is a drop folder: the folder's name is the last part of the URL.\n\n\
+        "{drop}{MAIN_SEPARATOR} is a drop folder: the folder's name is the last part of the URL.\n\n\
          Next:\n  \
          1. write your company and credential into {config}\n  \
-         2. patchdrop --config {config} check\n  \
-         3. patchdrop --config {config} run\n"
+         2. patchdrop --config {named} check\n  \
+         3. patchdrop --config {named} run\n"
     )?;
     Ok(Exit::Done)
 }

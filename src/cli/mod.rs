@@ -49,7 +49,7 @@ mod wishes;
 mod fixture;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -249,10 +249,16 @@ impl Globals {
     /// How this config is named on a command line that we suggest; empty for the default one.
     fn flag(&self) -> String {
         match &self.config {
-            Some(path) => format!(" --config {}", path.display()),
+            Some(path) => format!(" --config {}", word(path)),
             None => String::new(),
         }
     }
+}
+
+/// A path as one word of a command line, in any shell.
+fn word(path: &Path) -> String {
+    let shown = path.display().to_string();
+    if shown.contains(char::is_whitespace) { format!("\"{shown}\"") } else { shown }
 }
 
 #[cfg(not(windows))]
@@ -274,8 +280,20 @@ fn command_line() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_command_line_is_consistent() {
-        super::command_line().debug_assert();
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn a_suggested_line_names_the_config_in_one_word() {
+        let check = |config: Option<&str>, flag: &str| {
+            assert_eq!(Globals { config: config.map(PathBuf::from) }.flag(), flag);
+        };
+        check(None, "");
+        check(Some("/etc/shop.toml"), " --config /etc/shop.toml");
+        check(Some(r"D:\our files\shop.toml"), " --config \"D:\\our files\\shop.toml\"");
     }
 }

@@ -14,6 +14,7 @@ use super::{dry_run, serve};
 use crate::config::Config;
 use crate::daemon::{End, Mode};
 use crate::telemetry;
+use crate::world::rights;
 
 /// Where a service without standard error logs unless its config says otherwise, below `state_dir`.
 const LOG_FOLDER: &str = "log";
@@ -85,12 +86,13 @@ async fn once(globals: &Globals, patience: Duration, allows_root: bool) -> Resul
     })
 }
 
-/// Gives a config without a log file one of its own in `state_dir`.
+/// Gives a config without a log file one of its own in `state_dir`, whose rights it takes over.
 #[expect(clippy::disallowed_methods, reason = "the log's folder, where no file is dropped")]
 fn log_to_a_file(config: &mut Config) -> Result<(), Failure> {
     if config.log.file.is_none() {
         let folder = config.state_dir.join(LOG_FOLDER);
-        std::fs::create_dir_all(&folder).map_err(|error| {
+        let made = rights::make_folder(&config.state_dir);
+        made.and_then(|()| std::fs::create_dir_all(&folder)).map_err(|error| {
             let what = format!("cannot make {}", folder.display());
             Failure::because(Kind::Machine, what, error)
                 .hint("let the service's account write to state_dir, or set `file` of [log]")

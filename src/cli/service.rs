@@ -1,8 +1,11 @@
 //! `patchdrop service`: this patchdrop as a service of the system.
 #![expect(clippy::disallowed_methods, reason = "it asks the disk which folders share a volume")]
 
+#[cfg(windows)]
+pub(super) mod ours;
+
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
@@ -117,8 +120,10 @@ fn install(
     let program = std::env::current_exe()
         .map_err(|error| Failure::because(Kind::Machine, "cannot find this program", error))?;
     let found = trees::of(&config, &load::routes(&config), &volume);
+    let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
     let installation = Installation {
-        config: std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone()),
+        closes: closes(&config, &path),
+        config: path,
         program,
         account: arguments.account.clone(),
         password,
@@ -131,7 +136,7 @@ fn install(
         screen.out.write_all(service::draft(&installation)?.as_bytes())?;
         return Ok(Exit::Done);
     }
-    let report = service::install(&installation)?;
+    let report = enter(&installation)?;
     tell(&report, screen)?;
     for note in &found.notes {
         writeln!(screen.out, "{note}")?;
@@ -144,6 +149,28 @@ fn install(
     writeln!(screen.out, "  is all in order?\n    patchdrop{config_flag} doctor")?;
     writeln!(screen.out, "  start it\n    patchdrop service start{flag}")?;
     Ok(Exit::Done)
+}
+
+#[cfg(windows)]
+fn closes(config: &Config, path: &Path) -> Vec<PathBuf> {
+    ours::closes(config, path)
+}
+
+/// Elsewhere what is ours is closed by its owner and mode.
+#[cfg(not(windows))]
+fn closes(_config: &Config, _path: &Path) -> Vec<PathBuf> {
+    Vec::new()
+}
+
+fn enter(installation: &Installation) -> Result<Report, ServiceError> {
+    #[cfg(windows)]
+    {
+        let mut report = service::install(installation)?;
+        ours::see_to(installation, &mut report);
+        Ok(report)
+    }
+    #[cfg(not(windows))]
+    service::install(installation)
 }
 
 /// Two services on one state would take turns in being refused.
@@ -182,7 +209,7 @@ fn read_password() -> Result<Password, Failure> {
         .take(1_024)
         .read_to_string(&mut text)
         .map_err(|error| Failure::because(Kind::Machine, "cannot read the password", error))?;
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(Failure::usage("there is no password on standard input"));
     }

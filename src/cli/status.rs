@@ -81,7 +81,7 @@ async fn without_service(
     let counts = ledger.counts()?;
     let looker = Looker::new(ledger, Depth::Outside);
     let grave: Vec<String> =
-        vec!["no service is running: nothing is sent (start it: patchdrop run)".into()];
+        vec!["no service is running: nothing is sent (start it: patchdrop service start, or patchdrop run)".into()];
     let mut alerts = grave.clone();
     let broken = config.broken.iter();
     alerts.extend(broken.map(|it| format!("route {} cannot run: {}", it.name, it.notice.text)));

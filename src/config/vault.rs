@@ -107,7 +107,13 @@ impl Vault<'_> {
                 }
             },
         };
-        let hint = format!("set {name} for the service, or use {{ file = \"PATH\" }}");
+        let hint = if cfg!(windows) {
+            "patchdrop secret set NAME, and write { stored = \"NAME\" }: what is set for all of \
+             Windows, everybody on it can read"
+                .to_owned()
+        } else {
+            format!("set {name} for the service, or use {{ file = \"PATH\" }}")
+        };
         let value = value
             .ok_or_else(|| (format!("the environment variable {name} is not set"), hint.clone()))?;
         self.complete(written, value, &format!("the environment variable {name}"), hint)

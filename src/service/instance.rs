@@ -85,6 +85,9 @@ pub struct Installation {
     pub password: Option<Password>,
     /// Its own folder (`state_dir`), absolute.
     pub state_dir: PathBuf,
+    /// What whoever installs it closes to all but its account, administrators and the system,
+    /// absolute: nobody is told to see to the account's rights there.
+    pub closes: Vec<PathBuf>,
     /// Whatever else it must be able to write, absolute: one folder for each tree within which
     /// files are renamed, none inside another.
     pub writes: Vec<PathBuf>,
@@ -99,6 +102,9 @@ pub struct Report {
     pub done: Vec<String>,
     /// What is left to do before it works, in order: why, and the command.
     pub next: Vec<Step>,
+    /// The account whose rights whoever installs it has to see to, where those are lists of
+    /// accounts.
+    pub account: Option<String>,
 }
 
 /// Something that is left to a person.

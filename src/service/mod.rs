@@ -68,6 +68,31 @@ pub fn windows_name(instance: &Instance) -> String {
     windows::install::service_name(instance)
 }
 
+/// The instance that a config is for by its name, if it can be one's.
+#[cfg(windows)]
+#[must_use]
+pub fn windows_instance(config: &std::path::Path) -> Option<Instance> {
+    let stem = config.file_stem()?.to_str()?;
+    let is_toml = config.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("toml"));
+    let name = Some(stem).filter(|stem| !stem.eq_ignore_ascii_case("config"));
+    is_toml.then(|| Instance::of(name).ok())?
+}
+
+/// The account that an installed instance runs as, as the service manager of Windows names it.
+#[cfg(windows)]
+#[must_use]
+pub fn windows_account(instance: &Instance) -> Option<String> {
+    windows::install::installed_account(instance)
+}
+
+/// Whether Windows lets an account, as a [`Report`] names it, be a service's only if it has the
+/// right to log on as one.
+#[cfg(windows)]
+#[must_use]
+pub fn must_log_on(account: &str) -> bool {
+    windows::install::must_log_on(account)
+}
+
 /// Lets the service manager of Windows, which has started this process, call `work` on a thread of
 /// its own, as the service of that name. `heed` hears its wishes and must not wait. `work` returns
 /// an exit code: after one of [`NEEDS_A_PERSON`] the manager is told so, after any other than 0

@@ -329,7 +329,7 @@ impl Host<'_> {
         }
         self.tell("systemctl", &[verb, &service], &format!("journalctl -u {service} -n 30"))?;
         let end = if verb == "start" { "runs" } else { "is stopped" };
-        Ok(Report { done: vec![format!("{service} {end}")], next: Vec::new() })
+        Ok(Report { done: vec![format!("{service} {end}")], ..Report::default() })
     }
 
     fn status(&self, instance: &Instance) -> Result<Standing, ServiceError> {

@@ -25,7 +25,7 @@ pub(super) use self::windows::Closed;
 ///
 /// # Errors
 /// What the system said. A folder that is there already is left as it is, and is no error.
-pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+pub fn make_folder(folder: &Path) -> io::Result<()> {
     system::make_folder(folder)
 }
 
@@ -38,6 +38,25 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
 /// What the system said, also of a name that is no account's.
 pub fn close(path: &Path, account: Option<&str>) -> io::Result<()> {
     system::close(path, account)
+}
+
+/// [`close`] for several accounts.
+///
+/// # Errors
+/// What the system said, also of a name that is no account's.
+#[cfg(windows)]
+pub fn close_to_all(path: &Path, accounts: &[String]) -> io::Result<()> {
+    system::close_to_all(path, accounts)
+}
+
+/// Lets an account log on as a service of this machine. A policy of its domain that says who may
+/// takes that away again, unless it names the account too.
+///
+/// # Errors
+/// What the system said, also of a name that is no account's.
+#[cfg(windows)]
+pub fn let_log_on(account: &str) -> io::Result<()> {
+    system::let_log_on(account)
 }
 
 /// Who else than [`close`] would leave may get at a folder or a file, in words; nobody, if it is

@@ -147,16 +147,18 @@ impl SecretError {
     #[must_use]
     pub fn remedy(&self, name: &str) -> String {
         match self {
+            Self::Absent { .. } if cfg!(windows) => {
+                format!("store it: patchdrop secret set {name}")
+            }
             Self::Absent { .. } => format!(
                 "store it: patchdrop secret set {name} (one that systemd hands to the service by \
                  LoadCredential={name}:FILE is seen by the service alone)"
             ),
-            Self::NoStateDir { path } if cfg!(windows) => format!(
-                "make it for administrators and the service's account alone: mkdir \"{0}\" & icacls \
-                 \"{0}\" /inheritance:r /grant *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F \"NT \
-                 SERVICE\\patchdrop:(OI)(CI)F\"",
-                path.display()
-            ),
+            Self::NoStateDir { .. } if cfg!(windows) => {
+                "have it made for administrators and the service's account alone: patchdrop service \
+                 install"
+                    .to_owned()
+            }
             Self::NoStateDir { path } => format!(
                 "make it for the account that the service runs as: install -d -m 700 -o ACCOUNT {}",
                 path.display()

@@ -247,7 +247,7 @@ fn a_file_that_vanishes_during_an_accepted_attempt_is_on_record_as_sent_and_said
 
 #[test]
 fn a_file_that_vanishes_during_its_attempt_keeps_its_end_and_is_said_to_be_gone() {
-    let scene = Scene::running(Plan { defaults: "timeout = '1s'", ..Plan::default() });
+    let scene = Scene::running(Plan { defaults: "timeout = '3s'", ..Plan::default() });
     scene.sim.set_rules(vec![Rule { act: Act::Hang, ..Rule::default() }]);
     check_missing(&scene, "held", |scene| scene.posts() == 1);
     assert_eq!(scene.ask(&["verify"]).code, Some(3), "verify must not be content");

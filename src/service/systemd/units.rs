@@ -151,6 +151,7 @@ pub(super) mod tests {
             account: None,
             password: None,
             state_dir: state_dir(&instance),
+            closes: Vec::new(),
             writes: vec!["/srv/patchdrop".into()],
             drain: Duration::from_secs(90),
             instance,

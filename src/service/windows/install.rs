@@ -4,7 +4,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -46,10 +45,16 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// A service that has told of no progress for so long will not do so any more.
 const NO_PROGRESS_FOR: Duration = Duration::from_mins(2);
 
+const ERROR_FILE_NOT_FOUND: i32 = 2;
+const ERROR_PATH_NOT_FOUND: i32 = 3;
 const ERROR_ACCESS_DENIED: i32 = 5;
+const ERROR_SERVICE_ALREADY_RUNNING: i32 = 1056;
+const ERROR_INVALID_SERVICE_ACCOUNT: i32 = 1057;
+const ERROR_SERVICE_DISABLED: i32 = 1058;
 const ERROR_SERVICE_DOES_NOT_EXIST: i32 = 1060;
 const ERROR_SERVICE_NOT_ACTIVE: i32 = 1062;
-const ERROR_SERVICE_ALREADY_RUNNING: i32 = 1056;
+const ERROR_SERVICE_LOGON_FAILED: i32 = 1069;
+const ERROR_SERVICE_MARKED_FOR_DELETE: i32 = 1072;
 const ERROR_SERVICE_EXISTS: i32 = 1073;
 const ERROR_SERVICE_NEVER_STARTED: u32 = 1077;
 
@@ -79,6 +84,12 @@ pub(in crate::service) fn draft(installation: &Installation) -> Result<String, S
         (installation.drain + RESERVE).as_secs(),
         info.name.display(),
     ));
+    for path in &installation.closes {
+        text.push_str(&format!(
+            "{}: open to it, to administrators and to the system alone\n",
+            path.display()
+        ));
+    }
     for step in steps(installation)? {
         text.push_str(&format!("left to you: {}\n  {}\n", step.why, step.command));
     }
@@ -115,34 +126,23 @@ pub(in crate::service) fn install(installation: &Installation) -> Result<Report,
     }
     register_source(&name)
         .map_err(|error| refused(Error::Winapi(io::Error::from(error)), doing, &name))?;
-    let folder = installation.state_dir.display();
-    match close(&installation.state_dir, &account(installation)?) {
-        Ok(()) => report
-            .done
-            .push(format!("{folder} is open to it, to administrators and to the system alone")),
-        Err(error) => report.done.push(format!("{folder} could not be closed to others: {error}")),
-    }
     report.next = steps(installation)?;
+    report.account = Some(account(installation)?);
     Ok(report)
 }
 
-/// Makes the service's own folder, and closes it to all but the service, administrators and the
-/// system, which are named by number: their names are in each Windows' own language.
-#[expect(clippy::disallowed_methods, reason = "the state's own folder, where no file is dropped")]
-fn close(folder: &Path, account: &str) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let said = Command::new("icacls")
-        .arg(folder)
-        .args(["/inheritance:r", "/grant:r"])
-        .args(["*S-1-5-32-544:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F"])
-        // The system's own account has its right already.
-        .args((account != "LocalSystem").then(|| format!("{account}:(OI)(CI)M")))
-        .stdin(Stdio::null())
-        .output()?;
-    if said.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("icacls: {}", String::from_utf8_lossy(&said.stderr).trim())))
+/// What an instance runs as, if it is installed and we may look.
+pub(in crate::service) fn installed_account(instance: &Instance) -> Option<String> {
+    let service = open(instance, ServiceAccess::QUERY_CONFIG, "look at").ok()?;
+    Some(service.query_config().ok()?.account_name?.to_string_lossy().into_owned())
+}
+
+/// Whether an account has to be allowed to log on as a service. Windows sees to those of its own.
+#[must_use]
+pub(in crate::service) fn must_log_on(account: &str) -> bool {
+    let account = account.to_ascii_lowercase();
+    let is_own = ["nt service\\", "nt authority\\"].iter().any(|own| account.starts_with(own));
+    !is_own && account != "localsystem"
 }
 
 /// What an entry has besides. A system that cannot set one of these has a service all the same.
@@ -292,8 +292,8 @@ fn entry(installation: &Installation) -> Result<ServiceInfo, ServiceError> {
     if password.is_none() && wants_password(&account) {
         return Err(ServiceError::Unfit {
             what: format!("Windows wants the password of {account}"),
-            hint: "write it into standard input: --stdin, and see that the account may log on as \
-                   a service (secpol.msc, Local Policies, User Rights Assignment)"
+            hint: "write it into standard input and add --stdin; an account of its own, which has \
+                   none, is what you get without --account"
                 .to_owned(),
         });
     }
@@ -339,11 +339,9 @@ fn account(installation: &Installation) -> Result<String, ServiceError> {
     })
 }
 
-/// Those that Windows itself looks after have none; a group managed one ends in `$`.
+/// One that is managed for a group of machines ends in `$`, and has none that anybody knows.
 fn wants_password(account: &str) -> bool {
-    let account = account.to_ascii_lowercase();
-    let is_own = ["nt service\\", "nt authority\\"].iter().any(|own| account.starts_with(own));
-    !is_own && account != "localsystem" && !account.ends_with('$')
+    must_log_on(account) && !account.ends_with('$')
 }
 
 /// The rights that the account needs and an installation does not give.
@@ -355,12 +353,22 @@ fn steps(installation: &Installation) -> Result<Vec<Step>, ServiceError> {
     let grant = |path: &Path, rights: &str| {
         format!("icacls \"{}\" /grant \"{account}:{rights}\"", path.display())
     };
-    let mut steps = vec![Step {
-        why: format!("{account} must be able to read the config"),
-        command: grant(&installation.config, "(R)"),
-    }];
+    let mut steps = Vec::new();
+    if !installation.closes.contains(&installation.config) {
+        steps.push(Step {
+            why: format!("{account} must be able to read the config"),
+            command: grant(&installation.config, "(R)"),
+        });
+    }
     for folder in &installation.writes {
         let is_share = folder.to_string_lossy().starts_with(r"\\");
+        if !folder.exists() {
+            let shown = folder.display();
+            steps.push(Step {
+                why: format!("{shown} is not there, and nothing can be dropped into it"),
+                command: format!("mkdir \"{shown}\""),
+            });
+        }
         let why = if is_share {
             format!(
                 "on the share, whoever {account} is to the other machine must be able to change \
@@ -468,7 +476,32 @@ fn refused(error: Error, doing: &'static str, name: &str) -> ServiceError {
         _ => ServiceError::Refused {
             what: format!("{doing} {name}"),
             said: said(&error),
-            hint: "close services.msc and try again; `sc.exe query` shows what is there".to_owned(),
+            hint: hint(code(&error)).to_owned(),
         },
+    }
+}
+
+/// What to do about the errors that have a cause which an administrator can mend.
+fn hint(code: Option<i32>) -> &'static str {
+    match code {
+        Some(ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND) => {
+            "the program is not where it was: put it where it is to stay, and have it there install \
+             the service again"
+        }
+        Some(ERROR_INVALID_SERVICE_ACCOUNT) => {
+            "Windows has no such account, or its password is another one: write DOMAIN\\NAME, or \
+             .\\NAME for one of this machine, and its password into standard input (--stdin)"
+        }
+        Some(ERROR_SERVICE_DISABLED) => {
+            "somebody has disabled it: patchdrop service install enables it again"
+        }
+        Some(ERROR_SERVICE_LOGON_FAILED) => {
+            "its account's password is another one by now, or the account may not log on as a \
+             service: patchdrop service install --account NAME --stdin sets both"
+        }
+        Some(ERROR_SERVICE_MARKED_FOR_DELETE) => {
+            "it goes when nobody looks at it any more: close services.msc and try again"
+        }
+        _ => "close services.msc and try again; `sc.exe query` shows what is there",
     }
 }

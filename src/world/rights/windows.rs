@@ -27,7 +27,7 @@ pub(in crate::world) struct Closed(String);
 impl Closed {
     /// For the account that this process runs under.
     pub(in crate::world) fn to_others() -> io::Result<Self> {
-        Ok(Self(list(&calls::own_id()?, "")))
+        Ok(Self(list(&[calls::own_id()?], "")))
     }
 
     /// Opens one more instance of a pipe.
@@ -44,7 +44,7 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     let above = folder.ancestors().filter(|it| !it.as_os_str().is_empty());
     let missing = above.take_while(|it| std::fs::symlink_metadata(long(it)).is_err());
     if let Some(highest) = missing.last() {
-        let rights = calls::Descriptor::parse(&list(&calls::own_id()?, "OICI"))?;
+        let rights = calls::Descriptor::parse(&list(&[calls::own_id()?], "OICI"))?;
         match calls::make_folder(&long(highest), &rights) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -55,10 +55,22 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 pub(super) fn close(path: &Path, account: Option<&str>) -> io::Result<()> {
+    close_to(path, &[id_of(account)?])
+}
+
+pub(super) fn close_to_all(path: &Path, accounts: &[String]) -> io::Result<()> {
+    let ids = accounts.iter().map(|account| id_of(Some(account)));
+    close_to(path, &ids.collect::<io::Result<Vec<String>>>()?)
+}
+
+fn close_to(path: &Path, ids: &[String]) -> io::Result<()> {
     let path = long(path);
     let hands_down = if std::fs::symlink_metadata(&path)?.is_dir() { "OICI" } else { "" };
-    let rights = calls::Descriptor::parse(&list(&id_of(account)?, hands_down))?;
-    calls::set(&path, &rights)
+    calls::set(&path, &calls::Descriptor::parse(&list(ids, hands_down))?)
+}
+
+pub(super) fn let_log_on(account: &str) -> io::Result<()> {
+    calls::let_log_on(&id_of(Some(account))?)
 }
 
 pub(super) fn others(path: &Path, account: Option<&str>) -> io::Result<Vec<String>> {
@@ -101,9 +113,11 @@ fn id_of_service(name: &str) -> String {
     id
 }
 
-/// Full rights to the two and to one account, nothing to others.
-fn list(id: &str, hands_down: &str) -> String {
-    let entries = [ALWAYS[0], ALWAYS[1], id].map(|who| format!("(A;{hands_down};FA;;;{who})"));
+/// Full rights to the two and to some accounts, nothing to others.
+fn list(ids: &[String], hands_down: &str) -> String {
+    let everybody = ALWAYS.into_iter().chain(ids.iter().map(String::as_str));
+    let entries: Vec<String> =
+        everybody.map(|who| format!("(A;{hands_down};FA;;;{who})")).collect();
     format!("D:P{}", entries.concat())
 }
 
@@ -167,9 +181,11 @@ mod tests {
 
     #[test]
     fn a_list_gives_full_rights_to_three_and_is_understood_by_the_system() {
-        let text = list("S-1-5-19", "OICI");
+        let text = list(&["S-1-5-19".to_owned()], "OICI");
         assert_eq!(text, "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;S-1-5-19)");
         calls::Descriptor::parse(&text).unwrap();
+        let text = list(&["S-1-5-19", "S-1-5-20"].map(str::to_owned), "");
+        assert_eq!(text, "D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;S-1-5-19)(A;;FA;;;S-1-5-20)");
         assert!(calls::Descriptor::parse("D:P(A;OICI;FA;;;nobody)").is_err());
     }
 

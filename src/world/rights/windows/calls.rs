@@ -1,6 +1,6 @@
 //! The calls of Windows about rights: lists of them read from text and told as text, given to
-//! folders and to pipes, and which account is meant. Nothing else here is unsafe, and nothing here
-//! decides.
+//! folders and to pipes, which account is meant, and what it may do on this machine. Nothing else
+//! here is unsafe, and nothing here decides.
 #![expect(unsafe_code, reason = "no binding that is kept up knows lists of rights")]
 
 use std::ffi::{OsStr, c_void};
@@ -13,6 +13,10 @@ use std::ptr::{null, null_mut};
 
 use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
 use windows_sys::Win32::Foundation::LocalFree;
+use windows_sys::Win32::Security::Authentication::Identity::{
+    LSA_HANDLE, LSA_OBJECT_ATTRIBUTES, LSA_UNICODE_STRING, LsaAddAccountRights, LsaClose,
+    LsaNtStatusToWinError, LsaOpenPolicy, POLICY_CREATE_ACCOUNT, POLICY_LOOKUP_NAMES,
+};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSecurityDescriptorToStringSecurityDescriptorW, ConvertSidToStringSidW,
     ConvertStringSecurityDescriptorToSecurityDescriptorW, ConvertStringSidToSidW,
@@ -29,6 +33,8 @@ use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken}
 /// An account's id is at most 68 bytes, its name and that of its domain at most 256 letters.
 const SID_WORDS: usize = 16;
 const NAME_UNITS: usize = 512;
+/// As the system calls the right to log on as a service.
+const LOG_ON_AS_A_SERVICE: &str = "SeServiceLogonRight";
 
 /// Memory that the system has handed over.
 struct Local(*mut c_void);
@@ -198,11 +204,7 @@ pub(super) fn id_of(account: &str) -> io::Result<String> {
 
 /// The name of an account by its id, or by the two letters that stand for it in lists of rights.
 pub(super) fn name_of(id: &str) -> io::Result<String> {
-    let id = terminated(OsStr::new(id));
-    let mut found = null_mut();
-    // SAFETY: the text ends in a zero; the system writes a pointer into `found`.
-    done(unsafe { ConvertStringSidToSidW(id.as_ptr(), &raw mut found) })?;
-    let found = Local(found);
+    let found = parsed(id)?;
     let (mut name, mut domain) = ([0_u16; NAME_UNITS], [0_u16; NAME_UNITS]);
     let mut name_units = u32::try_from(name.len()).map_err(io::Error::other)?;
     let mut domain_units = name_units;
@@ -221,6 +223,44 @@ pub(super) fn name_of(id: &str) -> io::Result<String> {
     })?;
     let (name, domain) = (until_zero(&name), until_zero(&domain));
     Ok(if domain.is_empty() { name } else { format!(r"{domain}\{name}") })
+}
+
+/// What this machine lets its accounts do.
+struct Policy(LSA_HANDLE);
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from the call that opens one, and nobody else closes it.
+        unsafe { LsaClose(self.0) };
+    }
+}
+
+/// Lets an account, by its id, log on as a service.
+pub(super) fn let_log_on(id: &str) -> io::Result<()> {
+    let id = parsed(id)?;
+    let length = u32::try_from(size_of::<LSA_OBJECT_ATTRIBUTES>()).map_err(io::Error::other)?;
+    let attributes = LSA_OBJECT_ATTRIBUTES { Length: length, ..Default::default() };
+    let access = (POLICY_LOOKUP_NAMES | POLICY_CREATE_ACCOUNT).cast_unsigned();
+    let mut policy = 0;
+    // SAFETY: the attributes are the empty ones that it wants; it writes a handle into `policy`.
+    let status = unsafe { LsaOpenPolicy(null(), &raw const attributes, access, &raw mut policy) };
+    granted(status)?;
+    let policy = Policy(policy);
+    let mut units: Vec<u16> = LOG_ON_AS_A_SERVICE.encode_utf16().collect();
+    let bytes = u16::try_from(size_of_val(units.as_slice())).map_err(io::Error::other)?;
+    let right =
+        LSA_UNICODE_STRING { Length: bytes, MaximumLength: bytes, Buffer: units.as_mut_ptr() };
+    // SAFETY: the policy is open, the id a whole one, the right one text as long as it says.
+    granted(unsafe { LsaAddAccountRights(policy.0, id.0, &raw const right, 1) })
+}
+
+/// An id by its text.
+fn parsed(id: &str) -> io::Result<Local> {
+    let id = terminated(OsStr::new(id));
+    let mut found = null_mut();
+    // SAFETY: the text ends in a zero; the system writes a pointer into `found`.
+    done(unsafe { ConvertStringSidToSidW(id.as_ptr(), &raw mut found) })?;
+    Ok(Local(found))
 }
 
 /// An id as text.
@@ -261,4 +301,9 @@ fn done(answer: i32) -> io::Result<()> {
 
 fn succeeded(code: u32) -> io::Result<()> {
     if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.cast_signed())) }
+}
+
+fn granted(status: i32) -> io::Result<()> {
+    // SAFETY: it looks a number up in a table, and touches nothing else.
+    succeeded(unsafe { LsaNtStatusToWinError(status) })
 }
