@@ -143,6 +143,8 @@ pub struct Notes {
     pub starts_paused: bool,
     /// It may work as root over folders that others can write.
     pub allows_root: bool,
+    /// The account that it works for as root.
+    pub keeper: Option<u32>,
 }
 
 /// Where events come from.
@@ -240,7 +242,8 @@ impl<W: World> Daemon<W> {
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
-        let account = Account { number: world.disk().account(), allows_root: notes.allows_root };
+        let Notes { allows_root, keeper, .. } = notes;
+        let account = Account { number: world.disk().account(), allows_root, keeper };
         Self {
             ctx: Arc::new(Context {
                 world,

@@ -180,7 +180,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn refused() -> Act {
+pub(crate) fn refused() -> Act {
     Act::Answer { status: 422, message: None, retry_after: None }
 }
 

@@ -15,6 +15,8 @@ mod live;
 #[cfg(unix)]
 mod online;
 #[cfg(unix)]
+mod owners;
+#[cfg(unix)]
 mod secrets;
 
 use std::path::Path;

@@ -189,7 +189,7 @@ fn unfit(
     seen: &FolderSeen,
     judged: &Judged,
 ) -> Option<Finding> {
-    let account = grounds::Account { number: Some(judged.number), allows_root: false };
+    let account = grounds::Account { number: Some(judged.number), ..grounds::Account::default() };
     let why = grounds::may_work_in(role, seen, account).err()?;
     let (shown, name) = (folder.display(), &judged.name);
     let remedy = match why {
