@@ -60,6 +60,7 @@ use screen::{Patient, Screen, Style};
 
 use crate::config::Config;
 use crate::journey::health::Level;
+use crate::model::quoted::quoted;
 
 /// Watches drop folders, checks each file that lands there, sends it to the URL its folder stands
 /// for, and moves it to sent/ or failed/.
@@ -249,7 +250,7 @@ impl Globals {
     /// How this config is named on a command line that we suggest; empty for the default one.
     fn flag(&self) -> String {
         match &self.config {
-            Some(path) => format!(" --config {}", path.display()),
+            Some(path) => format!(" --config {}", quoted(path)),
             None => String::new(),
         }
     }

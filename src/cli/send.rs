@@ -19,6 +19,7 @@ use super::verify::identity_of;
 use super::when::parse_span;
 use crate::model::command::Command;
 use crate::model::file::{Identity, shown};
+use crate::model::quoted::quoted;
 use crate::model::route::Route;
 use crate::model::step::{Entry, State};
 use crate::world::clock::{Clock, SystemClock};
@@ -103,9 +104,9 @@ fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failur
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return cannot("move a file to", error);
             }
-            let path = path.display();
-            let what = format!("{path} is there already and not sent yet; nothing was done");
-            Failure::usage(what).hint(format!("patchdrop explain {path}"))
+            let what =
+                format!("{} is there already and not sent yet; nothing was done", path.display());
+            Failure::usage(what).hint(format!("patchdrop explain {}", quoted(&path)))
         })
     });
     // Whatever failed, no half-written copy stays behind.
@@ -180,7 +181,7 @@ async fn follow(
             }
         }
         if clock.now().tick >= end {
-            let explain = format!("patchdrop explain {}", dropped.path.display());
+            let explain = format!("patchdrop explain {}", quoted(&dropped.path));
             let what = format!("{} is not sent yet; it goes on without you", shown(&dropped.name));
             let id = entry.map(|entry| format!("patchdrop explain {}", entry.id));
             return Err(Failure::machine(what).hint(id.unwrap_or(explain)));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Installation, Instance, Report, Runs, ServiceError, Standing, Step};
+use crate::model::quoted::quoted;
 
 /// Where packages put units; the last one is read by systemd only where the others have none.
 const PACKAGED: [&str; 3] =
@@ -247,7 +248,7 @@ impl Host<'_> {
             match fs::metadata(&here) {
                 Err(_) => steps.push(Step {
                     why: format!("{shown} is not there, and the service cannot start without it"),
-                    command: format!("install -d -m 3770 -o {name} -g {name} '{shown}'"),
+                    command: format!("install -d -m 3770 -o {name} -g {name} {}", quoted(&tree)),
                 }),
                 Ok(found) if account.may(&found, 0o3) => {}
                 Ok(found) => steps.push(Step {
@@ -256,7 +257,7 @@ impl Host<'_> {
                         found.uid(),
                         found.mode() & 0o7777
                     ),
-                    command: format!("chown {name}: '{shown}' && chmod 3770 '{shown}'"),
+                    command: format!("chown {name}: {0} && chmod 3770 {0}", quoted(&tree)),
                 }),
             }
         }
@@ -266,7 +267,7 @@ impl Host<'_> {
             let shown = config.display();
             steps.push(Step {
                 why: format!("{name} may not read {shown}"),
-                command: format!("chgrp {name} '{shown}' && chmod 640 '{shown}'"),
+                command: format!("chgrp {name} {0} && chmod 640 {0}", quoted(config)),
             });
         }
         Ok(steps)

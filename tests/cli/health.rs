@@ -96,4 +96,13 @@ fn doctor_looks_at_this_machine_even_where_a_secret_is_the_services_alone() {
     let said = without.to_string();
     assert!(said.contains("patchdrop secret set none"), "{said}");
     assert!(said.contains("credential.inbound.client_secret"), "{said}");
+    let faults = |all: &serde_json::Value| -> Vec<serde_json::Value> {
+        let sections = all["sections"].as_array().unwrap().iter();
+        let findings = sections.flat_map(|section| section["findings"].as_array().unwrap());
+        let refused = |it: &&serde_json::Value| {
+            it["text"].as_str().unwrap().contains("secret") && it["level"] != "ok"
+        };
+        findings.filter(refused).cloned().collect()
+    };
+    assert_eq!(faults(&without).len(), 1, "one cause, one finding: {without}");
 }

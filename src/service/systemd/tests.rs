@@ -180,11 +180,11 @@ fn what_keeps_the_account_from_its_work_is_said_with_the_command_that_mends_it()
     check(&|machine| mode(machine, "srv/patchdrop", 0o777), &[]);
     check(
         &|machine| mode(machine, "srv/patchdrop", 0o755),
-        &["chown patchdrop: '/srv/patchdrop' && chmod 3770 '/srv/patchdrop'"],
+        &["chown patchdrop: /srv/patchdrop && chmod 3770 /srv/patchdrop"],
     );
     check(
         &|machine| fs::remove_dir(machine.path("srv/patchdrop")).unwrap(),
-        &["install -d -m 3770 -o patchdrop -g patchdrop '/srv/patchdrop'"],
+        &["install -d -m 3770 -o patchdrop -g patchdrop /srv/patchdrop"],
     );
     check(
         &|machine| {
@@ -193,7 +193,7 @@ fn what_keeps_the_account_from_its_work_is_said_with_the_command_that_mends_it()
             fs::write(machine.path("etc/patchdrop/config.toml"), "").unwrap();
             mode(machine, "etc/patchdrop/config.toml", 0o600);
         },
-        &["chgrp patchdrop '/etc/patchdrop/config.toml' && chmod 640 '/etc/patchdrop/config.toml'"],
+        &["chgrp patchdrop /etc/patchdrop/config.toml && chmod 640 /etc/patchdrop/config.toml"],
     );
 }
 
