@@ -67,6 +67,8 @@ pub(super) async fn serve(
         () = keep_told_of_the_start() => unreachable!("it goes on for ever"),
     };
     taken.notes.allows_root = allows_root;
+    // A reload begins another loop, and no other service.
+    taken.notes.running_since = Some(taken.clock.now().wall);
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
         Failure::machine(error).hint("commands cannot reach the service without its socket")
     })?;

@@ -485,6 +485,18 @@ impl Ledger for SqliteLedger {
         self.read(read::routes).await
     }
 
+    async fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        self.read(read::all_paused_at).await
+    }
+
+    async fn put_all_paused(
+        &self,
+        at: Option<Wall>,
+        records: Vec<RouteRecord>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::AllPaused(at, records)).await.map(|_| ())
+    }
+
     async fn put_route(&self, record: RouteRecord) -> Result<(), LedgerError> {
         self.change(Change::Route(record)).await.map(|_| ())
     }
@@ -563,6 +575,14 @@ impl SqliteReader {
     /// How many files stand where, by route.
     pub fn counts(&self) -> Result<Vec<Count>, LedgerError> {
         self.told(read::counts(&self.connection))
+    }
+
+    /// Since when a person has paused all routes at once.
+    ///
+    /// # Errors
+    /// [`LedgerError`]
+    pub fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        self.told(read::all_paused_at(&self.connection))
     }
 
     /// What is on record about routes.

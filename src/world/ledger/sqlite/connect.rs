@@ -25,10 +25,11 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("../migrations/0001.sql"),
     include_str!("../migrations/0002.sql"),
     include_str!("../migrations/0003.sql"),
+    include_str!("../migrations/0004.sql"),
 ];
 
 /// Newest schema that this program knows.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 /// Nobody but the service writes; this is for a person with a database shell.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
