@@ -14,7 +14,7 @@ fn health_follows_the_service_from_its_start_to_its_end() {
 
     let service = site.start();
     let well = site.ends(0, &["health"]);
-    assert!(well.starts_with("PATCHDROP OK - 1 routes, 0 files waiting | waiting=0"), "{well}");
+    assert!(well.starts_with("PATCHDROP OK - 1 route, 0 files waiting | waiting=0"), "{well}");
     assert_eq!(well.lines().count(), 1, "{well}");
 
     site.drop_until("broken.json", "{]", "failed");

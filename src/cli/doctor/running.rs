@@ -15,39 +15,35 @@ use crate::model::route::Route;
 use crate::model::status::Status;
 use crate::world::control::{self, ControlError};
 
-/// A service that takes longer to answer has a trouble that its log tells.
-const ANSWER_FOR: Duration = Duration::from_secs(8);
 /// A question to systemd.
 const SYSTEMD_FOR: Duration = Duration::from_secs(5);
 
 /// Asks the service how things stand; `None` with the finding that says why not.
 pub(super) async fn ask(config: &Config) -> (Option<Status>, Finding) {
-    let asked = control::ask(&config.state_dir, &Command::Status);
     let subject = "service";
-    match tokio::time::timeout(ANSWER_FOR, asked).await {
-        Ok(Ok(CommandAnswer::Status(status))) => {
+    match control::ask(&config.state_dir, &Command::Status).await {
+        Ok(CommandAnswer::Status(status)) => {
             let finding = of_version(&status);
             (Some(*status), finding)
         }
-        Ok(Ok(CommandAnswer::Refused(why))) => {
+        Ok(CommandAnswer::Refused(why)) => {
             (None, Finding::new(Level::Away, subject, why, "patchdrop status"))
         }
-        Ok(Ok(CommandAnswer::Done(_)) | Err(ControlError::Garbled { .. })) => {
+        Ok(CommandAnswer::Done(_)) | Err(ControlError::Garbled { .. }) => {
             let text = "the service that runs is another version";
             (None, Finding::new(Level::Warning, subject, text, "restart the service"))
         }
-        Ok(Err(ControlError::NoService { .. })) => {
+        Err(error @ (ControlError::Hangs { .. } | ControlError::Ended { .. })) => {
+            (None, Finding::new(Level::Away, subject, chain(&error), "see its log; restart it"))
+        }
+        Err(ControlError::NoService { .. }) => {
             let text = "no service runs: nothing is sent";
             let remedy = "patchdrop service start, or patchdrop run";
             (None, Finding::new(Level::Warning, subject, text, remedy))
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             let remedy = "run this as the service's account or as root";
             (None, Finding::new(Level::Warning, subject, chain(&error), remedy))
-        }
-        Err(_) => {
-            let text = format!("it does not answer within {} s", ANSWER_FOR.as_secs());
-            (None, Finding::new(Level::Away, subject, text, "see its log; restart it"))
         }
     }
 }
