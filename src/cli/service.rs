@@ -127,13 +127,17 @@ fn install(
         drain: config.drain_for,
         instance,
     };
+    let shared = trees::shared_state(&config.state_dir, &installation.config);
     if arguments.print {
         screen.out.write_all(service::draft(&installation)?.as_bytes())?;
+        for note in found.notes.iter().chain(&shared) {
+            writeln!(screen.out, "({note})")?;
+        }
         return Ok(Exit::Done);
     }
     let report = service::install(&installation)?;
     tell(&report, screen)?;
-    for note in &found.notes {
+    for note in found.notes.iter().chain(&shared) {
         writeln!(screen.out, "{note}")?;
     }
     let (flag, config_flag) = (installation.instance.flag(), globals.flag());

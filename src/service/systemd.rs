@@ -203,6 +203,9 @@ impl Host<'_> {
         let service = units::service(&installation.instance);
         parts.push(format!("$ systemctl daemon-reload\n$ systemctl enable {service}\n"));
         parts.extend(plan.notes.iter().map(|note| format!("({note})\n")));
+        let account = installation.account.as_deref().unwrap_or(units::ACCOUNT);
+        let left = self.left_to_do(installation, account)?;
+        parts.extend(left.iter().map(|step| format!("({})\n$ {}\n", step.why, step.command)));
         Ok(parts.join("\n"))
     }
 
@@ -242,6 +245,18 @@ impl Host<'_> {
         let mut steps = Vec::new();
         let Some(account) = self.account(account)? else { return Ok(steps) };
         let name = &account.name;
+        let reads = [installation.config.clone(), installation.program.clone()];
+        for path in units::writes(installation).iter().chain(&reads) {
+            let Some(closed) = self.closed_above(path, &account) else { continue };
+            steps.push(Step {
+                why: format!(
+                    "{name} cannot go through {}, and has to reach {}",
+                    closed.display(),
+                    path.display()
+                ),
+                command: format!("chmod o+x {}", quoted(&closed)),
+            });
+        }
         for tree in units::writes(installation) {
             let here = self.root.join(tree.strip_prefix("/").unwrap_or(&tree));
             let shown = tree.display();
@@ -270,7 +285,29 @@ impl Host<'_> {
                 command: format!("chgrp {name} {0} && chmod 640 {0}", quoted(config)),
             });
         }
+        let program = &installation.program;
+        let here = self.root.join(program.strip_prefix("/").unwrap_or(program));
+        if fs::metadata(here).is_ok_and(|found| !account.may(&found, 0o1)) {
+            let program = quoted(program);
+            steps.push(Step {
+                why: format!("{name} may not run {program}"),
+                command: format!("chmod 755 {program}"),
+            });
+        }
+        steps.dedup();
         Ok(steps)
+    }
+
+    /// The first folder above a path that an account cannot go through, as the machine calls it.
+    fn closed_above(&self, path: &Path, account: &Account) -> Option<PathBuf> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+        above.reverse();
+        let is_closed = |folder: &&Path| {
+            let below = folder.strip_prefix("/").unwrap_or(folder);
+            let found = fs::metadata(self.root.join(below));
+            !below.as_os_str().is_empty() && found.is_ok_and(|found| !account.may(&found, 0o1))
+        };
+        above.into_iter().find(is_closed).map(Path::to_owned)
     }
 
     fn uninstall(&self, instance: &Instance) -> Result<Report, ServiceError> {
