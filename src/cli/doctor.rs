@@ -102,6 +102,7 @@ async fn here(config: &Config, style: &Style, flag: &str) -> Vec<Section> {
         sections.push(limits::section((routes.len() + parents) as u64, pid));
     }
     let mut service = vec![answer];
+    service.extend(running::of_record(config));
     if let Some(unit) = running::unit(pid).await {
         service.extend(running::of_unit(&unit, config, &routes));
     }

@@ -240,9 +240,11 @@ impl From<ServiceError> for Failure {
             ServiceError::NotInstalled { .. } => {
                 Self::machine(error).hint("install it: patchdrop service install")
             }
-            ServiceError::Absent { .. } => {
-                Self::machine(error).hint("run it in the foreground: patchdrop run")
-            }
+            ServiceError::Absent { .. } => Self::machine(error).hint(
+                "without one it runs in the foreground, or under a supervisor of yours: \
+                     patchdrop run starts it, Ctrl-C or SIGTERM stops it, patchdrop status says \
+                     how it stands",
+            ),
             ServiceError::Unfit { hint, .. } => {
                 let hint = hint.clone();
                 Self::new(Kind::Config, error).hint(hint)

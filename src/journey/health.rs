@@ -158,7 +158,9 @@ fn of_route(route: &RouteStatus, max_wait: Duration, now: Wall, symptoms: &mut V
     }
     if let Some(fault) = &route.watch_fault {
         let text = format!("{subject}: its folder is polled, not watched: {fault}");
-        symptoms.push(Symptom::new(Level::Warning, text, "patchdrop doctor"));
+        // A folder that another machine serves is polled and no fault.
+        let remedy = "more watches, where the system has run out of them: patchdrop doctor";
+        symptoms.push(Symptom::new(Level::Warning, text, remedy));
     }
 }
 
