@@ -252,6 +252,9 @@ pub enum Whose {
     Lost,
     /// This ledger at a later time: what is open is an older copy.
     Later,
+    /// This ledger at another place, on another machine or in another `state_dir`: one of the two
+    /// is a copy, and a start is refused.
+    Elsewhere,
     /// Another ledger, or there is no ledger here: what was sent from below the folder is on
     /// another record.
     Anothers,
@@ -298,8 +301,17 @@ impl Standing {
 
     /// Whether a mark that names our ledger was written by it, and not by a copy.
     fn wrote(&self, mark: &Mark) -> bool {
-        self.here.may_be_that_of(mark) && !mark::has_another_ledger(mark, &self.state_dir)
+        is_from(&self.here, mark, &self.state_dir)
     }
+}
+
+fn is_from(here: &Here, mark: &Mark, state_dir: &Path) -> bool {
+    here.may_be_that_of(mark) && !mark::has_another_ledger(mark, state_dir)
+}
+
+/// Whether a mark that names a ledger was written by the one in `state_dir`, and not by a copy.
+pub(super) fn was_written_here(mark: &Mark, state_dir: &Path) -> bool {
+    is_from(&Here::of(state_dir), mark, state_dir)
 }
 
 /// What marks tell the ledger, to be put on record before any of them is written.

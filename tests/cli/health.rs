@@ -106,3 +106,28 @@ fn doctor_looks_at_this_machine_even_where_a_secret_is_the_services_alone() {
     };
     assert_eq!(faults(&without).len(), 1, "one cause, one finding: {without}");
 }
+
+#[test]
+fn doctor_tells_a_root_whose_mark_would_be_refused_before_the_start_does() {
+    let site = Site::new();
+    let service = site.start();
+    // Before any id was given out the ledger may stand in for another one.
+    site.drop_until("a.json", "{}", "sent");
+    site.stop(service);
+    site.ends(0, &["doctor"]);
+    let mark = site.path("drop/.patchdrop/owner.json");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let check = |key: &str, other: &str, expected: &str| {
+        let own = found[key].as_str().unwrap();
+        std::fs::write(&mark, text.replace(own, other)).unwrap();
+        let said = site.ends(78, &["doctor"]);
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains("patchdrop adopt --yes"), "{said}");
+        assert_eq!(site.run(&["run", "--once"]).code, 78);
+    };
+    check("ledger", "00112233445566778899aabbccddeeff", "belongs to another patchdrop");
+    check("host", "some-other-machine", "is in use by another copy of this patchdrop");
+    std::fs::write(&mark, &text).unwrap();
+    site.ends(0, &["doctor"]);
+}

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::account::{Judged, Rights};
 use crate::cli::findings::{Finding, Level};
+use crate::cli::records::{self, Records};
 use crate::config::Config;
 use crate::model::quoted::quoted;
+use crate::world::instance::{Whose, mark_in};
 
 const OTHERS: u32 = 0o077;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
@@ -32,7 +34,9 @@ pub(super) fn findings(config: &Config, marked: &[Arc<Path>], judged: &Judged) -
     findings.extend(foreign("state_dir", state_dir, &all, judged));
     let exposed = all.iter().filter(|path| private(path) && open(path, OTHERS));
     findings.extend(opened("state_dir", exposed, "go="));
+    let records = records::open_ledger(config).ok();
     for root in marked {
+        findings.extend(records.as_ref().and_then(|records| of_another(root, records)));
         let own = root.join(".patchdrop");
         let mark = with_content(&own);
         findings.extend(foreign("root", &own, &mark, judged));
@@ -40,6 +44,33 @@ pub(super) fn findings(config: &Config, marked: &[Arc<Path>], judged: &Judged) -
         findings.extend(opened("root", exposed, "go-w"));
     }
     findings
+}
+
+/// A root whose mark would keep the service from starting, or from sending.
+fn of_another(root: &Path, records: &impl Records) -> Option<Finding> {
+    let mark = mark_in(root).ok()?;
+    let whose = records.whose(root, mark.as_ref()).ok()?;
+    let shown = root.display();
+    let said = mark.map_or_else(String::new, |mark| format!(": {mark}"));
+    let adopt = "once that one has ended for good: patchdrop adopt --yes";
+    let (text, remedy) = match whose {
+        Whose::Ours | Whose::Nobodys | Whose::Lost => return None,
+        Whose::Anothers => (format!("{shown} belongs to another patchdrop{said}"), adopt),
+        Whose::Elsewhere => {
+            (format!("{shown} is in use by another copy of this patchdrop{said}"), adopt)
+        }
+        Whose::Unmarked => (
+            format!("the mark of patchdrop in {shown} is gone"),
+            "see whether its volume is mounted; if the folder was made anew: patchdrop adopt --yes",
+        ),
+        Whose::Later => (
+            format!("{shown} knows of a later ledger than this one, which is an older copy{said}"),
+            "compare sent/ with the receiver, then patchdrop resume each route",
+        ),
+    };
+    // Where the folder is the one that held it, the next start writes it again.
+    let level = if whose == Whose::Unmarked { Level::Warning } else { Level::Refused };
+    Some(Finding::new(level, "root", text, remedy))
 }
 
 /// A file, or a folder and what is in it; nothing where it is not there.

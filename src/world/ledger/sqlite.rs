@@ -46,7 +46,7 @@ use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::gather::Gather;
-use crate::world::instance::{Here, Mark, MarkError, Marks, Whose};
+use crate::world::instance::{self, Here, Mark, MarkError, Marks, Whose};
 
 /// So many ids are reserved at once: at most one more commit for each 10,000 files.
 const BLOCK: u64 = 10_000;
@@ -538,6 +538,9 @@ impl SqliteReader {
         };
         let own = self.told(own_row(&self.connection))?;
         if mark.ledger == own.id.to_string() {
+            if !instance::was_written_here(mark, &self.home.state_dir) {
+                return Ok(Whose::Elsewhere);
+            }
             let is_later = own.epoch < mark.epoch || own.reserved.end < mark.reserved_end;
             return Ok(if is_later { Whose::Later } else { Whose::Ours });
         }
