@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::load::Secrets;
+use super::load::{self, Secrets};
 use super::records::{self, Records};
 use super::screen::{Screen, Style};
 use super::when::parse_span;
@@ -86,7 +86,11 @@ async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            let text = format!("the config cannot be used: {}", failure.error);
+            let path = globals.config_path();
+            if let Some(status) = load::status_in_spite_of(&path, &failure).await {
+                return (health::judge(&status, Lately::default(), max_wait, style.now), None);
+            }
+            let text = failure.error.to_string();
             let check = format!("patchdrop{} check", globals.flag());
             return (alone(Level::Unknown, text, check), None);
         }

@@ -56,7 +56,13 @@ pub(super) async fn show(globals: &Globals, screen: &mut Screen<'_>) -> Result<E
 }
 
 async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> {
-    let config = globals.load(Secrets::MayBeMissing)?;
+    let config = match globals.load(Secrets::MayBeMissing) {
+        Ok(config) => config,
+        Err(failure) => {
+            let status = load::status_in_spite_of(&globals.config_path(), &failure).await;
+            return status.ok_or(failure);
+        }
+    };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {
         Ok(CommandAnswer::Status(status)) => *status,
         Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),

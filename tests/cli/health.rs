@@ -131,3 +131,19 @@ fn doctor_tells_a_root_whose_mark_would_be_refused_before_the_start_does() {
     std::fs::write(&mark, &text).unwrap();
     site.ends(0, &["doctor"]);
 }
+
+#[test]
+fn a_config_that_was_broken_since_does_not_hide_the_service_that_runs() {
+    let site = Site::new();
+    let service = site.start();
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}oops = 1\n")).unwrap();
+    let status = site.json(0, &["status"]);
+    assert_eq!(status["routes"][0]["name"], "orders");
+    assert!(status["alerts"][0].as_str().unwrap().contains("cannot be used, and"), "{status}");
+    assert_eq!(site.run(&["health"]).code, 1);
+    site.stop(service);
+    assert_eq!(site.run(&["health"]).code, 3);
+    assert_eq!(site.run(&["status"]).code, 78);
+}
