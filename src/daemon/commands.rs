@@ -61,23 +61,8 @@ impl<W: World> Daemon<W> {
                 answer(reply, CommandAnswer::Refused(why.into()));
                 self.command_under_way = false;
             }
-            Command::Pause { route } => self.set_route(&route, reply, |record, at| {
-                record.paused_at.get_or_insert(at);
-                record.pause_code = None;
-                "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends".into()
-            }),
-            Command::Resume { route } => {
-                let is_alone = self.all_paused_at.is_some();
-                self.set_route(&route, reply, |record, _| {
-                    record.paused_at = None;
-                    record.pause_code = None;
-                    if is_alone {
-                        "goes on alone; all others stay paused until `patchdrop resume --all`".into()
-                    } else {
-                        "goes on; if patchdrop itself had paused it, one file tries now".into()
-                    }
-                });
-            }
+            Command::Pause { route } => self.pause_route(&route, reply),
+            Command::Resume { route } => self.resume_route(&route, reply),
             Command::PauseAll => {
                 let since = self.all_paused_at.unwrap_or(now.wall);
                 self.set_all_routes(reply, Some(since), pause_with_all);
@@ -113,6 +98,28 @@ impl<W: World> Daemon<W> {
                 mark(&ctx, &equipped, id, sent, note, reply).await
             }),
         }
+    }
+
+    fn pause_route(&mut self, route: &str, reply: oneshot::Sender<CommandAnswer>) {
+        self.set_route(route, reply, |record, at| {
+            record.paused_at.get_or_insert(at);
+            record.pause_code = None;
+            "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends"
+                .into()
+        });
+    }
+
+    fn resume_route(&mut self, route: &str, reply: oneshot::Sender<CommandAnswer>) {
+        let is_alone = self.all_paused_at.is_some();
+        self.set_route(route, reply, |record, _| {
+            record.paused_at = None;
+            record.pause_code = None;
+            if is_alone {
+                "goes on alone; all others stay paused until `patchdrop resume --all`".into()
+            } else {
+                "goes on; if patchdrop itself had paused it, one file tries now".into()
+            }
+        });
     }
 
     /// Changes a route's record, durably, then acts on it.

@@ -1,7 +1,6 @@
 //! A word of a command line that we suggest, written so that the shell of the system takes it for
 //! one word and for nothing else.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 /// A path, or another word, as it is to be typed. What needs no quotes gets none. On Windows the
@@ -23,14 +22,14 @@ fn is_plain(letter: char) -> bool {
 
 /// Between single quotes nothing is special but their end.
 #[cfg(not(windows))]
-fn in_quotes(word: &Cow<'_, str>) -> String {
+fn in_quotes(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// No name holds a double quote there. A backslash before the last one would be taken for a part of
 /// it.
 #[cfg(windows)]
-fn in_quotes(word: &Cow<'_, str>) -> String {
+fn in_quotes(word: &str) -> String {
     let end = if word.ends_with('\\') { "\\" } else { "" };
     format!("\"{word}{end}\"")
 }
@@ -61,7 +60,6 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn the_shell_itself_reads_them_back() {
-        #[expect(clippy::disallowed_types, reason = "the shell is asked")]
         fn said(word: &str) -> String {
             let script = format!("printf %s {}", quoted(word));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -173,9 +173,10 @@ impl Keeper {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 
     use super::*;
 
@@ -226,7 +227,6 @@ mod tests {
             eprintln!("NOT RUN: groups handed down: these tests do not run as root");
             return;
         }
-        use std::os::unix::fs::PermissionsExt as _;
         let scratch = tempfile::tempdir().unwrap();
         let inbox = scratch.path().join("inbox");
         std::fs::create_dir(&inbox).unwrap();

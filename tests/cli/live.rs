@@ -445,9 +445,9 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
     };
     stand(&[("invoices", false), ("orders", false)]);
     site.ends(0, &["pause", "invoices"]);
-    let paused = site.json(0, &["pause", "--all"]);
+    let answer = site.json(0, &["pause", "--all"]);
     assert_eq!(
-        (&paused[0]["subject"], &paused[1]["subject"]),
+        (&answer[0]["subject"], &answer[1]["subject"]),
         (&"orders".into(), &"all routes".into())
     );
     assert!(!site.json(0, &["status"])["all_paused_since"].is_null());

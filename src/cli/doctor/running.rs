@@ -38,12 +38,11 @@ pub(super) async fn ask(config: &Config) -> (Option<Status>, Finding) {
             (None, Finding::new(Level::Away, subject, chain(&error), "see its log; restart it"))
         }
         Err(ControlError::NoService { path }) => {
-            let text = match has_ended_uncleanly(&config.state_dir, &path) {
-                true => {
-                    "no service runs: nothing is sent; the last one did not end in order (killed, \
-                     or the power went), and the next start goes on from the record"
-                }
-                false => "no service runs: nothing is sent",
+            let text = if has_ended_uncleanly(&config.state_dir, &path) {
+                "no service runs: nothing is sent; the last one did not end in order (killed, or \
+                 the power went), and the next start goes on from the record"
+            } else {
+                "no service runs: nothing is sent"
             };
             let remedy = "patchdrop service start, or patchdrop run";
             (None, Finding::new(Level::Warning, subject, text, remedy))
