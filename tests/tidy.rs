@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("daemon", &["model", "journey", "world", "config"]),
     ("web", &["model", "world", "daemon"]),
-    ("service", &[]),
+    ("service", &["model"]),
     ("telemetry", &["model", "config"]),
     ("simulator", &["model", "config"]),
     (

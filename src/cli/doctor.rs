@@ -7,6 +7,8 @@ mod account;
 #[cfg(unix)]
 mod folders;
 mod limits;
+#[cfg(unix)]
+mod own;
 mod running;
 #[cfg(windows)]
 mod windows;
@@ -25,7 +27,7 @@ use super::load::{self, Secrets};
 use super::online::{self, Outlook, Visit};
 use super::screen::{Screen, Style, counted, shown_span};
 use super::secret;
-use crate::config::{Config, Notice};
+use crate::config::{Config, NoSecret, Notice};
 use crate::model::network::{Network, Proxy};
 use crate::model::route::Route;
 use crate::model::time::Wall;
@@ -68,8 +70,9 @@ pub(super) async fn run(
             Err(_) => return Err(failure),
         },
     };
-    let mut sections = vec![surroundings(&config, &missing)];
-    sections.extend(here(&config, &screen.style).await);
+    let kept = kept(&config);
+    let mut sections = vec![surroundings(&config, &missing, &kept), secrets(&kept)];
+    sections.extend(here(&config, &screen.style, &globals.flag()).await);
     if missing.is_empty() {
         sections.extend(outside(&config, &screen.style).await?);
     }
@@ -82,14 +85,14 @@ pub(super) async fn run(
 }
 
 /// What of this machine the service depends on.
-async fn here(config: &Config, style: &Style) -> Vec<Section> {
+async fn here(config: &Config, style: &Style, flag: &str) -> Vec<Section> {
     let disk = RealDisk::new(Arc::new(AtomicUsize::new(0)), config.durability);
     let routes = load::routes(config);
-    let mut sections = vec![secrets(config)];
+    let mut sections = Vec::new();
     #[cfg(unix)]
     {
         let judged = account::Judged::of(&config.state_dir);
-        sections.push(folders::section(config, &routes, &judged, &disk).await);
+        sections.push(folders::section(config, &routes, &judged, &disk, flag).await);
     }
     sections.push(limits::room(all_folders(config, &routes), &disk).await);
     let (status, answer) = running::ask(config).await;
@@ -99,6 +102,7 @@ async fn here(config: &Config, style: &Style) -> Vec<Section> {
         sections.push(limits::section((routes.len() + parents) as u64, pid));
     }
     let mut service = vec![answer];
+    service.extend(running::of_record(config));
     if let Some(unit) = running::unit(pid).await {
         service.extend(running::of_unit(&unit, config, &routes));
     }
@@ -130,44 +134,57 @@ async fn outside(config: &Config, style: &Style) -> Result<Vec<Section>, Failure
     Ok(vec![network, clock, credentials, servers, runs, certificates])
 }
 
+/// A stored secret that the config uses: its name, the keys that use it, why it is not to be had.
+type Kept = (String, BTreeSet<String>, Option<NoSecret>);
+
 /// Secrets that patchdrop keeps: is each there that the config uses, and can it be read?
-fn secrets(config: &Config) -> Section {
-    let title = "Stored secrets";
-    let Ok(shelf) = load::shelf(&config.path) else {
-        return Section { title, findings: Vec::new() };
-    };
-    let finding = |(name, keys): (&String, &BTreeSet<String>)| {
+fn kept(config: &Config) -> Vec<Kept> {
+    let Ok(shelf) = load::shelf(&config.path) else { return Vec::new() };
+    let look_up = |name: &String| secret::look_up(&config.state_dir, name).err();
+    let kept = shelf.used.into_iter().map(|(name, keys)| {
+        let why = look_up(&name);
+        (name, keys, why)
+    });
+    kept.collect()
+}
+
+fn secrets(kept: &[Kept]) -> Section {
+    let finding = |(name, keys, why): &Kept| {
         let keys = keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        match secret::look_up(&config.state_dir, name) {
-            Ok(_) => Finding::ok(name, format!("can be read; for {keys}")),
-            // Without it the config is refused, which says so; here it may be the service's alone.
-            Err(why) => {
-                Finding::new(Level::Warning, name, format!("{}; for {keys}", why.text), why.hint)
+        match why {
+            None => Finding::ok(name, format!("can be read; for {keys}")),
+            Some(why) => {
+                let text = format!("{}; for {keys}", why.text);
+                Finding::new(Level::Refused, name, text, &why.hint)
             }
         }
     };
-    Section { title, findings: shelf.used.iter().map(finding).collect() }
+    Section { title: "Stored secrets", findings: kept.iter().map(finding).collect() }
 }
 
-/// What the config itself warns of, and which secrets are not to be had here.
-fn surroundings(config: &Config, missing: &[Notice]) -> Section {
+/// What the config itself warns of, and which secrets are not to be had here; those that are stored
+/// have a section of their own.
+fn surroundings(config: &Config, missing: &[Notice], kept: &[Kept]) -> Section {
     let warning = |level, notice: &Notice| {
         let remedy = notice.hint.clone().unwrap_or_default();
         let key = if notice.key.is_empty() { "the file" } else { &notice.key };
         Finding::new(level, key, &notice.text, remedy)
     };
+    let is_told = |notice: &Notice| {
+        kept.iter().any(|(_, keys, why)| why.is_some() && keys.contains(&notice.key))
+    };
     let mut findings: Vec<Finding> =
         config.warnings.iter().map(|notice| warning(Level::Warning, notice)).collect();
-    findings.extend(missing.iter().map(|notice| warning(Level::Refused, notice)));
-    if !missing.is_empty() {
-        let text = "servers and credentials were not looked at, since a secret is missing here";
-        let remedy =
-            "run this with the secrets of the service: as its account, with its environment";
-        findings.push(Finding::new(Level::Warning, "outside", text, remedy));
-    }
+    let untold = missing.iter().filter(|notice| !is_told(notice));
+    findings.extend(untold.map(|notice| warning(Level::Refused, notice)));
     findings.extend(config.broken.iter().map(|broken| warning(Level::Refused, &broken.notice)));
     if findings.is_empty() {
         findings.push(Finding::ok("the file", format!("{} is in order", config.path.display())));
+    }
+    if !missing.is_empty() {
+        // What mends it stands with the secret.
+        let text = "servers and credentials were not looked at, for want of a secret";
+        findings.push(Finding::ok("outside", text));
     }
     Section { title: "Config", findings }
 }

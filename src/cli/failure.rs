@@ -186,6 +186,12 @@ impl From<ControlError> for Failure {
         let hint = match &error {
             ControlError::NoService { .. } => "start the service: patchdrop run",
             ControlError::Denied { .. } => "run this as the service's account or as root",
+            ControlError::Hangs { .. } => {
+                "see its log, then restart it: what it had begun is on record"
+            }
+            ControlError::Ended { .. } => {
+                "patchdrop service status tells whether it runs again, its log why it ended"
+            }
             ControlError::NoAnswer { .. } => {
                 "see what has become of it: patchdrop status, patchdrop list"
             }
@@ -271,6 +277,8 @@ mod tests {
             (Failure::from(LedgerError::Newer { found: 9, known: 1 }), Kind::Config),
             (Failure::from(ControlError::NoService { path: path() }), Kind::Machine),
             (Failure::from(ControlError::NoAnswer { path: path() }), Kind::Machine),
+            (Failure::from(ControlError::Hangs { path: path() }), Kind::Machine),
+            (Failure::from(ControlError::Ended { path: path() }), Kind::Machine),
             (Failure::from(ControlError::InTheWay { path: path() }), Kind::Machine),
             (Failure::from(ControlError::Denied { path: path(), source: source() }), Kind::Machine),
         ];

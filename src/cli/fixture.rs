@@ -278,6 +278,10 @@ impl Records for FakeLedger {
         Ok(self.routes.clone())
     }
 
+    fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        Ok(None)
+    }
+
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {
         Ok(id.0 < self.reserved)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Globals;
 use super::exit_code::Exit;
 use super::failure::Failure;
-use super::load::Secrets;
+use super::load::{self, Secrets};
 use super::records::{self, Records};
 use super::screen::{Screen, Style};
 use super::when::parse_span;
@@ -20,8 +20,6 @@ use crate::model::step::{State, Verdict};
 use crate::world::control::{self, ControlError};
 use crate::world::ledger::Query;
 
-/// Monitoring gives up on a check after ten seconds or later.
-const ANSWER_FOR: Duration = Duration::from_secs(8);
 /// Entries read at a time.
 const PAGE: usize = 1_000;
 /// More than this is as bad as this.
@@ -88,17 +86,16 @@ async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            let text = format!("the config cannot be used: {}", failure.error);
+            let path = globals.config_path();
+            if let Some(status) = load::status_in_spite_of(&path, &failure).await {
+                return (health::judge(&status, Lately::default(), max_wait, style.now), None);
+            }
+            let text = failure.error.to_string();
             let check = format!("patchdrop{} check", globals.flag());
             return (alone(Level::Unknown, text, check), None);
         }
     };
-    let asked = control::ask(&config.state_dir, &Command::Status);
-    let Ok(answer) = tokio::time::timeout(ANSWER_FOR, asked).await else {
-        let text = format!("the service does not answer within {} s", ANSWER_FOR.as_secs());
-        return (alone(Level::Critical, text, "see its log; restart it"), None);
-    };
-    match status_of(answer) {
+    match status_of(control::ask(&config.state_dir, &Command::Status).await) {
         Err(symptom) => (Health { symptoms: vec![symptom], ..Health::default() }, None),
         Ok(status) => {
             let lately = lately(&config, style);
@@ -129,6 +126,13 @@ fn status_of(answer: Result<CommandAnswer, ControlError>) -> Result<Status, Symp
         Err(error @ ControlError::Garbled { .. }) => {
             let remedy = "the service may be another version: restart it";
             (Level::Unknown, chain(&error), remedy)
+        }
+        Err(error @ ControlError::Hangs { .. }) => {
+            (Level::Critical, chain(&error), "see its log; restart it")
+        }
+        Err(error @ ControlError::Ended { .. }) => {
+            let text = format!("{}, nothing is sent", chain(&error));
+            (Level::Critical, text, "see its log; start it, if its manager does not")
         }
         Err(error) => (Level::Critical, chain(&error), "see the log of the service"),
     };
@@ -175,11 +179,20 @@ fn word(level: Level) -> &'static str {
     }
 }
 
+/// Without the commas of large numbers, which scripts would stumble over.
+fn counted_in(number: u64, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}
+
 /// The line of a monitoring plugin with its figures behind a bar, then a line for each reason.
 fn plain(health: &Health, lately: Option<Lately>, max_wait: Duration) -> String {
     let figures = &health.figures;
     let first = match health.symptoms.as_slice() {
-        [] => format!("{} routes, {} files waiting", figures.routes, figures.waiting),
+        [] => format!(
+            "{}, {} waiting",
+            counted_in(figures.routes, "route"),
+            counted_in(figures.waiting, "file")
+        ),
         [only] => only.text.clone(),
         [worst, rest @ ..] => format!("{} (and {} more)", worst.text, rest.len()),
     };
@@ -273,6 +286,8 @@ mod tests {
         };
         check(Err(ControlError::NoService { path: path() }), Level::Critical);
         check(Err(ControlError::NoAnswer { path: path() }), Level::Critical);
+        check(Err(ControlError::Hangs { path: path() }), Level::Critical);
+        check(Err(ControlError::Ended { path: path() }), Level::Critical);
         check(Err(ControlError::Denied { path: path(), source: source() }), Level::Unknown);
         check(Ok(CommandAnswer::Refused("the service is stopping".into())), Level::Critical);
         check(Ok(CommandAnswer::Done(Vec::new())), Level::Unknown);

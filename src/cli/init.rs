@@ -9,6 +9,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::screen::Screen;
 use crate::config;
+use crate::model::quoted::quoted;
 
 /// The name of the config in the folder.
 const CONFIG: &str = "config.toml";
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &Arguments, screen: &mut Screen<'_>) -> Result<Exit
     fs::create_dir_all(&drop).map_err(|error| cannot("make", &drop, error))?;
     let written = write_new(&config, rooted(config::EXAMPLE).as_bytes())
         .map_err(|error| cannot("write", &config, error))?;
-    let named = super::word(&config);
+    let named = quoted(&config);
     let (config, drop) = (config.display(), drop.display());
     if written {
         writeln!(screen.out, "{config} is written.")?;

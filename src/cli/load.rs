@@ -8,7 +8,10 @@ use std::sync::Arc;
 use super::failure::{Failure, Kind};
 use super::secret;
 use crate::config::{self, Config, ConfigFaults, LoadOptions, NotARoute, Shelf, Store};
+use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
+use crate::model::status::Status;
+use crate::world::control;
 
 /// Whether a command needs the secrets that the config names. They are often in the service's
 /// environment only.
@@ -38,6 +41,23 @@ pub(super) fn load_config(
 /// What a config says about stored secrets, whatever else is wrong with it.
 pub(super) fn shelf(path: &Path) -> Result<Shelf, Failure> {
     config::shelf(path, &LoadOptions::default()).map_err(unusable)
+}
+
+/// What the service that runs says of itself beside a config that has been broken since: it goes on
+/// with the one that it has. `None` if none runs there, or the config does not say where that is.
+pub(super) async fn status_in_spite_of(path: &Path, broken: &Failure) -> Option<Status> {
+    let state_dir = shelf(path).ok()?.state_dir;
+    let Ok(CommandAnswer::Status(status)) = control::ask(&state_dir, &Command::Status).await else {
+        return None;
+    };
+    let text = format!(
+        "{}, and the service goes on with the one that it has until it ends; it could not start \
+         again: patchdrop check",
+        broken.error
+    );
+    let mut status = *status;
+    status.alerts.push(text);
+    Some(status)
 }
 
 fn unusable(faults: ConfigFaults) -> Failure {

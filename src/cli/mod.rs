@@ -49,7 +49,7 @@ mod wishes;
 mod fixture;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -60,6 +60,7 @@ use screen::{Patient, Screen, Style};
 
 use crate::config::Config;
 use crate::journey::health::Level;
+use crate::model::quoted::quoted;
 
 /// Watches drop folders, checks each file that lands there, sends it to the URL its folder stands
 /// for, and moves it to sent/ or failed/.
@@ -249,16 +250,10 @@ impl Globals {
     /// How this config is named on a command line that we suggest; empty for the default one.
     fn flag(&self) -> String {
         match &self.config {
-            Some(path) => format!(" --config {}", word(path)),
+            Some(path) => format!(" --config {}", quoted(path)),
             None => String::new(),
         }
     }
-}
-
-/// A path as one word of a command line, in any shell.
-fn word(path: &Path) -> String {
-    let shown = path.display().to_string();
-    if shown.contains(char::is_whitespace) { format!("\"{shown}\"") } else { shown }
 }
 
 #[cfg(not(windows))]

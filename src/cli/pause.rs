@@ -10,16 +10,17 @@ use crate::model::command::Command;
 
 /// Start no more attempts on a route, or on all, until `resume`; files that land there wait
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
 #[command(after_help = "A pause survives a restart.\n\n\
     Examples:\n  \
     patchdrop pause orders\n  \
     patchdrop pause --all")]
 pub(super) struct PauseArguments {
     /// The route
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(group = "which")]
     route: Option<String>,
-    /// All routes, also those that are found while it lasts
-    #[arg(long)]
+    /// All routes, also those that are found while it lasts; `resume ROUTE` lets one go alone
+    #[arg(long, group = "which")]
     all: bool,
     /// Print the result as JSON
     #[arg(long)]
@@ -28,13 +29,14 @@ pub(super) struct PauseArguments {
 
 /// Lift a pause, and try again at once what patchdrop itself has paused
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
 #[command(after_help = "Examples:\n  patchdrop resume orders\n  patchdrop resume --all")]
 pub(super) struct ResumeArguments {
     /// The route
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(group = "which")]
     route: Option<String>,
     /// All that `pause --all` has paused; a route that was paused by itself stays so
-    #[arg(long)]
+    #[arg(long, group = "which")]
     all: bool,
     /// Print the result as JSON
     #[arg(long)]

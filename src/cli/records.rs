@@ -6,6 +6,7 @@ use super::failure::{Failure, Kind};
 use crate::config::Config;
 use crate::model::file::{Digest, FileId};
 use crate::model::step::{Entry, History, RouteRecord, Twin};
+use crate::model::time::Wall;
 use crate::world::instance::{Mark, Whose};
 use crate::world::ledger::sqlite::{OpenError, SqliteLedger, SqliteReader};
 use crate::world::ledger::{Count, LedgerError, Query};
@@ -24,6 +25,8 @@ pub(super) trait Records {
     fn counts(&self) -> Result<Vec<Count>, LedgerError>;
     /// What is on record about routes.
     fn routes(&self) -> Result<Vec<RouteRecord>, LedgerError>;
+    /// Since when a person has paused all routes at once.
+    fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError>;
     /// Whether this ledger can have given out an id.
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError>;
     /// Whether files may have been sent that it does not know of.
@@ -88,6 +91,10 @@ impl Records for Reading {
 
     fn routes(&self) -> Result<Vec<RouteRecord>, LedgerError> {
         self.0.as_ref().map_or(Ok(Vec::new()), SqliteReader::routes)
+    }
+
+    fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        self.0.as_ref().map_or(Ok(None), SqliteReader::all_paused_at)
     }
 
     fn has_reserved(&self, id: FileId) -> Result<bool, LedgerError> {

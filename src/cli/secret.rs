@@ -87,13 +87,17 @@ pub(super) fn run(
         Action::List { json } => {
             let stored = secrets::list(state_dir, credentials_folder().as_deref());
             let stored = stored.map_err(|error| fail(error, "NAME"))?;
-            let lines = lines(&stored, &shelf.used);
+            let refused =
+                |one: &Stored| Some((one.name.clone(), look_up(state_dir, &one.name).err()?));
+            let refused = stored.iter().filter_map(refused).collect();
+            let lines = lines(&stored, &shelf.used, &refused);
             if *json {
                 screen.json(&as_json(&lines))?;
             } else {
                 render(&lines, globals, screen)?;
             }
-            let is_missing = lines.iter().any(|line| line.stored.is_none());
+            let is_wanted = |line: &Line<'_>| line.stored.is_none() || !line.keys.is_empty();
+            let is_missing = lines.iter().any(|line| !line.is_to_be_had() && is_wanted(line));
             Ok(if is_missing { Exit::SomeFailed } else { Exit::Done })
         }
         Action::Remove { name } => {
@@ -196,16 +200,29 @@ fn sound(value: String) -> Result<Secret, Failure> {
 struct Line<'s> {
     name: &'s str,
     stored: Option<&'s Stored>,
+    /// Why reading refuses what is stored.
+    refused: Option<&'s NoSecret>,
     /// The keys of the config that use it.
     keys: Vec<&'s str>,
 }
 
-fn lines<'s>(stored: &'s [Stored], used: &'s BTreeMap<String, BTreeSet<String>>) -> Vec<Line<'s>> {
+impl Line<'_> {
+    fn is_to_be_had(&self) -> bool {
+        self.stored.is_some() && self.refused.is_none()
+    }
+}
+
+fn lines<'s>(
+    stored: &'s [Stored],
+    used: &'s BTreeMap<String, BTreeSet<String>>,
+    refused: &'s BTreeMap<String, NoSecret>,
+) -> Vec<Line<'s>> {
     let names: BTreeSet<&str> =
         stored.iter().map(|one| one.name.as_str()).chain(used.keys().map(String::as_str)).collect();
     let line = |name: &'s str| Line {
         name,
         stored: stored.iter().find(|one| one.name == name),
+        refused: refused.get(name),
         keys: used.get(name).into_iter().flatten().map(String::as_str).collect(),
     };
     names.into_iter().map(line).collect()
@@ -227,6 +244,8 @@ fn as_json(lines: &[Line<'_>]) -> serde_json::Value {
                 Source::Credential => "credential",
                 Source::File => "file",
             }),
+            "refused": line.refused.map(|why| &why.text),
+            "remedy": line.refused.map(|why| &why.hint),
             "set_at": line.stored.and_then(|stored| stored.set_at),
             "used_by": line.keys,
         })
@@ -242,11 +261,13 @@ fn render(lines: &[Line<'_>], globals: &Globals, screen: &mut Screen<'_>) -> Res
     let mut table = Table::new(&columns);
     for line in lines {
         let from = line.stored.map_or("not stored", |stored| word(stored.source));
+        let from =
+            if line.refused.is_some() { format!("{from}, refused") } else { from.to_owned() };
         let set_at = line.stored.and_then(|stored| stored.set_at);
         let used_by =
             if line.keys.is_empty() { "nothing".to_owned() } else { line.keys.join(", ") };
         let set_at = set_at.map_or_else(|| "-".to_owned(), |at| screen.style.time(at));
-        table.row(vec![line.name.to_owned(), from.to_owned(), set_at, used_by]);
+        table.row(vec![line.name.to_owned(), from, set_at, used_by]);
     }
     table.write(screen, "")?;
     for line in lines.iter().filter(|line| line.stored.is_none()) {
@@ -257,6 +278,10 @@ fn render(lines: &[Line<'_>], globals: &Globals, screen: &mut Screen<'_>) -> Res
             line.name
         );
         writeln!(screen.out, "{}", screen.style.alarm(&text))?;
+    }
+    for (line, why) in lines.iter().filter_map(|line| Some((line, line.refused?))) {
+        let text = format!("{} is refused: {}", line.name, why.text);
+        writeln!(screen.out, "{}\n  hint: {}", screen.style.alarm(&text), why.hint)?;
     }
     Ok(())
 }
@@ -291,13 +316,22 @@ mod tests {
             source,
             set_at: (source == Source::File).then_some(START),
         };
-        let stored = [stored("inbound", Source::File), stored("old", Source::Credential)];
+        let stored = [
+            stored("inbound", Source::File),
+            stored("open", Source::File),
+            stored("old", Source::Credential),
+        ];
+        let why = NoSecret {
+            text: "/s/secrets/open is open to other accounts (mode 0644)".to_owned(),
+            hint: "chmod go= /s/secrets/open".to_owned(),
+        };
+        let refused = BTreeMap::from([("open".to_owned(), why)]);
         let key = |key: &str| BTreeSet::from([key.to_owned()]);
         let used = BTreeMap::from([
             ("inbound".to_owned(), key("credential.inbound.client_secret")),
             ("hook".to_owned(), key("route.stock.url")),
         ]);
-        let lines = lines(&stored, &used);
+        let lines = lines(&stored, &used, &refused);
         let globals = Globals { config: None };
         let (text, shown) = fixture::shown(|screen| render(&lines, &globals, screen));
         shown.unwrap();
@@ -306,7 +340,10 @@ mod tests {
         hook     not stored             -                    route.stock.url
         inbound  file                   2026-11-21 08:00:00  credential.inbound.client_secret
         old      credential of systemd  -                    nothing
+        open     file, refused          2026-11-21 08:00:00  nothing
         hook is not stored: patchdrop secret set hook
+        open is refused: /s/secrets/open is open to other accounts (mode 0644)
+          hint: chmod go= /s/secrets/open
         ");
         let json = as_json(&lines);
         assert_eq!(json[0]["stored"], false);

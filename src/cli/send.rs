@@ -19,10 +19,12 @@ use super::verify::identity_of;
 use super::when::parse_span;
 use crate::model::command::Command;
 use crate::model::file::{Identity, shown};
+use crate::model::quoted::quoted;
 use crate::model::route::Route;
 use crate::model::step::{Entry, State};
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::{self, ControlError};
+use crate::world::keeper::Keeper;
 use crate::world::ledger::Query;
 
 /// How often the ledger is asked.
@@ -53,7 +55,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
     let route = change::known_route(&config, &arguments.route)?;
-    let dropped = drop_in(&route, &arguments.file)?;
+    let dropped = drop_in(&route, &arguments.file, Keeper::of(&config.state_dir))?;
     match control::ask(&config.state_dir, &Command::Sweep).await {
         Ok(_) => {}
         Err(ControlError::NoService { .. }) => {
@@ -76,7 +78,7 @@ struct Dropped {
 }
 
 /// Copies under a temporary name, makes it durable, renames without replacing.
-fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
+fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failure> {
     let name = file
         .file_name()
         .filter(|_| file.is_file())
@@ -97,14 +99,14 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
         Failure::because(Kind::Machine, format!("cannot {doing} {}", path.display()), error)
             .hint("see that the folder is there and this account may write into it")
     };
-    let moved = copy(file, &part).map_err(|error| cannot("write", error)).and_then(|()| {
+    let moved = copy(file, &part, keeper).map_err(|error| cannot("write", error)).and_then(|()| {
         move_new(&part, &path).map_err(|error| {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return cannot("move a file to", error);
             }
-            let path = path.display();
-            let what = format!("{path} is there already and not sent yet; nothing was done");
-            Failure::usage(what).hint(format!("patchdrop explain {path}"))
+            let what =
+                format!("{} is there already and not sent yet; nothing was done", path.display());
+            Failure::usage(what).hint(format!("patchdrop explain {}", quoted(&path)))
         })
     });
     // Whatever failed, no half-written copy stays behind.
@@ -115,7 +117,8 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
     if let Some(marker) = preview::selector(route)?.marker_of(name) {
         let made =
             OpenOptions::new().write(true).create(true).truncate(false).open(inbox.join(&marker));
-        made.map_err(|error| cannot("write the done-marker of", error))?;
+        made.and_then(|marker| keeper.give(&marker))
+            .map_err(|error| cannot("write the done-marker of", error))?;
     }
     // Somebody may have claimed it already: then its record is found by name alone.
     let identity = identity_of(&path).ok().flatten();
@@ -123,13 +126,14 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
     Ok(Dropped { name: name.to_owned(), identity: identity.unwrap_or(unknown), path })
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+fn copy(from: &Path, to: &Path, keeper: Keeper) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
     io::copy(&mut source, &mut target)?;
     if let Ok(modified) = source.metadata()?.modified() {
         target.set_modified(modified)?;
     }
+    keeper.give(&target)?;
     target.sync_all()
 }
 
@@ -177,7 +181,7 @@ async fn follow(
             }
         }
         if clock.now().tick >= end {
-            let explain = format!("patchdrop explain {}", dropped.path.display());
+            let explain = format!("patchdrop explain {}", quoted(&dropped.path));
             let what = format!("{} is not sent yet; it goes on without you", shown(&dropped.name));
             let id = entry.map(|entry| format!("patchdrop explain {}", entry.id));
             return Err(Failure::machine(what).hint(id.unwrap_or(explain)));
@@ -265,13 +269,13 @@ mod tests {
         let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
         File::options().write(true).open(&source).unwrap().set_modified(time).unwrap();
 
-        let dropped = drop_in(&route, &source).unwrap();
+        let dropped = drop_in(&route, &source, Keeper::default()).unwrap();
         assert_eq!(fs::read_to_string(&dropped.path).unwrap(), "{}");
         assert_eq!(dropped.identity.mtime_ns, 1_000_000_000_000_000);
         assert!(source.exists(), "it is a copy");
 
         fs::write(&source, "[1]").unwrap();
-        let failure = drop_in(&route, &source).err().unwrap();
+        let failure = drop_in(&route, &source, Keeper::default()).err().unwrap();
         assert_eq!(failure.kind, Kind::Usage);
         assert!(failure.error.to_string().contains("is there already"), "{failure:?}");
         assert_eq!(fs::read_to_string(&dropped.path).unwrap(), "{}");
@@ -285,11 +289,18 @@ mod tests {
         for name in ["a.csv", ".a.json", "a.json.why.txt"] {
             let source = root.path().join(name);
             fs::write(&source, "{}").unwrap();
-            assert_eq!(drop_in(&route, &source).err().unwrap().kind, Kind::Usage, "{name}");
+            assert_eq!(
+                drop_in(&route, &source, Keeper::default()).err().unwrap().kind,
+                Kind::Usage,
+                "{name}"
+            );
         }
-        assert_eq!(drop_in(&route, root.path()).err().unwrap().kind, Kind::Usage);
+        assert_eq!(
+            drop_in(&route, root.path(), Keeper::default()).err().unwrap().kind,
+            Kind::Usage
+        );
         let none = root.path().join("none.json");
-        assert_eq!(drop_in(&route, &none).err().unwrap().kind, Kind::Usage);
+        assert_eq!(drop_in(&route, &none, Keeper::default()).err().unwrap().kind, Kind::Usage);
         assert_eq!(listing(&route.folders.inbox), Vec::<String>::new());
     }
 
@@ -300,7 +311,7 @@ mod tests {
         let source = root.path().join("a.json");
         fs::write(&source, "{}").unwrap();
         route.ready.done_marker = Some("{name}.done".to_owned());
-        drop_in(&route, &source).unwrap();
+        drop_in(&route, &source, Keeper::default()).unwrap();
         assert_eq!(listing(&route.folders.inbox), ["a.json", "a.json.done"]);
     }
 

@@ -27,6 +27,7 @@ use crate::world::control::ControlServer;
 use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
 use crate::world::folder::RealDisk;
 use crate::world::instance::{LockError, MarkError, MarkFinding, StateLock};
+use crate::world::keeper::Keeper;
 use crate::world::ledger::LedgerError;
 use crate::world::ledger::sqlite::{LedgerOptions, OpenError, Opened, SqliteLedger};
 use crate::world::token::TokenDesk;
@@ -66,6 +67,8 @@ pub(super) async fn serve(
         () = keep_told_of_the_start() => unreachable!("it goes on for ever"),
     };
     taken.notes.allows_root = allows_root;
+    // A reload begins another loop, and no other service.
+    taken.notes.running_since = Some(taken.clock.now().wall);
     let mut control = ControlServer::bind(&config.state_dir).map_err(|error| {
         Failure::machine(error).hint("commands cannot reach the service without its socket")
     })?;
@@ -401,7 +404,8 @@ async fn take(config: &Arc<Config>, durability: Durability) -> Result<Taken, Fai
     // On a thread of its own: a disk that hangs must not keep a stop from being heard.
     let opening = tokio::task::spawn_blocking(move || open(&state, &own_load, durability));
     let (lock, opened) = opening.await.map_err(Failure::machine)??;
-    let mut notes = Notes::default();
+    let keeper = Keeper::of(&config.state_dir).account();
+    let mut notes = Notes { keeper, ..Notes::default() };
     if let Some(lost) = &opened.lost {
         let text = format!(
             "the ledger was damaged ({}) and set aside as {}; a new one has begun, \
@@ -440,7 +444,8 @@ fn world_of(taken: &Taken, config: &Config) -> Result<Arc<RealWorld>, Failure> {
     );
     Ok(Arc::new(RealWorld {
         clock: Arc::clone(&taken.clock),
-        disk: RealDisk::new(Arc::clone(&taken.load), taken.durability),
+        disk: RealDisk::new(Arc::clone(&taken.load), taken.durability)
+            .kept_by(Keeper::of(&config.state_dir)),
         ledger: Arc::clone(&taken.ledger),
         endpoint,
         tokens,

@@ -132,13 +132,17 @@ fn install(
         drain: config.drain_for,
         instance,
     };
+    let shared = trees::shared_state(&config.state_dir, &installation.config);
     if arguments.print {
         screen.out.write_all(service::draft(&installation)?.as_bytes())?;
+        for note in found.notes.iter().chain(&shared) {
+            writeln!(screen.out, "({note})")?;
+        }
         return Ok(Exit::Done);
     }
     let report = enter(&installation)?;
     tell(&report, screen)?;
-    for note in &found.notes {
+    for note in found.notes.iter().chain(&shared) {
         writeln!(screen.out, "{note}")?;
     }
     let (flag, config_flag) = (installation.instance.flag(), globals.flag());
@@ -263,9 +267,11 @@ impl From<ServiceError> for Failure {
             ServiceError::NotInstalled { .. } => {
                 Self::machine(error).hint("install it: patchdrop service install")
             }
-            ServiceError::Absent { .. } => {
-                Self::machine(error).hint("run it in the foreground: patchdrop run")
-            }
+            ServiceError::Absent { .. } => Self::machine(error).hint(
+                "without one it runs in the foreground, or under a supervisor of yours: \
+                     patchdrop run starts it, Ctrl-C or SIGTERM stops it, patchdrop status says \
+                     how it stands",
+            ),
             ServiceError::Unfit { hint, .. } => {
                 let hint = hint.clone();
                 Self::new(Kind::Config, error).hint(hint)

@@ -15,7 +15,7 @@ use crate::journey::detect::Reason;
 use crate::journey::settle;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
-use crate::model::status::{DestinationStatus, Pause, RouteStatus, Status};
+use crate::model::status::{DestinationStatus, PAUSED_WITH_ALL, Pause, RouteStatus, Status};
 use crate::model::step::State;
 use crate::world::control::{self, ControlError};
 use crate::world::ledger::{Count, Query};
@@ -56,7 +56,13 @@ pub(super) async fn show(globals: &Globals, screen: &mut Screen<'_>) -> Result<E
 }
 
 async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> {
-    let config = globals.load(Secrets::MayBeMissing)?;
+    let config = match globals.load(Secrets::MayBeMissing) {
+        Ok(config) => config,
+        Err(failure) => {
+            let status = load::status_in_spite_of(&globals.config_path(), &failure).await;
+            return status.ok_or(failure);
+        }
+    };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {
         Ok(CommandAnswer::Status(status)) => *status,
         Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),
@@ -120,7 +126,7 @@ async fn without_service(
         destinations: Vec::new(),
         alerts,
         grave,
-        all_paused_since: None,
+        all_paused_since: ledger.all_paused_at()?,
     })
 }
 
@@ -251,6 +257,10 @@ fn pace_lines(status: &Status, style: &Style) -> Vec<String> {
 fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     let mut needs: Vec<(String, String)> =
         status.alerts.iter().map(|alert| (alert.clone(), String::new())).collect();
+    if let Some(since) = status.all_paused_since {
+        let text = format!("{PAUSED_WITH_ALL}, since {}: nothing is sent", style.time(since));
+        needs.push((text, "patchdrop resume --all".to_owned()));
+    }
     for destination in &status.destinations {
         if let Some(pause) = &destination.pause {
             let subject = format!("destination {}", named(destination));
@@ -263,7 +273,8 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
             let remedy = "it is looked at again; see that the folder is there and readable";
             needs.push((format!("route {name}: {fault}"), remedy.to_owned()));
         }
-        if let Some(pause) = &route.pause {
+        // A pause of all is said once.
+        if let Some(pause) = route.pause.as_ref().filter(|it| it.text != PAUSED_WITH_ALL) {
             needs.push(paused(&format!("route {name}"), pause, style));
         }
         if route.held > 0 {

@@ -1,11 +1,13 @@
 //! Which trees of folders a service must be able to write. Where each becomes a mount of its own,
 //! as with systemd, no file can be renamed from one to another: the folders of one route belong
 //! into one tree, and strangers out of it.
+#![expect(clippy::disallowed_methods, reason = "configs beside this one are looked at")]
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::load;
 use crate::config::Config;
 use crate::model::route::Route;
 
@@ -44,6 +46,33 @@ pub(super) struct Trees {
     pub(super) trees: Vec<PathBuf>,
     /// Where the folders of one route could not be kept together.
     pub(super) notes: Vec<String>,
+}
+
+/// Where another config beside this one, or in the usual place, keeps its state in the same folder:
+/// two services of one `state_dir` are kept from running at once, and each would take the other's
+/// files for its own.
+pub(super) fn shared_state(state_dir: &Path, path: &Path) -> Vec<String> {
+    let usual = super::default_config_path();
+    let folders = BTreeSet::from([path.parent(), usual.parent()]);
+    let beside = folders.into_iter().flatten().filter_map(|folder| std::fs::read_dir(folder).ok());
+    let others = beside.flatten().flatten().map(|entry| entry.path());
+    let is_other =
+        |other: &PathBuf| other.extension().is_some_and(|ending| ending == "toml") && other != path;
+    let shares = |other: PathBuf| {
+        // Whatever else is wrong with it.
+        let found = load::shelf(&other).ok()?;
+        (*found.state_dir == *state_dir).then(|| {
+            format!(
+                "{} keeps its state in {} too: only one of the two can run at a time, so give each \
+                 a `state_dir` of its own",
+                other.display(),
+                state_dir.display()
+            )
+        })
+    };
+    let mut notes: Vec<String> = others.filter(is_other).filter_map(shares).collect();
+    notes.sort();
+    notes
 }
 
 /// The trees of a config with these routes, those discovered by now included. `volume` tells what a
@@ -190,6 +219,28 @@ mod tests {
             &["/srv", "/var/a", "/var/b"],
             1,
         );
+    }
+
+    #[test]
+    fn two_configs_beside_each_other_with_one_state_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, state_dir: &str| {
+            let text = format!("root = 'drop'\ncompany = 'x'\nstate_dir = '{state_dir}'\n");
+            std::fs::write(folder.path().join(name), text).unwrap();
+        };
+        let path = folder.path().join("config.toml");
+        let told = || {
+            let own = load::shelf(&path).unwrap();
+            shared_state(&own.state_dir, &path)
+        };
+        write("config.toml", "state");
+        write("shop7.toml", "other");
+        std::fs::write(folder.path().join("broken.toml"), "root = ").unwrap();
+        assert_eq!(told(), Vec::<String>::new());
+        write("shop7.toml", "state");
+        let said = told();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("shop7.toml keeps its state in "), "{said:?}");
     }
 
     #[test]

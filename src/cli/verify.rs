@@ -324,7 +324,7 @@ fn look_at_mark(ledger: &impl Records, root: &Path, report: &mut Report) -> Resu
         }
     };
     let kind = match ledger.whose(root, mark.as_ref())? {
-        Whose::Ours | Whose::Nobodys | Whose::Lost => return Ok(()),
+        Whose::Ours | Whose::Nobodys | Whose::Lost | Whose::Elsewhere => return Ok(()),
         Whose::Unmarked => Disagreement::Unmarked,
         Whose::Later => Disagreement::OlderCopy,
         Whose::Anothers => Disagreement::OtherLedger,

@@ -61,18 +61,13 @@ impl<W: World> Daemon<W> {
                 answer(reply, CommandAnswer::Refused(why.into()));
                 self.command_under_way = false;
             }
-            Command::Pause { route } => self.set_route(&route, reply, |record, at| {
-                record.paused_at.get_or_insert(at);
-                record.pause_code = None;
-                "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends".into()
-            }),
-            Command::Resume { route } => self.set_route(&route, reply, |record, _| {
-                record.paused_at = None;
-                record.pause_code = None;
-                "goes on; if patchdrop itself had paused it, one file tries now".into()
-            }),
-            Command::PauseAll => self.set_all_routes(reply, pause_with_all),
-            Command::ResumeAll => self.set_all_routes(reply, resume_with_all),
+            Command::Pause { route } => self.pause_route(&route, reply),
+            Command::Resume { route } => self.resume_route(&route, reply),
+            Command::PauseAll => {
+                let since = self.all_paused_at.unwrap_or(now.wall);
+                self.set_all_routes(reply, Some(since), pause_with_all);
+            }
+            Command::ResumeAll => self.set_all_routes(reply, None, resume_with_all),
             Command::ReleaseRoute { route, held: false } => {
                 self.set_route(&route, reply, |record, _| {
                     record.released = true;
@@ -103,6 +98,28 @@ impl<W: World> Daemon<W> {
                 mark(&ctx, &equipped, id, sent, note, reply).await
             }),
         }
+    }
+
+    fn pause_route(&mut self, route: &str, reply: oneshot::Sender<CommandAnswer>) {
+        self.set_route(route, reply, |record, at| {
+            record.paused_at.get_or_insert(at);
+            record.pause_code = None;
+            "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends"
+                .into()
+        });
+    }
+
+    fn resume_route(&mut self, route: &str, reply: oneshot::Sender<CommandAnswer>) {
+        let is_alone = self.all_paused_at.is_some();
+        self.set_route(route, reply, |record, _| {
+            record.paused_at = None;
+            record.pause_code = None;
+            if is_alone {
+                "goes on alone; all others stay paused until `patchdrop resume --all`".into()
+            } else {
+                "goes on; if patchdrop itself had paused it, one file tries now".into()
+            }
+        });
     }
 
     /// Changes a route's record, durably, then acts on it.
@@ -139,60 +156,44 @@ impl<W: World> Daemon<W> {
         });
     }
 
-    /// Changes the records of all routes where there is something to change, durably, then acts on
-    /// it.
+    /// Pauses all routes, or lets them go: those on record, of this config or not, and those to
+    /// come. Durably, then acts on it.
     fn set_all_routes(
         &mut self,
         reply: oneshot::Sender<CommandAnswer>,
+        paused_at: Option<Wall>,
         change: impl Fn(&mut RouteRecord, Wall) -> Option<&'static str>,
     ) {
         let at = self.now().wall;
-        let changed: Vec<(RouteRecord, &str)> = self
-            .configured_records()
-            .filter_map(|record| {
-                let mut record = record.clone();
-                change(&mut record, at).map(|text| (record, text))
-            })
-            .collect();
+        let (mut changed, mut all_done) = (Vec::new(), Vec::new());
+        for record in self.records.values() {
+            let mut record = record.clone();
+            let Some(text) = change(&mut record, at) else { continue };
+            let name = &record.name;
+            // One that no config has now is changed all the same, and is no news.
+            if self.equipped.contains_key(name) || self.unequipped.contains_key(name) {
+                all_done.push(done(&name.0, true, text, at));
+            }
+            changed.push(record);
+        }
+        let is_news = self.all_paused_at != paused_at || !changed.is_empty();
+        let text = match (is_news, paused_at) {
+            (false, _) => "nothing to change: they stand so already",
+            (true, Some(_)) => "paused, also those that are found later, until `resume --all`",
+            (true, None) => "go on, but for those that were paused by themselves",
+        };
+        all_done.push(done("all routes", true, text, at));
         let ctx = Arc::clone(&self.ctx);
         self.spawn(Ticket::Command, async move {
-            let (mut all_done, mut taken_up) = (Vec::new(), Vec::new());
-            for (record, text) in changed {
-                if let Err(error) = ctx.world.ledger().put_route(record.clone()).await {
-                    answer(reply, CommandAnswer::Refused(chain(&error)));
-                    return Work::TakenUp(taken_up);
-                }
-                all_done.push(done(&record.name.0, true, text, at));
-                taken_up.push(TakenUp::Route(record));
-            }
-            if all_done.is_empty() {
-                all_done.push(done(
-                    "all routes",
-                    true,
-                    "nothing to change: they stand so already",
-                    at,
-                ));
+            if let Err(error) = ctx.world.ledger().put_all_paused(paused_at, changed.clone()).await
+            {
+                answer(reply, CommandAnswer::Refused(chain(&error)));
+                return Work::TakenUp(Vec::new());
             }
             answer(reply, CommandAnswer::Done(all_done));
-            Work::TakenUp(taken_up)
+            let routes = changed.into_iter().map(TakenUp::Route);
+            Work::TakenUp([TakenUp::AllPaused(paused_at)].into_iter().chain(routes).collect())
         });
-    }
-
-    /// The records of routes that are configured or found, whether their folders are there or not.
-    fn configured_records(&self) -> impl Iterator<Item = &RouteRecord> {
-        self.records.values().filter(|record| {
-            self.equipped.contains_key(&record.name) || self.unequipped.contains_key(&record.name)
-        })
-    }
-
-    /// Since when all routes are paused at once, if they are: a route that was let go since, by
-    /// itself, ends that.
-    pub(super) fn all_paused_since(&self) -> Option<Wall> {
-        if self.configured_records().any(|record| record.paused_at.is_none()) {
-            return None;
-        }
-        let with_all = self.configured_records().filter(|record| is_paused_with_all(record));
-        with_all.filter_map(|record| record.paused_at).min()
     }
 
     /// The record of a route that is being made ready, where all routes were paused, or let go,
@@ -201,7 +202,7 @@ impl<W: World> Daemon<W> {
         let known = self.records.get(&record.name);
         let is_with_all = match known {
             Some(known) => is_paused_with_all(known),
-            None => self.all_paused_since().is_some(),
+            None => self.all_paused_at.is_some(),
         };
         if is_with_all && record.paused_at.is_none() {
             let paused_at = known.and_then(|known| known.paused_at).or(Some(now));
@@ -241,6 +242,13 @@ impl<W: World> Daemon<W> {
                     self.reported(entry.id, report, now);
                 }
                 self.look_for_held(&entry.route);
+            }
+            TakenUp::AllPaused(at) => {
+                if self.all_paused_at != at {
+                    let what = if at.is_some() { "paused" } else { "let go" };
+                    tracing::warn!("all routes {what} by a person");
+                }
+                self.all_paused_at = at;
             }
             TakenUp::Route(record) => {
                 let name = record.name.clone();

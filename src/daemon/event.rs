@@ -116,6 +116,8 @@ pub(super) enum TakenUp {
     Report(Box<Entry>, Report),
     /// A route's record has changed.
     Route(RouteRecord),
+    /// All routes were paused at once, or let go.
+    AllPaused(Option<Wall>),
 }
 
 /// A route that is ready.

@@ -143,6 +143,10 @@ pub struct Notes {
     pub starts_paused: bool,
     /// It may work as root over folders that others can write.
     pub allows_root: bool,
+    /// The account that it works for as root.
+    pub keeper: Option<u32>,
+    /// Since when the service runs, where an earlier loop of it has ended for a reload.
+    pub running_since: Option<Wall>,
 }
 
 /// Where events come from.
@@ -168,6 +172,8 @@ pub struct Daemon<W: World> {
     equipped: BTreeMap<RouteName, Arc<Equipped>>,
     unequipped: BTreeMap<RouteName, Unequipped>,
     records: BTreeMap<RouteName, RouteRecord>,
+    /// Since when all routes are paused at once, those to come among them.
+    all_paused_at: Option<Wall>,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
     /// When a file of a route was last said to have stumbled; one for each route.
@@ -240,7 +246,8 @@ impl<W: World> Daemon<W> {
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
-        let account = Account { number: world.disk().account(), allows_root: notes.allows_root };
+        let Notes { allows_root, keeper, .. } = notes;
+        let account = Account { number: world.disk().account(), allows_root, keeper };
         Self {
             ctx: Arc::new(Context {
                 world,
@@ -262,6 +269,7 @@ impl<W: World> Daemon<W> {
             equipped: BTreeMap::new(),
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
+            all_paused_at: None,
             stumbles: BTreeMap::new(),
             stumbled_at: BTreeMap::new(),
             rooms: Rooms::default(),
@@ -324,6 +332,7 @@ impl<W: World> Daemon<W> {
 
     async fn read_ledger(&mut self) -> Result<(), LedgerError> {
         let ledger = self.ctx.world.ledger();
+        self.all_paused_at = ledger.all_paused_at().await?;
         for record in ledger.routes().await? {
             self.records.insert(record.name.clone(), record);
         }

@@ -13,6 +13,7 @@ use crate::journey::schedule::{PAUSED_BY_PERSON, PauseView};
 use crate::journey::send;
 use crate::model::outcome::Code;
 use crate::model::route::{Destination, Route, RouteName};
+use crate::model::status::PAUSED_WITH_ALL;
 use crate::model::status::{DestinationStatus, Pace, Pause, RouteStatus, Status, Waiting};
 use crate::model::step::{ALL_PAUSED, LEDGER_BEHIND, State, UNCLEAN_BOOT};
 use crate::model::time::{Now, Tick, Wall};
@@ -30,7 +31,7 @@ impl<W: World> Daemon<W> {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            started_at: Some(self.started_at),
+            started_at: Some(self.notes.running_since.unwrap_or(self.started_at)),
             at: Some(now.wall),
             routes: self
                 .intakes
@@ -49,7 +50,7 @@ impl<W: World> Daemon<W> {
                 .collect(),
             alerts: self.alerts(&grave, now),
             grave,
-            all_paused_since: self.all_paused_since(),
+            all_paused_since: self.all_paused_at,
         }
     }
 
@@ -200,6 +201,7 @@ impl<W: World> Daemon<W> {
                 let route = &equipped.route;
                 let view = self.schedule.view(&route.name);
                 let record = self.records.get(&route.name);
+                let on_record = self.delivered_at.get(&route.name).copied();
                 let code = record.and_then(|record| record.pause_code.as_ref());
                 let by_person =
                     view.paused_by_person.map(|since| pause_on_record(route, since, code));
@@ -216,7 +218,7 @@ impl<W: World> Daemon<W> {
                     deferred_for_ms: self.deferred_for_ms(&route.name),
                     confirming: view.asking as u64,
                     next_due_at: view.next_due_at.map(|due| wall_of(due, now)),
-                    last_sent_at: view.last_sent_at,
+                    last_sent_at: view.last_sent_at.max(on_record),
                     swept_at: intake.swept_at,
                     folder_fault: intake.fault.clone(),
                     watch_fault: intake.watch_fault.clone(),
@@ -265,7 +267,7 @@ pub fn pause_on_record(route: &Route, since: Wall, code: Option<&Code>) -> Pause
     }
     let is_with_all = code.is_some_and(|code| code.0 == ALL_PAUSED);
     let text = if is_with_all {
-        "a person paused all routes at once"
+        PAUSED_WITH_ALL
     } else if order::pauses(route, State::Failed) {
         "a person paused it, or a file failed and on_failed = \"pause\""
     } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::journey::detect::Reason;
 use crate::journey::schedule::PAUSED_BY_PERSON;
-use crate::model::status::{Pause, RouteStatus, Status};
+use crate::model::status::{PAUSED_WITH_ALL, Pause, RouteStatus, Status};
 use crate::model::time::Wall;
 
 /// How long a file may be due unless something else is asked for.
@@ -100,6 +100,10 @@ pub fn judge(status: &Status, lately: Lately, max_wait: Duration, now: Wall) -> 
         let level = if is_grave { Level::Critical } else { Level::Warning };
         symptoms.push(Symptom::new(level, alert, "patchdrop status"));
     }
+    if let Some(since) = status.all_paused_since {
+        let text = format!("nothing is sent: {PAUSED_WITH_ALL}, since {since}");
+        symptoms.push(Symptom::new(Level::Warning, text, "patchdrop resume --all"));
+    }
     for destination in &status.destinations {
         let pause = destination.pause.iter();
         let subject = format!("destination {}", destination.host);
@@ -131,7 +135,9 @@ fn of_route(route: &RouteStatus, max_wait: Duration, now: Wall, symptoms: &mut V
         let remedy = "see that the folder is there and that the service's account may use it";
         symptoms.push(Symptom::new(Level::Critical, format!("{subject}: {fault}"), remedy));
     }
-    symptoms.extend(route.pause.iter().filter_map(|pause| of_pause(&subject, pause, now)));
+    // Said once for all of them.
+    let own_pause = route.pause.iter().filter(|pause| pause.text != PAUSED_WITH_ALL);
+    symptoms.extend(own_pause.filter_map(|pause| of_pause(&subject, pause, now)));
     symptoms.extend(overdue(route, max_wait, now));
     if route.held > 0 {
         let text = format!("{subject}: {} held, a person decides", files(route.held));
@@ -152,7 +158,9 @@ fn of_route(route: &RouteStatus, max_wait: Duration, now: Wall, symptoms: &mut V
     }
     if let Some(fault) = &route.watch_fault {
         let text = format!("{subject}: its folder is polled, not watched: {fault}");
-        symptoms.push(Symptom::new(Level::Warning, text, "patchdrop doctor"));
+        // A folder that another machine serves is polled and no fault.
+        let remedy = "more watches, where the system has run out of them: patchdrop doctor";
+        symptoms.push(Symptom::new(Level::Warning, text, remedy));
     }
 }
 

@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod file;
 pub mod network;
 pub mod outcome;
+pub mod quoted;
 pub mod room;
 pub mod route;
 pub mod secret;

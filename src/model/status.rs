@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Wall;
 
+/// What is said of a route that was paused with all others.
+pub const PAUSED_WITH_ALL: &str = "a person paused all routes at once";
+
 /// How things stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -26,7 +29,8 @@ pub struct Status {
     /// Those of them that keep files from being sent.
     #[serde(default)]
     pub grave: Vec<String>,
-    /// Since when a person has paused all routes at once, if that is so.
+    /// Since when a person has paused all routes at once, those that are found later among them. A
+    /// route that was let go since goes on alone.
     #[serde(default)]
     pub all_paused_since: Option<Wall>,
 }
@@ -36,6 +40,8 @@ impl Status {
     #[must_use]
     pub fn in_one_line(&self) -> String {
         let sum = |of: fn(&RouteStatus) -> u64| self.routes.iter().map(of).sum::<u64>();
+        let paused = sum(|route| u64::from(route.pause.is_some()));
+        let alerts = self.alerts.len() as u64;
         let counts = [
             (sum(|route| route.waiting.values().map(|waiting| waiting.files).sum()), "waiting"),
             (sum(|route| route.sending), "on their way"),
@@ -43,11 +49,16 @@ impl Status {
             (sum(|route| route.confirming), "confirming"),
             (sum(|route| route.held), "held"),
             (sum(|route| route.failed), "failed"),
-            (sum(|route| u64::from(route.pause.is_some())), "routes paused"),
-            (self.alerts.len() as u64, "alerts"),
+            (paused, if paused == 1 { "route paused" } else { "routes paused" }),
+            (alerts, if alerts == 1 { "alert" } else { "alerts" }),
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
-        std::iter::once(format!("{} routes", self.routes.len()))
+        let pause = if self.all_paused_since.is_some() { "paused by a person, " } else { "" };
+        let routes = match self.routes.len() {
+            1 => "1 route".to_owned(),
+            many => format!("{many} routes"),
+        };
+        std::iter::once(format!("{pause}{routes}"))
             .chain(counts.map(|(count, what)| format!(", {count} {what}")))
             .collect()
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Installation, Instance, Report, Runs, ServiceError, Standing, Step};
+use crate::model::quoted::quoted;
 
 /// Where packages put units; the last one is read by systemd only where the others have none.
 const PACKAGED: [&str; 3] =
@@ -202,6 +203,9 @@ impl Host<'_> {
         let service = units::service(&installation.instance);
         parts.push(format!("$ systemctl daemon-reload\n$ systemctl enable {service}\n"));
         parts.extend(plan.notes.iter().map(|note| format!("({note})\n")));
+        let account = installation.account.as_deref().unwrap_or(units::ACCOUNT);
+        let left = self.left_to_do(installation, account)?;
+        parts.extend(left.iter().map(|step| format!("({})\n$ {}\n", step.why, step.command)));
         Ok(parts.join("\n"))
     }
 
@@ -241,13 +245,25 @@ impl Host<'_> {
         let mut steps = Vec::new();
         let Some(account) = self.account(account)? else { return Ok(steps) };
         let name = &account.name;
+        let reads = [installation.config.clone(), installation.program.clone()];
+        for path in units::writes(installation).iter().chain(&reads) {
+            let Some(closed) = self.closed_above(path, &account) else { continue };
+            steps.push(Step {
+                why: format!(
+                    "{name} cannot go through {}, and has to reach {}",
+                    closed.display(),
+                    path.display()
+                ),
+                command: format!("chmod o+x {}", quoted(&closed)),
+            });
+        }
         for tree in units::writes(installation) {
             let here = self.root.join(tree.strip_prefix("/").unwrap_or(&tree));
             let shown = tree.display();
             match fs::metadata(&here) {
                 Err(_) => steps.push(Step {
                     why: format!("{shown} is not there, and the service cannot start without it"),
-                    command: format!("install -d -m 3770 -o {name} -g {name} '{shown}'"),
+                    command: format!("install -d -m 3770 -o {name} -g {name} {}", quoted(&tree)),
                 }),
                 Ok(found) if account.may(&found, 0o3) => {}
                 Ok(found) => steps.push(Step {
@@ -256,7 +272,7 @@ impl Host<'_> {
                         found.uid(),
                         found.mode() & 0o7777
                     ),
-                    command: format!("chown {name}: '{shown}' && chmod 3770 '{shown}'"),
+                    command: format!("chown {name}: {0} && chmod 3770 {0}", quoted(&tree)),
                 }),
             }
         }
@@ -266,10 +282,32 @@ impl Host<'_> {
             let shown = config.display();
             steps.push(Step {
                 why: format!("{name} may not read {shown}"),
-                command: format!("chgrp {name} '{shown}' && chmod 640 '{shown}'"),
+                command: format!("chgrp {name} {0} && chmod 640 {0}", quoted(config)),
             });
         }
+        let program = &installation.program;
+        let here = self.root.join(program.strip_prefix("/").unwrap_or(program));
+        if fs::metadata(here).is_ok_and(|found| !account.may(&found, 0o1)) {
+            let program = quoted(program);
+            steps.push(Step {
+                why: format!("{name} may not run {program}"),
+                command: format!("chmod 755 {program}"),
+            });
+        }
+        steps.dedup();
         Ok(steps)
+    }
+
+    /// The first folder above a path that an account cannot go through, as the machine calls it.
+    fn closed_above(&self, path: &Path, account: &Account) -> Option<PathBuf> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+        above.reverse();
+        let is_closed = |folder: &&Path| {
+            let below = folder.strip_prefix("/").unwrap_or(folder);
+            let found = fs::metadata(self.root.join(below));
+            !below.as_os_str().is_empty() && found.is_ok_and(|found| !account.may(&found, 0o1))
+        };
+        above.into_iter().find(is_closed).map(Path::to_owned)
     }
 
     fn uninstall(&self, instance: &Instance) -> Result<Report, ServiceError> {

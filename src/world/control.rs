@@ -39,9 +39,9 @@ const REQUEST_FOR: Duration = Duration::from_secs(5);
 const REQUEST_FOR_IN_A_CROWD: Duration = Duration::from_millis(250);
 /// The longest the loop may take; a `resend` of 50,000 files is many commits.
 const ANSWER_FOR: Duration = Duration::from_mins(5);
-/// How long who asks how things stand waits: nothing is changed by that, and a loop that is alive
-/// answers between two files.
-const STATUS_FOR: Duration = Duration::from_secs(20);
+/// How long who asks how things stand waits: nothing is changed by that, a loop that is alive
+/// answers between two files, and monitoring gives up on a check after ten seconds or later.
+const STATUS_FOR: Duration = Duration::from_secs(8);
 /// A caller that does not read its answer.
 const WRITE_FOR: Duration = Duration::from_secs(10);
 /// After a failed accept (no file handles left).
@@ -77,6 +77,18 @@ pub enum ControlError {
     /// The command was handed over and no answer came. It may have been carried out.
     #[error("the service took the command and did not answer; it may have carried it out")]
     NoAnswer {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It was asked how things stand and said nothing: it hangs.
+    #[error("the service does not answer within {} s", STATUS_FOR.as_secs())]
+    Hangs {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It was asked how things stand and ended, or was ended, before it said so.
+    #[error("the service has ended before it answered")]
+    Ended {
         /// The socket.
         path: PathBuf,
     },
@@ -231,7 +243,9 @@ pub async fn ask(state_dir: &Path, command: &Command) -> Result<CommandAnswer, C
         Ok(Err(Unreadable::Io(error))) if !is_hung_up(&error) => {
             Err(refusal("read from", &path, error))
         }
-        _ => Err(ControlError::NoAnswer { path }),
+        Err(_) if is_question => Err(ControlError::Hangs { path }),
+        Ok(_) if is_question => Err(ControlError::Ended { path }),
+        Ok(_) | Err(_) => Err(ControlError::NoAnswer { path }),
     }
 }
 
@@ -392,12 +406,24 @@ mod tests {
         let check = async |command: Command, seconds: std::ops::Range<u64>| {
             let begun = tokio::time::Instant::now();
             let error = ask(folder.path(), &command).await.unwrap_err();
-            assert!(matches!(error, ControlError::NoAnswer { .. }), "{error}");
+            let hangs = matches!(error, ControlError::Hangs { .. });
+            assert_eq!(hangs, command == Command::Status, "{error}");
             let waited = begun.elapsed().as_secs();
             assert!(seconds.contains(&waited), "{waited} s");
         };
-        check(Command::Status, 20..21).await;
+        check(Command::Status, 8..9).await;
         check(Command::Sweep, 300..400).await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_service_that_is_killed_while_it_is_asked_has_ended_and_done_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap();
+        let killed = tokio::spawn(async move { drop(listener.accept().await.unwrap()) });
+        let error = ask(folder.path(), &Command::Status).await.unwrap_err();
+        killed.await.unwrap();
+        assert!(matches!(error, ControlError::Ended { .. }), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@ pub use self::mark::{Here, Mark};
 pub(super) use self::mark::{Number, number};
 use self::mark::{Reading, read, sync_folder, write};
 use super::control;
+use super::keeper::{self, Keeper};
 use super::ledger::{LedgerError, LedgerId};
 use super::rights;
 use crate::model::time::Wall;
@@ -69,10 +70,8 @@ impl StateLock {
         let path = state_dir.join("lock");
         let fail = |source| LockError::Io { path: path.clone(), source };
         make_private_folder(state_dir).map_err(fail)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        private(&mut options);
-        let file = options.open(&path).map_err(fail)?;
+        let keeper = Keeper::of(state_dir);
+        let file = open_or_make(&path, keeper).map_err(fail)?;
         // The text lies beside the lock: on Windows nobody can read a locked file.
         let text = state_dir.join("lock.owner");
         let is_ours = match file.try_lock() {
@@ -87,7 +86,7 @@ impl StateLock {
             return Err(LockError::Held { state_dir: state_dir.to_owned(), owner });
         }
         let owner = format!("pid {} on {} since {since}\n", std::process::id(), host());
-        if let Err(error) = std::fs::write(&text, owner) {
+        if let Err(error) = keeper.write(&text, &owner) {
             // For information only: the lock itself is held.
             tracing::debug!(%error, path = %text.display(), "could not write who holds the lock");
         }
@@ -253,6 +252,9 @@ pub enum Whose {
     Lost,
     /// This ledger at a later time: what is open is an older copy.
     Later,
+    /// This ledger at another place, on another machine or in another `state_dir`: one of the two
+    /// is a copy, and a start is refused.
+    Elsewhere,
     /// Another ledger, or there is no ledger here: what was sent from below the folder is on
     /// another record.
     Anothers,
@@ -299,8 +301,17 @@ impl Standing {
 
     /// Whether a mark that names our ledger was written by it, and not by a copy.
     fn wrote(&self, mark: &Mark) -> bool {
-        self.here.may_be_that_of(mark) && !mark::has_another_ledger(mark, &self.state_dir)
+        is_from(&self.here, mark, &self.state_dir)
     }
+}
+
+fn is_from(here: &Here, mark: &Mark, state_dir: &Path) -> bool {
+    here.may_be_that_of(mark) && !mark::has_another_ledger(mark, state_dir)
+}
+
+/// Whether a mark that names a ledger was written by the one in `state_dir`, and not by a copy.
+pub(super) fn was_written_here(mark: &Mark, state_dir: &Path) -> bool {
+    is_from(&Here::of(state_dir), mark, state_dir)
 }
 
 /// What marks tell the ledger, to be put on record before any of them is written.
@@ -487,7 +498,7 @@ pub(super) fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding
 
 /// Writes our mark, whatever is there.
 pub(super) fn put(folder: &Path, standing: &Standing, at: Wall) -> Result<(), MarkError> {
-    write(folder, &Mark::of(standing, at))
+    write(folder, &Mark::of(standing, at), Keeper::of(&standing.state_dir))
 }
 
 /// Reads our mark again and brings it up to date; with `only_look` it is not written. None is made
@@ -516,7 +527,7 @@ pub(super) fn renew(
             false
         }
     };
-    if is_current && only_look { Ok(()) } else { write(folder, &Mark::of(standing, at)) }
+    if is_current && only_look { Ok(()) } else { put(folder, standing, at) }
 }
 
 /// Makes a folder with those above it, durably: a power cut right after a first start must not take
@@ -532,10 +543,12 @@ fn make_private_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
-fn private(options: &mut OpenOptions) {
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+/// Opens a file of ours, made where it is not there.
+fn open_or_make(path: &Path, keeper: Keeper) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.read(true).write(true);
+    match keeper.create(path, keeper::PRIVATE, &mut how.clone()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => how.open(path),
+        other => other,
+    }
 }
-
-#[cfg(not(unix))]
-fn private(_options: &mut OpenOptions) {}

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod folder;
 pub mod gather;
 pub mod instance;
+pub mod keeper;
 pub mod ledger;
 pub mod rights;
 mod room;

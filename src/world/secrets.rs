@@ -19,6 +19,7 @@ use windows as system;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::model::quoted::quoted;
 use crate::model::secret::{Secret, is_secret_name};
 use crate::model::time::Wall;
 
@@ -161,7 +162,7 @@ impl SecretError {
             }
             Self::NoStateDir { path } => format!(
                 "make it for the account that the service runs as: install -d -m 700 -o ACCOUNT {}",
-                path.display()
+                quoted(path)
             ),
             Self::Denied { .. } => {
                 "run this as the service's account or as an administrator".to_owned()
@@ -169,17 +170,14 @@ impl SecretError {
             Self::Exposed { path, .. } => format!(
                 "take the rights of others away, and replace the secret if somebody may have read \
                  it: chmod go= {}",
-                path.display()
+                quoted(path)
             ),
             Self::Foreign { path, wanted, .. } => format!(
                 "look who has put it there; then give it to the right account: chown {wanted} {}",
-                path.display()
+                quoted(path)
             ),
             Self::NotAFile { path } => {
-                format!(
-                    "move {} away and set it again: patchdrop secret set {name}",
-                    path.display()
-                )
+                format!("move {} away and set it again: patchdrop secret set {name}", quoted(path))
             }
             Self::Elsewhere { .. } | Self::Damaged { .. } => {
                 format!("set it again: patchdrop secret set {name}")

@@ -14,7 +14,7 @@ fn health_follows_the_service_from_its_start_to_its_end() {
 
     let service = site.start();
     let well = site.ends(0, &["health"]);
-    assert!(well.starts_with("PATCHDROP OK - 1 routes, 0 files waiting | waiting=0"), "{well}");
+    assert!(well.starts_with("PATCHDROP OK - 1 route, 0 files waiting | waiting=0"), "{well}");
     assert_eq!(well.lines().count(), 1, "{well}");
 
     site.drop_until("broken.json", "{]", "failed");
@@ -96,4 +96,54 @@ fn doctor_looks_at_this_machine_even_where_a_secret_is_the_services_alone() {
     let said = without.to_string();
     assert!(said.contains("patchdrop secret set none"), "{said}");
     assert!(said.contains("credential.inbound.client_secret"), "{said}");
+    let faults = |all: &serde_json::Value| -> Vec<serde_json::Value> {
+        let sections = all["sections"].as_array().unwrap().iter();
+        let findings = sections.flat_map(|section| section["findings"].as_array().unwrap());
+        let refused = |it: &&serde_json::Value| {
+            it["text"].as_str().unwrap().contains("secret") && it["level"] != "ok"
+        };
+        findings.filter(refused).cloned().collect()
+    };
+    assert_eq!(faults(&without).len(), 1, "one cause, one finding: {without}");
+}
+
+#[test]
+fn doctor_tells_a_root_whose_mark_would_be_refused_before_the_start_does() {
+    let site = Site::new();
+    let service = site.start();
+    // Before any id was given out the ledger may stand in for another one.
+    site.drop_until("a.json", "{}", "sent");
+    site.stop(service);
+    site.ends(0, &["doctor"]);
+    let mark = site.path("drop/.patchdrop/owner.json");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let check = |key: &str, other: &str, expected: &str| {
+        let own = found[key].as_str().unwrap();
+        std::fs::write(&mark, text.replace(own, other)).unwrap();
+        let said = site.ends(78, &["doctor"]);
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains("patchdrop adopt --yes"), "{said}");
+        assert_eq!(site.run(&["run", "--once"]).code, 78);
+    };
+    check("ledger", "00112233445566778899aabbccddeeff", "belongs to another patchdrop");
+    check("host", "some-other-machine", "is in use by another copy of this patchdrop");
+    std::fs::write(&mark, &text).unwrap();
+    site.ends(0, &["doctor"]);
+}
+
+#[test]
+fn a_config_that_was_broken_since_does_not_hide_the_service_that_runs() {
+    let site = Site::new();
+    let service = site.start();
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}oops = 1\n")).unwrap();
+    let status = site.json(0, &["status"]);
+    assert_eq!(status["routes"][0]["name"], "orders");
+    assert!(status["alerts"][0].as_str().unwrap().contains("cannot be used, and"), "{status}");
+    assert_eq!(site.run(&["health"]).code, 1);
+    site.stop(service);
+    assert_eq!(site.run(&["health"]).code, 3);
+    assert_eq!(site.run(&["status"]).code, 78);
 }

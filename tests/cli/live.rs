@@ -180,7 +180,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn refused() -> Act {
+pub(crate) fn refused() -> Act {
     Act::Answer { status: 422, message: None, retry_after: None }
 }
 
@@ -445,7 +445,11 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
     };
     stand(&[("invoices", false), ("orders", false)]);
     site.ends(0, &["pause", "invoices"]);
-    assert_eq!(site.json(0, &["pause", "--all"])[0]["subject"], "orders");
+    let answer = site.json(0, &["pause", "--all"]);
+    assert_eq!(
+        (&answer[0]["subject"], &answer[1]["subject"]),
+        (&"orders".into(), &"all routes".into())
+    );
     assert!(!site.json(0, &["status"])["all_paused_since"].is_null());
     // A route that is found meanwhile does not send either, nor does a restart end it.
     std::fs::create_dir(site.path("drop/stock")).unwrap();
@@ -458,14 +462,64 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
         site.json(0, &["status"])["routes"][1]["waiting"]["paused"]["files"] == 1
     });
     assert_eq!(site.simulator.seen().accepted, 0);
-    assert!(site.ends(0, &["status"]).contains("a person paused all routes at once"));
+    let said = site.ends(0, &["status"]);
+    assert_eq!(said.matches("a person paused all routes at once").count(), 1, "{said}");
+    let health = site.run(&["health"]);
+    assert_eq!(health.code, 1, "{}", health.out);
+    assert!(health.out.contains("patchdrop resume --all"), "{}", health.out);
+    // One may go alone, and all others stay.
+    let alone = site.ends(0, &["resume", "stock"]);
+    assert!(alone.contains("goes on alone"), "{alone}");
+    stand(&[("invoices", true), ("orders", true), ("stock", false)]);
+    assert!(!site.json(0, &["status"])["all_paused_since"].is_null());
+    site.ends(0, &["pause", "--all"]);
+    stand(&[("invoices", true), ("orders", true), ("stock", true)]);
     // Without a service the same.
     site.stop(service);
-    assert_eq!(site.json(0, &["resume", "--all"]).as_array().unwrap().len(), 2);
+    assert_eq!(site.json(0, &["resume", "--all"]).as_array().unwrap().len(), 3);
     let service = site.start();
     stand(&[("invoices", true), ("orders", false), ("stock", false)]);
     site.listed("a.json", "sent");
     assert!(site.json(0, &["status"])["all_paused_since"].is_null());
-    assert_eq!(site.json(0, &["resume", "--all"])[0]["subject"], "all routes");
+    let nothing = site.json(0, &["resume", "--all"]);
+    assert!(nothing[0]["text"].as_str().unwrap().starts_with("nothing to change"), "{nothing}");
+    site.stop(service);
+}
+
+#[test]
+fn a_pause_of_all_holds_where_there_is_no_route_yet_and_for_those_that_come() {
+    let site = Site::new();
+    std::fs::remove_dir(site.path("drop/orders")).unwrap();
+    let paused = site.ends(0, &["pause", "--all"]);
+    assert!(paused.starts_with("all routes: paused, also those that are found later"), "{paused}");
+    let said = site.ends(0, &["status"]);
+    assert!(said.contains("a person paused all routes at once"), "{said}");
+    std::fs::create_dir(site.path("drop/orders")).unwrap();
+    site.drop_in("a.json", "{}");
+    let service = site.start();
+    site.until("the file waits for the pause", || {
+        site.json(0, &["status"])["routes"][0]["waiting"]["paused"]["files"] == 1
+    });
+    assert_eq!(site.simulator.seen().accepted, 0);
+    site.ends(0, &["resume", "--all"]);
+    site.listed("a.json", "sent");
+    site.stop(service);
+}
+
+#[test]
+fn a_restart_and_a_reload_forget_neither_what_was_sent_last_nor_since_when_it_runs() {
+    let site = Site::new();
+    let service = site.start();
+    site.drop_until("a.json", "{}", "sent");
+    site.stop(service);
+    let service = site.start();
+    let status = || site.json(0, &["status"]);
+    let before = status();
+    assert!(!before["routes"][0]["last_sent_at"].is_null(), "{before}");
+    site.ends(0, &["reload"]);
+    site.until("the route is there again", || !status()["routes"][0]["swept_at"].is_null());
+    let after = status();
+    assert_eq!(after["started_at"], before["started_at"]);
+    assert_eq!(after["routes"][0]["last_sent_at"], before["routes"][0]["last_sent_at"]);
     site.stop(service);
 }

@@ -15,6 +15,8 @@ mod live;
 #[cfg(unix)]
 mod online;
 #[cfg(unix)]
+mod owners;
+#[cfg(unix)]
 mod secrets;
 
 use std::path::Path;
@@ -126,6 +128,9 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_says_why() {
     check(&["check", "a.json"], "--route <ROUTE>");
     check(&["list", "--state", "lost"], "there are sending, deferred, confirming, held");
     check(&["list", "--since", "yesterday"], "write a span (24h, 7d) or a local time");
+    check(&["pause"], "<ROUTE|--all>");
+    check(&["resume"], "<ROUTE|--all>");
+    check(&["pause", "orders", "--all"], "cannot be used with");
     check(&["resend"], "<FILE|--route <ROUTE>|--code <CODE>|--since <TIME>>");
     check(&["resend", "a.json", "--route", "orders"], "cannot be used with");
     check(&["release"], "<FILE|--route <ROUTE>>");

@@ -75,6 +75,25 @@ fn a_secret_is_stored_by_pipe_used_by_the_service_and_never_shown() {
 }
 
 #[test]
+fn a_file_that_reading_refuses_is_listed_as_refused_with_what_mends_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = site();
+    with_state_dir(&site);
+    set(&site, "inbound", &site.secret);
+    let file = site.path("state/secrets/inbound");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let text = site.ends(3, &["secret", "list"]);
+    assert!(text.contains("file, refused"), "{text}");
+    assert!(text.contains(&format!("chmod go= {}", file.display())), "{text}");
+    let listed = site.json(3, &["secret", "list"]);
+    assert!(listed[0]["refused"].as_str().unwrap().contains("mode 0644"), "{listed}");
+    let doctor = site.json(78, &["doctor"]).to_string();
+    assert_eq!(doctor.matches("mode 0644").count(), 1, "{doctor}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(site.json(0, &["secret", "list"])[0]["refused"].is_null());
+}
+
+#[test]
 fn a_reload_takes_a_changed_secret_over_and_uses_no_token_of_the_old_one() {
     let site = site();
     with_state_dir(&site);

@@ -35,12 +35,12 @@ fn systemd_hears_of_the_start_of_life_of_a_reload_and_of_the_end_in_this_order()
     ];
     scene.launch();
     let first = hear(&socket, "READY=1", &["RELOADING", "STOPPING", "WATCHDOG"]);
-    assert!(first.contains("STATUS=1 routes"), "{first}");
+    assert!(first.contains("STATUS=1 route"), "{first}");
     for _ in 0..3 {
         hear(&socket, "WATCHDOG=1", &["READY", "RELOADING", "STOPPING"]);
     }
     scene.drop_file("broken.json", "{]");
-    hear(&socket, "STATUS=1 routes, 1 failed", &["READY", "RELOADING", "STOPPING"]);
+    hear(&socket, "STATUS=1 route, 1 failed", &["READY", "RELOADING", "STOPPING"]);
 
     scene.signal(Signal::HUP);
     let reloading = hear(&socket, "RELOADING=1", &["READY", "STOPPING"]);

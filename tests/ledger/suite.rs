@@ -812,6 +812,29 @@ pub(crate) async fn a_routes_record_is_replaced_as_a_whole<B: Backend>() {
     assert_eq!(routes, [record("invoices", true), record("orders", true)]);
 }
 
+pub(crate) async fn a_pause_of_all_is_on_record_with_the_routes_that_it_concerns<B: Backend>() {
+    let backend = B::new();
+    let ledger = backend.open(0);
+    assert_eq!(ledger.all_paused_at().await.unwrap(), None);
+    let record = |name: &str, paused_at| RouteRecord {
+        name: RouteName::new(name),
+        first_sweep_at: None,
+        released: false,
+        paused_at,
+        pause_code: None,
+    };
+    ledger.put_route(record("orders", None)).await.unwrap();
+    let paused = vec![record("orders", Some(Wall(9))), record("stock", Some(Wall(9)))];
+    ledger.put_all_paused(Some(Wall(9)), paused.clone()).await.unwrap();
+    drop(ledger);
+    let ledger = backend.open(0);
+    assert_eq!(ledger.all_paused_at().await.unwrap(), Some(Wall(9)));
+    assert_eq!(ledger.routes().await.unwrap(), paused);
+    ledger.put_all_paused(None, Vec::new()).await.unwrap();
+    assert_eq!(ledger.all_paused_at().await.unwrap(), None);
+    assert_eq!(ledger.routes().await.unwrap(), paused, "those stand as they stood");
+}
+
 pub(crate) async fn a_failure_may_pause_its_route_in_the_same_commit<B: Backend>() {
     let backend = B::new();
     let ledger = backend.open(0);

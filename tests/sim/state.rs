@@ -220,6 +220,7 @@ pub struct Record {
     /// What files have in common with their twins, on routes that look for duplicates.
     pub twins: BTreeMap<FileId, Digest>,
     pub routes: BTreeMap<String, RouteRecord>,
+    pub all_paused_at: Option<Wall>,
     pub reserved_end: u64,
     /// Appended, not yet durable.
     pub appended: Vec<Step>,

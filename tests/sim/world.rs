@@ -611,6 +611,24 @@ impl Ledger for Fake {
         Ok(self.lock().record.routes.values().cloned().collect())
     }
 
+    async fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        Ok(self.lock().record.all_paused_at)
+    }
+
+    async fn put_all_paused(
+        &self,
+        at: Option<Wall>,
+        records: Vec<RouteRecord>,
+    ) -> Result<(), LedgerError> {
+        self.gate(|| "put the pause of all".into()).await;
+        let mut state = self.lock();
+        state.record.all_paused_at = at;
+        let named = records.into_iter().map(|record| (record.name.to_string(), record));
+        state.record.routes.extend(named);
+        state.record.sync();
+        Ok(())
+    }
+
     async fn put_route(&self, record: RouteRecord) -> Result<(), LedgerError> {
         self.gate(|| "put route".into()).await;
         let mut state = self.lock();

@@ -23,6 +23,9 @@ pub(super) struct Judged {
     groups: Vec<u32>,
     /// Whether it is the account that this process runs as: then the system itself can be asked.
     is_own: bool,
+    /// The account that `state_dir` belongs to, where it is not this one and we may not judge for
+    /// it.
+    pub(super) stranger_to: Option<String>,
 }
 
 /// What is wanted of a folder or a file.
@@ -58,6 +61,12 @@ pub(super) struct Rights {
 }
 
 impl Rights {
+    /// Of what has this name itself, be it a link.
+    pub(super) fn of_itself(path: &Path) -> Option<Self> {
+        let seen = fs::symlink_metadata(path).ok()?;
+        Some(Self { owner: seen.uid(), group: seen.gid(), mode: seen.mode() & 0o7777 })
+    }
+
     /// Of what has this name, links followed.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let seen = fs::metadata(path).ok()?;
@@ -83,7 +92,9 @@ impl Judged {
             let more = fs::read_to_string(GROUP).unwrap_or_default();
             group.into_iter().chain(groups_of(&more, &name)).collect()
         };
-        Self { number, name, groups, is_own }
+        let keeper = owner.filter(|owner| *owner != number);
+        let stranger_to = keeper.map(|keeper| named(&accounts, keeper).0);
+        Self { number, name, groups, is_own, stranger_to }
     }
 
     /// Whether it may. Access lists count where the system can be asked, and not where another
@@ -144,7 +155,13 @@ fn groups_of(group: &str, name: &str) -> Vec<u32> {
 impl Judged {
     /// An account that is not this process's.
     pub(super) fn other(number: u32, groups: Vec<u32>) -> Self {
-        Self { number, name: number.to_string(), groups, is_own: false }
+        let name = number.to_string();
+        Self { number, name, groups, is_own: false, stranger_to: None }
+    }
+
+    /// One who has nothing to do with the service.
+    pub(super) fn stranger(keeper: &str) -> Self {
+        Self { stranger_to: Some(keeper.to_owned()), ..Self::other(65_534, Vec::new()) }
     }
 
     /// This process under a number.

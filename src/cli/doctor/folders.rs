@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::account::{Judged, Rights, Wanted};
+use super::own;
 use crate::cli::findings::{Finding, Level, Section};
+use crate::cli::serve;
 use crate::config::Config;
 use crate::journey::grounds::{self, Role, Unfit};
 use crate::model::file::FolderSeen;
+use crate::model::quoted::quoted;
 use crate::model::route::Route;
 use crate::world::folder::{Disk, Volume, volume_kind};
 
@@ -22,16 +25,34 @@ pub(super) async fn section(
     routes: &[Arc<Route>],
     judged: &Judged,
     disk: &impl Disk,
+    flag: &str,
 ) -> Section {
+    let title = "Folders";
+    if let Some(keeper) = &judged.stranger_to {
+        return Section { title, findings: vec![not_judged(config, judged, keeper, flag)] };
+    }
     let mut findings = vec![whose(config, judged), of_config(config, judged)];
     findings.push(of_state_dir(&config.state_dir, judged));
+    findings.extend(own::findings(config, &serve::marked_folders(config), judged));
     if let Some(root) = &config.root {
         findings.extend(of_root(root, judged, disk).await);
     }
     for route in routes {
         findings.extend(of_route(route, judged, disk).await);
     }
-    Section { title: "Folders", findings }
+    Section { title, findings }
+}
+
+/// What this account may or may not do says nothing about the service.
+fn not_judged(config: &Config, judged: &Judged, keeper: &str, flag: &str) -> Finding {
+    let text = format!(
+        "this runs as {}, and {} belongs to {keeper}: rights and folders were not judged",
+        judged.name,
+        config.state_dir.display()
+    );
+    let remedy =
+        format!("run doctor as the service's account: sudo -u {keeper} patchdrop{flag} doctor");
+    Finding::new(Level::Warning, "account", text, remedy)
 }
 
 fn whose(config: &Config, judged: &Judged) -> Finding {
@@ -56,11 +77,16 @@ fn of_config(config: &Config, judged: &Judged) -> Finding {
     if rights.mode & 0o002 != 0 {
         let text =
             format!("{path} can be written by everybody, who could have files sent elsewhere");
-        return Finding::new(Level::Refused, "config", text, format!("chmod o-w {path}"));
+        return Finding::new(
+            Level::Refused,
+            "config",
+            text,
+            format!("chmod o-w {}", quoted(&config.path)),
+        );
     }
     if !judged.may(Wanted::Read, &config.path) {
         let text = format!("{path} cannot be read by {}", judged.name);
-        let remedy = format!("chgrp {} {path} && chmod 640 {path}", judged.name);
+        let remedy = format!("chgrp {} {1} && chmod 640 {1}", judged.name, quoted(&config.path));
         return Finding::new(Level::Refused, "config", text, remedy);
     }
     Finding::ok("config", format!("{path} can be read by {}", judged.name))
@@ -77,7 +103,12 @@ fn of_state_dir(state_dir: &Path, judged: &Judged) -> Finding {
             "{shown} is open to other accounts (mode {:04o}): ledger and token are in it",
             rights.mode
         );
-        return Finding::new(Level::Warning, "state_dir", text, format!("chmod 700 {shown}"));
+        return Finding::new(
+            Level::Warning,
+            "state_dir",
+            text,
+            format!("chmod 700 {}", quoted(state_dir)),
+        );
     }
     if !may_work(judged, state_dir) {
         let text = format!("{name} cannot work in {shown}");
@@ -176,7 +207,7 @@ fn of_folder(
             "whoever may drop files into {shown} may also move {}'s folders in it away (mode {:04o})",
             judged.name, seen.mode
         );
-        let remedy = format!("chown {} {shown} && chmod 3770 {shown}", judged.name);
+        let remedy = format!("chown {} {1} && chmod 3770 {1}", judged.name, quoted(folder));
         Finding::new(Level::Warning, subject, text, remedy)
     })
 }
@@ -189,15 +220,18 @@ fn unfit(
     seen: &FolderSeen,
     judged: &Judged,
 ) -> Option<Finding> {
-    let account = grounds::Account { number: Some(judged.number), allows_root: false };
+    let account = grounds::Account { number: Some(judged.number), ..grounds::Account::default() };
     let why = grounds::may_work_in(role, seen, account).err()?;
-    let (shown, name) = (folder.display(), &judged.name);
+    let (shown, name, path) = (folder.display(), &judged.name, quoted(folder));
     let remedy = match why {
-        Unfit::Foreign { .. } => format!("chown -R {name} {shown}"),
-        Unfit::Writable { .. } if role == Role::Sending => format!("chmod go-w {shown}"),
-        Unfit::Writable { .. } => format!("chmod o-w {shown}"),
+        Unfit::Foreign { .. } => format!("chown -R {name} {path}"),
+        Unfit::Writable { .. } if role == Role::Sending => format!("chmod go-w {path}"),
+        Unfit::Writable { .. } => format!("chmod o-w {path}"),
         Unfit::RootAmongOthers => "patchdrop service install runs it under its own account".into(),
-        Unfit::Link | Unfit::NoFolder => format!("mv {shown} {shown}.away"),
+        Unfit::Link | Unfit::NoFolder => {
+            let away = quoted(format!("{}.away", folder.display()));
+            format!("mv {path} {away}")
+        }
         Unfit::OtherVolume | Unfit::Replaced | Unfit::Lost { .. } => LOOK.to_owned(),
     };
     Some(Finding::new(Level::Refused, subject, format!("{shown} {why}"), remedy))
@@ -220,7 +254,7 @@ async fn elsewhere(
             let text = format!(
                 "{shown} is on another mount than the drop folder: no file can be claimed by a rename"
             );
-            let remedy = format!("unmount {shown}: only the whole drop folder may be a mount");
+            let remedy = format!("umount {}: only the whole drop folder may be a mount", quoted(folder));
             Finding::new(Level::Refused, subject, text, remedy)
         } else {
             let text = format!("{shown} is on another mount: files are copied there, then removed");
@@ -237,13 +271,13 @@ fn may_work(judged: &Judged, folder: &Path) -> bool {
 /// What gives a folder to the account.
 fn give(judged: &Judged, folder: &Path) -> String {
     match judged.is_stopped_at(folder) {
-        Some(above) => format!("let {} through: chmod o+x {}", judged.name, above.display()),
-        None => format!("chown {} {}", judged.name, folder.display()),
+        Some(above) => format!("let {} through: chmod o+x {}", judged.name, quoted(above)),
+        None => format!("chown {} {}", judged.name, quoted(folder)),
     }
 }
 
 fn make(judged: &Judged, folder: &Path) -> String {
-    format!("mount its volume, or: install -d -m 3770 -o {} {}", judged.name, folder.display())
+    format!("mount its volume, or: install -d -m 3770 -o {} {}", judged.name, quoted(folder))
 }
 
 #[cfg(test)]
@@ -263,7 +297,7 @@ mod tests {
     }
 
     async fn look(config: &Config, judged: &Judged) -> Vec<Finding> {
-        let findings = section(config, &config.routes, judged, &disk()).await.findings;
+        let findings = section(config, &config.routes, judged, &disk(), "").await.findings;
         let ours = |finding: &Finding| finding.subject.starts_with("route");
         findings.into_iter().filter(ours).collect()
     }
@@ -319,6 +353,20 @@ mod tests {
         mode(root.path(), 0o755);
         let found = look(&config, &judged).await;
         assert!(found[0].remedy.starts_with("chown 4711 "), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_third_account_is_told_so_and_finds_no_fault_with_the_service() {
+        let root = tempfile::tempdir().unwrap();
+        mode(root.path(), 0o700);
+        let config = fixture::config(root.path(), &["orders"]);
+        let judged = Judged::stranger("patchdrop");
+        let found = section(&config, &config.routes, &judged, &disk(), " --config /c").await;
+        let [only] = found.findings.as_slice() else { panic!("{found:?}") };
+        assert_eq!(only.level, Level::Warning);
+        let remedy = "run doctor as the service's account: sudo -u patchdrop patchdrop --config /c \
+                      doctor";
+        assert_eq!(only.remedy, remedy);
     }
 
     #[test]

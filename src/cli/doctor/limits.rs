@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::findings::{Finding, Level, Section};
-use crate::cli::screen::shown_bytes;
+use crate::cli::screen::{counted, shown_bytes};
 use crate::journey::room;
 use crate::model::room::Room;
 use crate::world::folder::Disk;
@@ -33,8 +33,10 @@ pub(super) fn section(folders: u64, pid: Option<u32>) -> Section {
 fn watched(folders: u64, most: Option<u64>) -> Option<Finding> {
     let most = most?;
     let needed = folders + WATCHES_OF_OTHERS;
-    let text =
-        format!("{folders} folders are watched; the system allows {most} watches an account");
+    let text = format!(
+        "{} to be watched; the system allows {most} watches an account",
+        counted(folders, "folder")
+    );
     if most >= needed {
         return Some(Finding::ok("watches", text));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::findings::{Finding, Level, Section};
+use crate::cli::records::{self, Records as _};
 use crate::cli::screen::Style;
 use crate::config::Config;
 use crate::daemon::chain;
@@ -15,41 +16,56 @@ use crate::model::route::Route;
 use crate::model::status::Status;
 use crate::world::control::{self, ControlError};
 
-/// A service that takes longer to answer has a trouble that its log tells.
-const ANSWER_FOR: Duration = Duration::from_secs(8);
 /// A question to systemd.
 const SYSTEMD_FOR: Duration = Duration::from_secs(5);
 
 /// Asks the service how things stand; `None` with the finding that says why not.
 pub(super) async fn ask(config: &Config) -> (Option<Status>, Finding) {
-    let asked = control::ask(&config.state_dir, &Command::Status);
     let subject = "service";
-    match tokio::time::timeout(ANSWER_FOR, asked).await {
-        Ok(Ok(CommandAnswer::Status(status))) => {
+    match control::ask(&config.state_dir, &Command::Status).await {
+        Ok(CommandAnswer::Status(status)) => {
             let finding = of_version(&status);
             (Some(*status), finding)
         }
-        Ok(Ok(CommandAnswer::Refused(why))) => {
+        Ok(CommandAnswer::Refused(why)) => {
             (None, Finding::new(Level::Away, subject, why, "patchdrop status"))
         }
-        Ok(Ok(CommandAnswer::Done(_)) | Err(ControlError::Garbled { .. })) => {
+        Ok(CommandAnswer::Done(_)) | Err(ControlError::Garbled { .. }) => {
             let text = "the service that runs is another version";
             (None, Finding::new(Level::Warning, subject, text, "restart the service"))
         }
-        Ok(Err(ControlError::NoService { .. })) => {
-            let text = "no service runs: nothing is sent";
+        Err(error @ (ControlError::Hangs { .. } | ControlError::Ended { .. })) => {
+            (None, Finding::new(Level::Away, subject, chain(&error), "see its log; restart it"))
+        }
+        Err(ControlError::NoService { path }) => {
+            let text = if has_ended_uncleanly(&config.state_dir, &path) {
+                "no service runs: nothing is sent; the last one did not end in order (killed, or \
+                 the power went), and the next start goes on from the record"
+            } else {
+                "no service runs: nothing is sent"
+            };
             let remedy = "patchdrop service start, or patchdrop run";
             (None, Finding::new(Level::Warning, subject, text, remedy))
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             let remedy = "run this as the service's account or as root";
             (None, Finding::new(Level::Warning, subject, chain(&error), remedy))
         }
-        Err(_) => {
-            let text = format!("it does not answer within {} s", ANSWER_FOR.as_secs());
-            (None, Finding::new(Level::Away, subject, text, "see its log; restart it"))
-        }
     }
+}
+
+/// An end in order takes the socket away and puts all of the ledger's WAL into its database.
+#[expect(clippy::disallowed_methods, reason = "what a service has left behind is looked at")]
+fn has_ended_uncleanly(state_dir: &Path, socket: &Path) -> bool {
+    let wal = std::fs::metadata(state_dir.join("ledger/ledger.db-wal"));
+    std::fs::symlink_metadata(socket).is_ok() || wal.is_ok_and(|wal| wal.len() > 0)
+}
+
+/// What the record says of itself for good.
+pub(super) fn of_record(config: &Config) -> Option<Finding> {
+    let has_lost = records::open_ledger(config).ok()?.has_lost().ok()?;
+    let text = "was lost, or an older copy, once: what was sent meanwhile is on no record";
+    has_lost.then(|| Finding::ok("record", text))
 }
 
 fn of_version(status: &Status) -> Finding {
@@ -71,7 +87,12 @@ pub(super) fn symptoms(status: &Status, style: &Style) -> Vec<Finding> {
             health::Level::Warning => Level::Warning,
             health::Level::Critical | health::Level::Unknown => Level::Away,
         };
-        Finding::new(level, "files", symptom.text, symptom.remedy)
+        // What doctor is named for stands in its other sections.
+        let remedy = match symptom.remedy.split_once(": patchdrop doctor") {
+            Some((what, _)) => format!("{what}: see Limits above"),
+            None => symptom.remedy,
+        };
+        Finding::new(level, "files", symptom.text, remedy)
     };
     let found: Vec<Finding> = health.symptoms.into_iter().map(finding).collect();
     if found.is_empty() {
@@ -178,6 +199,7 @@ pub(super) fn section(findings: Vec<Finding>) -> Section {
 mod tests {
     use super::*;
     use crate::cli::fixture;
+    use crate::model::status::RouteStatus;
 
     #[test]
     fn a_unit_is_found_by_process_and_told_by_systemd() {
@@ -211,6 +233,21 @@ mod tests {
         check(&["elsewhere"], true, Level::Refused, "does not let the service write into");
     }
 
+    #[tokio::test]
+    async fn a_service_that_did_not_end_in_order_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let config = fixture::config(root.path(), &["orders"]);
+        let told = async || ask(&config).await.1.text;
+        assert_eq!(told().await, "no service runs: nothing is sent");
+        let socket = config.state_dir.join(control::SOCKET_NAME);
+        #[cfg(unix)]
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        #[cfg(windows)]
+        std::fs::write(&socket, r"\\.\pipe\patchdrop-of-a-dead-service").unwrap();
+        let said = told().await;
+        assert!(said.contains("did not end in order"), "{said}");
+    }
+
     #[test]
     fn what_keeps_files_is_told_as_health_judges_it() {
         let style = fixture::style();
@@ -223,5 +260,10 @@ mod tests {
         assert_eq!(of_version(&status).level, Level::Warning);
         status.version = env!("CARGO_PKG_VERSION").to_owned();
         assert_eq!(of_version(&status).level, Level::Ok);
+
+        let route = RouteStatus { watch_fault: Some("no more".into()), ..RouteStatus::default() };
+        let status = Status { routes: vec![route], ..Status::default() };
+        let remedy = symptoms(&status, &style).remove(0).remedy;
+        assert!(remedy.ends_with(": see Limits above"), "{remedy}");
     }
 }

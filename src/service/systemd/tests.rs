@@ -180,11 +180,11 @@ fn what_keeps_the_account_from_its_work_is_said_with_the_command_that_mends_it()
     check(&|machine| mode(machine, "srv/patchdrop", 0o777), &[]);
     check(
         &|machine| mode(machine, "srv/patchdrop", 0o755),
-        &["chown patchdrop: '/srv/patchdrop' && chmod 3770 '/srv/patchdrop'"],
+        &["chown patchdrop: /srv/patchdrop && chmod 3770 /srv/patchdrop"],
     );
     check(
         &|machine| fs::remove_dir(machine.path("srv/patchdrop")).unwrap(),
-        &["install -d -m 3770 -o patchdrop -g patchdrop '/srv/patchdrop'"],
+        &["install -d -m 3770 -o patchdrop -g patchdrop /srv/patchdrop"],
     );
     check(
         &|machine| {
@@ -193,8 +193,52 @@ fn what_keeps_the_account_from_its_work_is_said_with_the_command_that_mends_it()
             fs::write(machine.path("etc/patchdrop/config.toml"), "").unwrap();
             mode(machine, "etc/patchdrop/config.toml", 0o600);
         },
-        &["chgrp patchdrop '/etc/patchdrop/config.toml' && chmod 640 '/etc/patchdrop/config.toml'"],
+        &["chgrp patchdrop /etc/patchdrop/config.toml && chmod 640 /etc/patchdrop/config.toml"],
     );
+    check(
+        &|machine| {
+            mode(machine, "srv/patchdrop", 0o777);
+            mode(machine, "srv", 0o700);
+        },
+        &["chmod o+x /srv"],
+    );
+    check(
+        &|machine| {
+            mode(machine, "srv/patchdrop", 0o777);
+            fs::create_dir_all(machine.path("usr/bin")).unwrap();
+            fs::write(machine.path("usr/bin/patchdrop"), "").unwrap();
+            mode(machine, "usr/bin/patchdrop", 0o700);
+        },
+        &["chmod 755 /usr/bin/patchdrop"],
+    );
+}
+
+#[test]
+fn what_the_service_would_not_find_is_refused_before_anything_is_written() {
+    let machine = Machine::new();
+    let check = |change: &dyn Fn(&mut Installation), path: &str| {
+        let mut wanted = installation(None);
+        change(&mut wanted);
+        for done in [
+            machine.with(|host| host.draft(&wanted)).map(drop),
+            machine.with(|host| host.install(&wanted)).map(drop),
+        ] {
+            let said = done.unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{path} lies in ")), "{said}");
+        }
+    };
+    check(&|it| it.program = "/tmp/patchdrop".into(), "/tmp/patchdrop");
+    check(&|it| it.config = "/var/tmp/config.toml".into(), "/var/tmp/config.toml");
+    assert!(!machine.path("etc").exists());
+}
+
+#[test]
+fn a_draft_says_what_is_left_to_do_as_well() {
+    let machine = Machine::new();
+    machine.accounts.borrow_mut()[0].1 = 4_242;
+    fs::set_permissions(machine.path("srv/patchdrop"), fs::Permissions::from_mode(0o755)).unwrap();
+    let text = machine.with(|host| host.draft(&installation(None))).unwrap();
+    assert!(text.contains("$ chown patchdrop: /srv/patchdrop"), "{text}");
 }
 
 #[test]

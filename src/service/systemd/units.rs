@@ -78,14 +78,17 @@ pub(super) fn drop_in(
          # own belong into another file beside this one.\n[Service]\n",
     );
     let mut put = |line: String| writeln!(text, "{line}").unwrap_or_default();
-    for tree in &writes {
-        if let Some(within) = TEMPORARY.iter().find(|within| tree.starts_with(within)) {
+    let reads = [&installation.config, &installation.program];
+    for path in writes.iter().chain(reads) {
+        if let Some(within) = TEMPORARY.iter().find(|within| path.starts_with(within)) {
             return Err(ServiceError::Unfit {
                 what: format!(
                     "{} lies in {within}, and the service has a {within} of its own",
-                    tree.display()
+                    path.display()
                 ),
-                hint: "move it to a folder that stays, /srv/patchdrop for instance".to_owned(),
+                hint: "move it to a folder that stays: drop folders to /srv/patchdrop, the config \
+                       to /etc/patchdrop, the program to /usr/local/bin"
+                    .to_owned(),
             });
         }
     }
@@ -97,7 +100,6 @@ pub(super) fn drop_in(
     for tree in &writes {
         put(format!("ReadWritePaths={}", quoted(tree)?));
     }
-    let reads = [&installation.config, &installation.program];
     let is_home = |path: &&PathBuf| HOMES.iter().any(|home| path.starts_with(home));
     if writes.iter().chain(reads).any(|path| is_home(&path)) {
         put("# What it needs lies where people have their homes.".to_owned());

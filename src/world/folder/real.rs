@@ -19,6 +19,7 @@ use crate::model::durability::Durability;
 use crate::model::file::{Digest, FolderSeen, Identity, Place, Sighting};
 use crate::model::room::Room;
 use crate::model::time::Wall;
+use crate::world::keeper::Keeper;
 use crate::world::room::room;
 
 /// Most sightings in one chunk of a sweep.
@@ -42,6 +43,8 @@ pub(super) struct Own {
     started_at: Wall,
     fsyncs: AtomicU64,
     durability: Durability,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nobody has to hand over anything there"))]
+    keeper: Keeper,
     /// What folders must be, by their text: paths compare part by part, slowly.
     pins: RwLock<BTreeMap<OsString, FolderSeen>>,
 }
@@ -55,6 +58,13 @@ impl RealDisk {
             syncs: Arc::new(SharedSyncs::new(load)),
             own: Arc::new(Own::new(durability)),
         }
+    }
+
+    /// Makes what it makes for the account that `state_dir` belongs to.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Keeper) -> Self {
+        self.own = Arc::new(Own { keeper, ..Own::new(self.own.durability) });
+        self
     }
 
     /// How many fsyncs there were so far, of folders and of files.
@@ -277,8 +287,15 @@ impl Own {
             started_at: now(),
             fsyncs: AtomicU64::new(0),
             durability,
+            keeper: Keeper::default(),
             pins: RwLock::default(),
         }
+    }
+
+    /// Whose what is made here shall be.
+    #[cfg(unix)]
+    pub(super) fn keeper(&self) -> Keeper {
+        self.keeper
     }
 
     /// A name for a temporary file that no other process and no other call uses.

@@ -233,7 +233,10 @@ pub(super) fn make_folder(folder: &Path, own: &Own) -> Result<(), FolderError> {
     // One that was not there is a new one, and ours.
     own.unpin(folder);
     match rustix::fs::mkdir(folder, Mode::from_raw_mode(0o750)) {
-        Ok(()) => {}
+        Ok(()) => own
+            .keeper()
+            .give_folder(folder)
+            .map_err(|error| FolderError::of("hand over", folder.to_path_buf(), error))?,
         Err(Errno::EXIST) => drop(folder_handle(folder, own)?),
         Err(errno) => return Err(folder_fault("create", folder, errno)),
     }
@@ -555,7 +558,7 @@ fn copy(
     temporary: &OsStr,
     own: &Own,
 ) -> io::Result<()> {
-    let mut file = create(target, temporary, 0o600)?;
+    let mut file = create(target, temporary, 0o600, own)?;
     io::copy(original, &mut file)?;
     // Some file systems know neither mode nor times; the bytes count.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o777)).ok();
@@ -580,7 +583,7 @@ pub(super) fn write(place: &Place, content: &[u8], own: &Own) -> Result<(), Fold
     let folder = folder_handle(&place.folder, own)?;
     let name = name_in(place)?;
     let temporary = own.temporary_name();
-    let written = create(&folder, &temporary, 0o640)
+    let written = create(&folder, &temporary, 0o640, own)
         .and_then(|mut file| {
             file.write_all(content)?;
             own.sync(|| file.sync_all())
@@ -600,11 +603,13 @@ pub(super) fn remove(place: &Place, own: &Own) -> Result<(), FolderError> {
     }
 }
 
-fn create(folder: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<File> {
+fn create(folder: &OwnedFd, name: &OsStr, mode: u32, own: &Own) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     #[expect(clippy::useless_conversion, reason = "a mode has 16 bits on some systems")]
     let mode = Mode::from_raw_mode(mode.try_into().unwrap_or(0o600));
-    Ok(File::from(rustix::fs::openat(folder, name, flags, mode)?))
+    let file = File::from(rustix::fs::openat(folder, name, flags, mode)?);
+    own.keeper().give(&file)?;
+    Ok(file)
 }
 
 // ---- what the system says, in our words -----------------------------------------------------

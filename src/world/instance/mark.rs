@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MarkError, Standing};
 use crate::model::time::Wall;
+use crate::world::keeper::{self, Keeper};
 
 /// Volume and file number of a folder.
 pub(in crate::world) type Number = (u64, u64);
@@ -172,18 +173,16 @@ pub(super) fn read(folder: &Path) -> Result<Reading, MarkError> {
 }
 
 /// Temporary name, fsync, rename, fsync of the folders.
-pub(super) fn write(folder: &Path, mark: &Mark) -> Result<(), MarkError> {
+pub(super) fn write(folder: &Path, mark: &Mark, keeper: Keeper) -> Result<(), MarkError> {
     let text = serde_json::to_vec_pretty(mark)
         .map_err(|source| MarkError::Unreadable { path: path(folder), source })?;
-    write_text(folder, &text).map_err(failed("write", folder))
+    write_text(folder, &text, keeper).map_err(failed("write", folder))
 }
 
-fn write_text(folder: &Path, text: &[u8]) -> io::Result<()> {
+fn write_text(folder: &Path, text: &[u8], keeper: Keeper) -> io::Result<()> {
     let own = own_folder(folder);
-    match std::fs::create_dir(&own) {
-        Ok(()) => sync_folder(folder)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
+    if keeper.make_folder(&own, true)? {
+        sync_folder(folder)?;
     }
     if !std::fs::symlink_metadata(&own)?.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, ".patchdrop is not a folder"));
@@ -193,7 +192,7 @@ fn write_text(folder: &Path, text: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&fresh)?;
+    let mut file = keeper.create(&fresh, keeper::READABLE, OpenOptions::new().write(true))?;
     file.write_all(text)?;
     file.write_all(b"\n")?;
     file.sync_all()?;

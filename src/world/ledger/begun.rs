@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::LedgerId;
 use crate::model::file::FileId;
 use crate::world::boot::boot;
+use crate::world::keeper::{self, Keeper};
 
 /// Written anew beyond this many bytes: about 300,000 attempts.
 const BYTES_MAX: u64 = 4_000_000;
@@ -188,7 +189,8 @@ fn write_anew(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().append(true).create_new(true).open(&fresh)?;
+    let keeper = path.parent().map_or_else(Keeper::default, Keeper::of);
+    let mut file = keeper.create(&fresh, keeper::PRIVATE, OpenOptions::new().append(true))?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(&fresh, path)?;
     Ok((file, text.len() as u64))

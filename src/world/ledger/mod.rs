@@ -266,6 +266,17 @@ pub trait Ledger: Send + Sync + 'static {
     /// What is on record about routes.
     fn routes(&self) -> impl Future<Output = Result<Vec<RouteRecord>, LedgerError>> + Send;
 
+    /// Since when a person has paused all routes at once, those that nobody knows of yet among
+    /// them.
+    fn all_paused_at(&self) -> impl Future<Output = Result<Option<Wall>, LedgerError>> + Send;
+
+    /// Puts that in place and the records of routes with it, all or none, durably.
+    fn put_all_paused(
+        &self,
+        at: Option<Wall>,
+        records: Vec<RouteRecord>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
     /// Puts a route's record in place, durably.
     fn put_route(
         &self,

@@ -46,7 +46,7 @@ use crate::model::step::{Entry, History, RouteRecord, Step, Twin};
 use crate::model::time::Wall;
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::gather::Gather;
-use crate::world::instance::{Here, Mark, MarkError, Marks, Whose};
+use crate::world::instance::{self, Here, Mark, MarkError, Marks, Whose};
 
 /// So many ids are reserved at once: at most one more commit for each 10,000 files.
 const BLOCK: u64 = 10_000;
@@ -485,6 +485,18 @@ impl Ledger for SqliteLedger {
         self.read(read::routes).await
     }
 
+    async fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        self.read(read::all_paused_at).await
+    }
+
+    async fn put_all_paused(
+        &self,
+        at: Option<Wall>,
+        records: Vec<RouteRecord>,
+    ) -> Result<(), LedgerError> {
+        self.change(Change::AllPaused(at, records)).await.map(|_| ())
+    }
+
     async fn put_route(&self, record: RouteRecord) -> Result<(), LedgerError> {
         self.change(Change::Route(record)).await.map(|_| ())
     }
@@ -526,6 +538,9 @@ impl SqliteReader {
         };
         let own = self.told(own_row(&self.connection))?;
         if mark.ledger == own.id.to_string() {
+            if !instance::was_written_here(mark, &self.home.state_dir) {
+                return Ok(Whose::Elsewhere);
+            }
             let is_later = own.epoch < mark.epoch || own.reserved.end < mark.reserved_end;
             return Ok(if is_later { Whose::Later } else { Whose::Ours });
         }
@@ -563,6 +578,14 @@ impl SqliteReader {
     /// How many files stand where, by route.
     pub fn counts(&self) -> Result<Vec<Count>, LedgerError> {
         self.told(read::counts(&self.connection))
+    }
+
+    /// Since when a person has paused all routes at once.
+    ///
+    /// # Errors
+    /// [`LedgerError`]
+    pub fn all_paused_at(&self) -> Result<Option<Wall>, LedgerError> {
+        self.told(read::all_paused_at(&self.connection))
     }
 
     /// What is on record about routes.

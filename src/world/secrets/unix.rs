@@ -13,6 +13,7 @@ use rustix::process::geteuid;
 use super::{FOLDER, SecretError, bytes_of, text, wall};
 use crate::model::secret::{Secret, is_secret_name};
 use crate::model::time::Wall;
+use crate::world::keeper::Keeper;
 
 const OTHERS: u32 = 0o077;
 const ROOT: u32 = 0;
@@ -22,7 +23,7 @@ struct Shelf {
     folder: OwnedFd,
     path: PathBuf,
     owner: u32,
-    group: u32,
+    keeper: Keeper,
 }
 
 pub(super) fn read(state_dir: &Path, name: &str) -> Result<Secret, SecretError> {
@@ -58,7 +59,7 @@ pub(super) fn set(state_dir: &Path, name: &str, value: &Secret) -> Result<bool, 
     let mode = Mode::RUSR | Mode::WUSR;
     let file = fs::openat(&shelf.folder, temporary.as_str(), flags, mode)
         .map_err(|error| fail(error.into()))?;
-    shelf.give_away(&file).map_err(fail)?;
+    shelf.keeper.give(&file).map_err(fail)?;
     let mut file = File::from(file);
     file.write_all(value.reveal().as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
     fs::renameat(&shelf.folder, temporary.as_str(), &shelf.folder, name)
@@ -111,7 +112,7 @@ impl Shelf {
         };
         let own =
             fs::fstat(&folder).map_err(|error| SecretError::of("open", &path, error.into()))?;
-        let shelf = Self { folder, owner: seen.st_uid, group: seen.st_gid, path };
+        let shelf = Self { folder, owner: seen.st_uid, keeper: Keeper::of(state_dir), path };
         // Whoever may write in it can put a secret of their own in the place of ours.
         shelf.is_kept(&shelf.path, own.st_uid, own.st_mode)?;
         Ok(Some(shelf))
@@ -147,14 +148,9 @@ impl Shelf {
         match fs::mkdirat(&state, FOLDER, Mode::RWXU) {
             Ok(()) => {
                 let folder = open_folder(&state).map_err(fail)?;
-                let made = Self {
-                    folder,
-                    path: state_dir.join(FOLDER),
-                    owner: seen.st_uid,
-                    group: seen.st_gid,
-                };
-                made.give_away(&made.folder)
-                    .map_err(|source| SecretError::of("write", &made.path, source))?;
+                Keeper::of(state_dir)
+                    .give(&folder)
+                    .map_err(|source| SecretError::of("write", &state_dir.join(FOLDER), source))?;
                 fs::fsync(&state).map_err(fail)?;
             }
             Err(rustix::io::Errno::EXIST) => {}
@@ -162,15 +158,6 @@ impl Shelf {
         }
         let path = state_dir.to_owned();
         Self::open(state_dir)?.ok_or(SecretError::NoStateDir { path })
-    }
-
-    /// Gives what root has made to the account of `state_dir`.
-    fn give_away(&self, made: &OwnedFd) -> io::Result<()> {
-        if geteuid().as_raw() == ROOT && self.owner != ROOT {
-            let (owner, group) = (fs::Uid::from_raw(self.owner), fs::Gid::from_raw(self.group));
-            fs::fchown(made, Some(owner), Some(group))?;
-        }
-        Ok(())
     }
 
     fn is_kept(&self, path: &Path, owner: u32, mode: u32) -> Result<(), SecretError> {

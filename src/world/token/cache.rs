@@ -14,6 +14,8 @@ use super::answer::is_token;
 use super::ways::{Way, hex};
 use crate::model::route::{Credential, CredentialKind};
 use crate::model::time::Wall;
+use crate::world::keeper::{self, Keeper};
+use crate::world::rights;
 
 /// The token cache could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -173,57 +175,31 @@ pub(super) fn remove(path: &Path) -> Result<(), TokenCacheError> {
 /// Temporary name, fsync, rename over the older one, fsync of the folder. Owner only.
 pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    owner_only::make_folder(folder)?;
+    let state_dir = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    rights::make_folder(state_dir)?;
+    let keeper = Keeper::of(state_dir);
+    keeper.make_folder(folder, false)?;
     let temporary = path.with_extension("json.new");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = owner_only::create(&temporary)?;
+    let mut file =
+        keeper.create(&temporary, keeper::PRIVATE, std::fs::OpenOptions::new().write(true))?;
     file.write_all(&serde_json::to_vec(kept)?)?;
     file.sync_all()?;
     drop(file);
     std::fs::rename(&temporary, path)?;
-    owner_only::sync_folder(folder)
+    sync_folder(folder)
 }
 
 #[cfg(unix)]
-mod owner_only {
-    use std::fs::{DirBuilder, File, OpenOptions};
-    use std::io;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    use std::path::Path;
-
-    pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)
-    }
-
-    /// Never opens what is there already, so no link is followed.
-    pub(super) fn create(path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-    }
-
-    pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-        File::open(folder)?.sync_all()
-    }
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
 }
 
-/// Elsewhere the access list of `state_dir` is inherited.
+/// Folders can't be synced here.
 #[cfg(not(unix))]
-mod owner_only {
-    use std::fs::{DirBuilder, File, OpenOptions};
-    use std::io;
-    use std::path::Path;
-
-    pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).create(folder)
-    }
-
-    pub(super) fn create(path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create_new(true).open(path)
-    }
-
-    pub(super) fn sync_folder(_folder: &Path) -> io::Result<()> {
-        Ok(())
-    }
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
 }

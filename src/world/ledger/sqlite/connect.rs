@@ -13,6 +13,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::{LedgerError, LedgerId};
 use crate::model::file::FileId;
 use crate::model::room::Room;
+use crate::world::keeper::{self, Keeper};
+use crate::world::rights;
 use crate::world::room::room;
 
 /// `pdro`, in the file's header: tells our databases from others.
@@ -23,10 +25,11 @@ const MIGRATIONS: [&str; SCHEMA as usize] = [
     include_str!("../migrations/0001.sql"),
     include_str!("../migrations/0002.sql"),
     include_str!("../migrations/0003.sql"),
+    include_str!("../migrations/0004.sql"),
 ];
 
 /// Newest schema that this program knows.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 /// Nobody but the service writes; this is for a person with a database shell.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -170,7 +173,9 @@ impl Home {
 
     /// Makes sure that the next start looks closely. That it can't be written down changes nothing.
     pub(super) fn suspect(&self) {
-        if let Err(error) = std::fs::write(&self.suspect, "damage was seen while in use\n") {
+        let said =
+            Keeper::of(&self.state_dir).write(&self.suspect, "damage was seen while in use\n");
+        if let Err(error) = said {
             tracing::debug!(%error, "could not note the damage of the ledger");
         }
     }
@@ -181,7 +186,8 @@ impl Home {
         let failure = |error| Failure::sqlite(&self.db, error);
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if create {
-            make_private(&self.db).map_err(|error| Failure::system(&self.db, error))?;
+            make_private(&self.db, Keeper::of(&self.state_dir))
+                .map_err(|error| Failure::system(&self.db, error))?;
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let unclean = self.wal_bytes() > 0;
@@ -277,11 +283,8 @@ impl Home {
 
     /// Makes the ledger's folder, owner only.
     pub(super) fn make_folder(&self) -> io::Result<()> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.folder)?;
+        rights::make_folder(&self.state_dir)?;
+        Keeper::of(&self.state_dir).make_folder(&self.folder, false)?;
         sync_folder(&self.state_dir)
     }
 
@@ -352,12 +355,9 @@ fn limit_wal(connection: &Connection, room: Option<Room>) -> rusqlite::Result<()
     connection.pragma_update(None, "journal_size_limit", bytes.saturating_mul(4).cast_signed())
 }
 
-fn make_private(path: &Path) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
+/// The files beside it are given to its owner by `SQLite` itself.
+fn make_private(path: &Path, keeper: Keeper) -> io::Result<()> {
+    match keeper.create(path, keeper::PRIVATE, std::fs::OpenOptions::new().write(true)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }

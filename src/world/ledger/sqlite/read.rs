@@ -362,6 +362,11 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     Ok(routes.into_values().collect())
 }
 
+pub(super) fn all_paused_at(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
+    let sql = "SELECT all_paused_at FROM ledger WHERE one = 1";
+    connection.query_row(sql, [], |row| Ok(row.get::<_, Option<_>>(0)?.map(Wall)))
+}
+
 pub(super) fn routes(connection: &Connection) -> rusqlite::Result<Vec<RouteRecord>> {
     connection
         .prepare_cached(

@@ -41,6 +41,8 @@ pub(super) enum Change {
         floor: u64,
     },
     Route(RouteRecord),
+    /// A pause of all routes at once, or its end, with those that it concerns.
+    AllPaused(Option<Wall>, Vec<RouteRecord>),
     Marked(Marking),
     /// This ledger may be older than the truth.
     Cut(Cut),
@@ -271,6 +273,35 @@ fn apply_each(fold: &Fold<'_>, changes: &[&Change], end: u64) -> Result<Applied,
     Ok((answers, effects))
 }
 
+fn put_route(fold: &Fold<'_>, record: &RouteRecord) -> Result<(), Failure> {
+    fold.run(
+        "
+        INSERT INTO route (name, first_sweep_at, released, paused_at, pause_code)
+        VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (name) DO UPDATE
+        SET first_sweep_at = excluded.first_sweep_at, released = excluded.released,
+            paused_at = excluded.paused_at, pause_code = excluded.pause_code
+        ",
+        params![
+            &*record.name.0,
+            record.first_sweep_at.map(|at| at.0),
+            record.released,
+            record.paused_at.map(|at| at.0),
+            record.pause_code.as_ref().map(|code| &*code.0),
+        ],
+    )?;
+    // Once a person has let every route go on, later ones need not be asked for.
+    fold.run(
+        "
+        UPDATE ledger SET behind_at = NULL
+        WHERE behind_at IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM route WHERE pause_code = ?1)
+        ",
+        params![LEDGER_BEHIND],
+    )?;
+    Ok(())
+}
+
 fn apply(
     fold: &Fold<'_>,
     change: &Change,
@@ -280,32 +311,13 @@ fn apply(
     match change {
         Change::Steps(steps) => effects.add(fold.apply(steps)?),
         Change::Reserve { floor } => return reserve(fold, end.max(*floor)),
-        Change::Route(record) => {
-            fold.run(
-                "
-                INSERT INTO route (name, first_sweep_at, released, paused_at, pause_code)
-                VALUES (?1, ?2, ?3, ?4, ?5)
-                ON CONFLICT (name) DO UPDATE
-                SET first_sweep_at = excluded.first_sweep_at, released = excluded.released,
-                    paused_at = excluded.paused_at, pause_code = excluded.pause_code
-                ",
-                params![
-                    &*record.name.0,
-                    record.first_sweep_at.map(|at| at.0),
-                    record.released,
-                    record.paused_at.map(|at| at.0),
-                    record.pause_code.as_ref().map(|code| &*code.0),
-                ],
-            )?;
-            // Once a person has let every route go on, later ones need not be asked for.
-            fold.run(
-                "
-                UPDATE ledger SET behind_at = NULL
-                WHERE behind_at IS NOT NULL
-                    AND NOT EXISTS (SELECT 1 FROM route WHERE pause_code = ?1)
-                ",
-                params![LEDGER_BEHIND],
-            )?;
+        Change::Route(record) => put_route(fold, record)?,
+        Change::AllPaused(at, records) => {
+            let at = at.map(|at| at.0);
+            fold.run("UPDATE ledger SET all_paused_at = ?1 WHERE one = 1", params![at])?;
+            for record in records {
+                put_route(fold, record)?;
+            }
         }
         Change::Marked(marking) => return marked(fold, marking),
         Change::Cut(cut) => effects.add(cuts::note(fold, cut)?),
