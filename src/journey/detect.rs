@@ -494,7 +494,9 @@ mod tests {
         ];
         for glob in globs {
             if Pattern::new(glob).is_ok() {
-                names.iter().for_each(|name| check_glob(glob, name));
+                for name in names {
+                    check_glob(glob, name);
+                }
             }
         }
     }
