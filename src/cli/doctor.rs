@@ -85,6 +85,7 @@ pub(super) async fn run(
 }
 
 /// What of this machine the service depends on.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "folders are looked at on Unix"))]
 async fn here(config: &Config, style: &Style, flag: &str) -> Vec<Section> {
     let disk = RealDisk::new(Arc::new(AtomicUsize::new(0)), config.durability);
     let routes = load::routes(config);

@@ -119,8 +119,12 @@ pub(super) async fn serve(
         Ok(config)
     };
     let config = read()?;
-    let telemetry = telemetry::start(&config.log, &config.all_secrets(), source)
-        .map_err(|error| Failure::new(Kind::Config, error))?;
+    let telemetry =
+        telemetry::start(&config.log, &config.all_secrets(), source).map_err(|error| {
+            let hint = "see [log]: the file's folder must be there, and the service's account be \
+                        able to write in it";
+            Failure::new(Kind::Config, error).hint(hint)
+        })?;
     for notice in &config.warnings {
         serve::warn(notice, &config.path);
     }

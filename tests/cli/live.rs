@@ -523,3 +523,14 @@ fn a_restart_and_a_reload_forget_neither_what_was_sent_last_nor_since_when_it_ru
     assert_eq!(after["routes"][0]["last_sent_at"], before["routes"][0]["last_sent_at"]);
     site.stop(service);
 }
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_told_with_what_to_do() {
+    let site = Site::new();
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}[log]\nfile = 'nowhere/patchdrop.log'\n")).unwrap();
+    let ended = site.run(&["run"]);
+    assert_eq!(ended.code, 78, "{}", ended.err);
+    assert!(ended.err.contains("the file's folder must be there"), "{}", ended.err);
+}
