@@ -289,6 +289,11 @@ mod tests {
         };
         check(None, "");
         check(Some("/etc/shop.toml"), " --config /etc/shop.toml");
-        check(Some(r"D:\our files\shop.toml"), " --config \"D:\\our files\\shop.toml\"");
+        let (path, quoted) = if cfg!(windows) {
+            (r"D:\our files\shop.toml", "\"D:\\our files\\shop.toml\"")
+        } else {
+            ("/srv/our files/shop.toml", "'/srv/our files/shop.toml'")
+        };
+        check(Some(path), &format!(" --config {quoted}"));
     }
 }
