@@ -767,6 +767,17 @@ pub(crate) async fn a_list_is_newest_first_and_holds_what_was_asked_for<B: Backe
         ..all()
     };
     check_list(&ledger, narrow, &[101]).await;
+    let sent_of = |route: &str| Query {
+        route: Some(RouteName::new(route)),
+        states: vec![State::Sent],
+        ..all()
+    };
+    check_list(&ledger, sent_of("orders"), &[102, 100]).await;
+    check_list(&ledger, sent_of("invoices"), &[]).await;
+    record(&ledger, vec![delivered(104, 9_001)]).await;
+    check_list(&ledger, sent_of("invoices"), &[104]).await;
+    record(&ledger, vec![settled(104)]).await;
+    check_list(&ledger, sent_of("invoices"), &[104]).await;
 }
 
 pub(crate) async fn a_hundred_thousand_files_are_listed_page_by_page<B: Backend>() {

@@ -110,6 +110,11 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
 }
 
 pub(super) fn list(connection: &Connection, query: &Query) -> rusqlite::Result<Vec<Entry>> {
+    if let (Some(route), [State::Sent]) = (&query.route, query.states.as_slice())
+        && !has_sent(connection, &route.0)?
+    {
+        return Ok(Vec::new());
+    }
     let mut sql = String::from(select_entry!("WHERE true"));
     let mut values: Vec<Value> = Vec::new();
     let mut narrow = |condition: &str, value: Value| {
@@ -167,6 +172,19 @@ pub(super) fn list(connection: &Connection, query: &Query) -> rusqlite::Result<V
         .prepare(&sql)?
         .query_map(rusqlite::params_from_iter(values), |row| shelf.entry(row))?
         .collect()
+}
+
+/// Whether a route has sent anything. Without this every start would read all files of all other
+/// routes for each route that has not.
+fn has_sent(connection: &Connection, route: &str) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "
+        SELECT EXISTS (SELECT 1 FROM tally WHERE route = ?1 AND state = ?2 AND files > 0)
+            OR EXISTS (SELECT 1 FROM file WHERE settled = 0 AND route = ?1 AND state = ?2)
+        ",
+        params![route, State::Sent.name()],
+        |row| row.get(0),
+    )
 }
 
 pub(super) fn predecessor(
