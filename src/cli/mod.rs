@@ -38,6 +38,8 @@ mod send;
 mod serve;
 mod service;
 mod simulator;
+#[cfg(unix)]
+mod stand_in;
 mod status;
 mod token;
 mod trees;
@@ -133,6 +135,27 @@ enum Command {
     Man(man::Arguments),
 }
 
+impl Command {
+    /// Whether it may write below `state_dir` or in the folders of routes.
+    #[cfg(unix)]
+    fn works_in_the_services_place(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Check(_)
+                | Self::Send(_)
+                | Self::Resend(_)
+                | Self::Release(_)
+                | Self::Mark(_)
+                | Self::Pause(_)
+                | Self::Resume(_)
+                | Self::Verify(_)
+                | Self::Adopt(_)
+                | Self::Token(_)
+        )
+    }
+}
+
 /// Runs the command line.
 pub fn run() -> ExitCode {
     std::panic::set_hook(Box::new(report_bug));
@@ -192,6 +215,13 @@ fn report_bug(panic: &std::panic::PanicHookInfo<'_>) {
 }
 
 fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
+    // A config that cannot be used is what the command itself tells; it touches nothing then.
+    #[cfg(unix)]
+    if arguments.command.works_in_the_services_place()
+        && let Ok(config) = arguments.globals.load(load::Secrets::MayBeMissing)
+    {
+        stand_in::for_the_keeper(&config.state_dir)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()

@@ -115,10 +115,13 @@ fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failur
     }
     moved?;
     if let Some(marker) = preview::selector(route)?.marker_of(name) {
-        let made =
-            OpenOptions::new().write(true).create(true).truncate(false).open(inbox.join(&marker));
-        made.and_then(|marker| keeper.give(&marker))
-            .map_err(|error| cannot("write the done-marker of", error))?;
+        // Where it is there already, whatever it is, it stays as it is.
+        match OpenOptions::new().write(true).create_new(true).open(inbox.join(&marker)) {
+            Ok(made) => keeper.give(&made),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| cannot("write the done-marker of", error))?;
     }
     // Somebody may have claimed it already: then its record is found by name alone.
     let identity = identity_of(&path).ok().flatten();
@@ -313,6 +316,20 @@ mod tests {
         route.ready.done_marker = Some("{name}.done".to_owned());
         drop_in(&route, &source, Keeper::default()).unwrap();
         assert_eq!(listing(&route.folders.inbox), ["a.json", "a.json.done"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_place_of_a_done_marker_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let mut route = fixture::route(root.path(), "orders");
+        let source = root.path().join("a.json");
+        fs::write(&source, "{}").unwrap();
+        route.ready.done_marker = Some("{name}.done".to_owned());
+        let elsewhere = root.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, route.folders.inbox.join("a.json.done")).unwrap();
+        drop_in(&route, &source, Keeper::default()).unwrap();
+        assert!(!elsewhere.exists());
     }
 
     #[tokio::test]
