@@ -11,18 +11,17 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Limits;
 use crate::model::exchange::{Progress, Stream};
 use crate::model::file::Digest;
 
-/// What one read of a streamed body yields at most. Six blocks are alive in a stream at worst, so
-/// 256 streams at once stay below 25 MB.
+/// What one read of a streamed body yields at most. Four blocks are alive in a stream at worst (one
+/// held back, one read ahead, two out), so 256 streams at once stay below 17 MB.
 const BLOCK_BYTES: usize = 16 * 1024;
-/// Blocks read ahead of the connection.
-const BLOCKS_AHEAD: usize = 2;
 /// Blocks that hyper may hold and the socket has not taken. Hyper itself would take 400 KB.
 const BLOCKS_OUT: usize = 2;
 /// A body in memory leaves in pieces of this size, so that a stall in its middle is seen as one.
@@ -161,11 +160,17 @@ enum Source {
     /// Not yet asked for: no byte is read before there is a connection. (The mutex is never locked;
     /// reqwest wants bodies that may be shared, and readers may not be.)
     Waiting(Mutex<Option<Stream>>),
-    Blocks(mpsc::Receiver<Block>),
+    /// The next block is being read. A thread is taken for one read, not for the whole body: it
+    /// never waits for a slow server.
+    Reading(JoinHandle<Step>),
+    /// No more is read.
+    Ended,
 }
 
-enum Block {
-    More(Vec<u8>),
+/// What one read came to.
+enum Step {
+    /// A block, and what reads the one after it.
+    More(Vec<u8>, Reading),
     Last(Vec<u8>),
     Changed,
     Unreadable,
@@ -261,9 +266,7 @@ impl http_body::Body for Tracked {
         if let Source::Waiting(stream) = &mut this.source
             && let Some(stream) = stream.get_mut().ok().and_then(Option::take)
         {
-            let (blocks, receiver) = mpsc::channel(BLOCKS_AHEAD);
-            tokio::task::spawn_blocking(move || feed(stream, &blocks));
-            this.source = Source::Blocks(receiver);
+            this.source = Reading::of(stream).ahead();
         }
         match &mut this.source {
             Source::Bytes(rest) if rest.is_empty() => Poll::Ready(None),
@@ -277,21 +280,26 @@ impl http_body::Body for Tracked {
                 let piece = this.counted(piece);
                 this.hand_over(piece, is_last)
             }
-            Source::Waiting(_) => Poll::Ready(None),
-            Source::Blocks(blocks) => match ready!(blocks.poll_recv(cx)) {
-                Some(Block::More(bytes)) => {
-                    let bytes = this.counted(bytes);
-                    this.hand_over(bytes, false)
+            Source::Reading(step) => {
+                let step = ready!(Pin::new(step).poll(cx));
+                this.source = Source::Ended;
+                match step {
+                    Ok(Step::More(bytes, reading)) => {
+                        this.source = reading.ahead();
+                        let bytes = this.counted(bytes);
+                        this.hand_over(bytes, false)
+                    }
+                    Ok(Step::Last(bytes)) => {
+                        let bytes = this.counted(bytes);
+                        this.hand_over(bytes, true)
+                    }
+                    Ok(Step::Changed) => this.withdraw(TROUBLE_CHANGED),
+                    // A read that did not come back: it panicked, or the program is ending.
+                    Ok(Step::Unreadable) | Err(_) => this.withdraw(TROUBLE_READ),
                 }
-                Some(Block::Last(bytes)) => {
-                    let bytes = this.counted(bytes);
-                    this.hand_over(bytes, true)
-                }
-                Some(Block::Changed) => this.withdraw(TROUBLE_CHANGED),
-                // After the last block nothing is asked for; before it, the reading thread died.
-                None if this.handover.progress() == Progress::Whole => Poll::Ready(None),
-                Some(Block::Unreadable) | None => this.withdraw(TROUBLE_READ),
-            },
+            }
+            Source::Ended if this.handover.progress() == Progress::Whole => Poll::Ready(None),
+            Source::Waiting(_) | Source::Ended => Poll::Ready(Some(Err(Withdrawn))),
         }
     }
 
@@ -309,41 +317,53 @@ impl http_body::Body for Tracked {
     }
 }
 
-/// Reads a stream to its end on a thread that may block. Each block is held back until another
-/// byte has been read after it, the last one until length and digest match.
-fn feed(stream: Stream, blocks: &mpsc::Sender<Block>) {
-    let Stream { mut reader, bytes: total, digest } = stream;
-    let mut hasher = Sha256::new();
-    let mut seen = 0_u64;
-    let mut held: Option<Vec<u8>> = None;
-    let last = loop {
-        let block = match next_block(&mut *reader) {
-            Ok(block) => block,
-            Err(error) => {
-                tracing::debug!(kind = %error.kind(), "a body could not be read to its end");
-                break Block::Unreadable;
-            }
-        };
-        seen = seen.saturating_add(block.len() as u64);
-        if seen > total {
-            break Block::Changed;
-        }
-        if block.is_empty() {
-            let matches = seen == total && Digest(hasher.finalize().into()) == digest;
-            break match held.take() {
-                Some(block) if matches => Block::Last(block),
-                _ => Block::Changed,
+/// A stream on its way to its end. Each block is held back until another byte has been read after
+/// it, the last one until length and digest match.
+struct Reading {
+    stream: Stream,
+    hasher: Sha256,
+    seen: u64,
+    held: Vec<u8>,
+}
+
+impl Reading {
+    fn of(stream: Stream) -> Self {
+        Self { stream, hasher: Sha256::new(), seen: 0, held: Vec::new() }
+    }
+
+    /// Reads the next block on a thread that may block.
+    fn ahead(self) -> Source {
+        Source::Reading(tokio::task::spawn_blocking(move || self.step()))
+    }
+
+    fn step(mut self) -> Step {
+        loop {
+            let block = match next_block(&mut *self.stream.reader) {
+                Ok(block) => block,
+                Err(error) => {
+                    tracing::debug!(kind = %error.kind(), "a body could not be read to its end");
+                    return Step::Unreadable;
+                }
             };
+            self.seen = self.seen.saturating_add(block.len() as u64);
+            if self.seen > self.stream.bytes {
+                return Step::Changed;
+            }
+            if block.is_empty() {
+                let is_whole = self.seen == self.stream.bytes;
+                let matches = Digest(self.hasher.finalize().into()) == self.stream.digest;
+                return if is_whole && matches && self.seen > 0 {
+                    Step::Last(self.held)
+                } else {
+                    Step::Changed
+                };
+            }
+            self.hasher.update(&block);
+            let before = std::mem::replace(&mut self.held, block);
+            if !before.is_empty() {
+                return Step::More(before, self);
+            }
         }
-        hasher.update(&block);
-        if let Some(block) = held.replace(block)
-            && blocks.blocking_send(Block::More(block)).is_err()
-        {
-            return;
-        }
-    };
-    if blocks.blocking_send(last).is_err() {
-        tracing::trace!("nobody waits for the end of a body any more");
     }
 }
 
@@ -409,6 +429,39 @@ mod tests {
         assert_eq!(handover.revoke(), Progress::Nothing);
         assert!(!empty.is_end_stream());
         assert_eq!(handover.progress(), Progress::Nothing);
+    }
+
+    #[test]
+    fn a_body_that_waits_for_its_server_holds_no_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let bytes = vec![7; 10 * BLOCK_BYTES];
+        let stream = || Stream {
+            reader: Box::new(io::Cursor::new(bytes.clone())),
+            bytes: bytes.len() as u64,
+            digest: Digest(Sha256::digest(&bytes).into()),
+        };
+        let handovers = [(); 3].map(|()| Arc::new(Handover::new(Instant::now())));
+        let mut bodies = handovers.each_ref().map(|at| Tracked::of_stream(stream(), at));
+        let taken = runtime.block_on(async {
+            let mut taken = Vec::new();
+            // As many as may wait for the socket, of each: none is asked for more after that.
+            for body in &mut bodies {
+                for _ in 0..BLOCKS_OUT {
+                    let frame = std::future::poll_fn(|cx| {
+                        http_body::Body::poll_frame(Pin::new(&mut *body), cx)
+                    });
+                    let frame = tokio::time::timeout(Duration::from_mins(1), frame).await;
+                    taken.push(frame.expect("a thread for the next block").unwrap().unwrap());
+                }
+            }
+            taken
+        });
+        assert_eq!(taken.len(), 3 * BLOCKS_OUT);
+        assert!(handovers.iter().all(|at| at.progress() == Progress::Partial));
     }
 
     #[test]

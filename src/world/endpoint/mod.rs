@@ -222,6 +222,10 @@ fn head(status: u16, headers: &HeaderMap) -> Answer {
 const REQUEST_IDS: [&str; 6] =
     ["x-request-id", "request-id", "x-correlation-id", "x-amzn-requestid", "x-amz-cf-id", "cf-ray"];
 
+/// Headers that the client adds to ours: host, length, user agent and what it accepts. Room is made
+/// for them at once.
+const HEADERS_OF_CLIENT: usize = 4;
+
 /// A request ready to go.
 struct Call {
     request: reqwest::Request,
@@ -243,6 +247,7 @@ impl Call {
         let limits = Limits { started, connect: request.connect_timeout, stall: request.timeout };
         let handover = Arc::new(Handover::new(started));
         let mut call = reqwest::Request::new(method, url);
+        call.headers_mut().reserve(request.headers.len() + HEADERS_OF_CLIENT);
         for (name, value) in &request.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes());
             let (Ok(parsed), Ok(mut value)) = (parsed, HeaderValue::from_str(value.reveal()))
