@@ -491,6 +491,9 @@ fn no_lock(error: LockError) -> Failure {
     match error {
         LockError::Held { .. } => Failure::machine(error)
             .hint("one instance a state_dir: stop the other one, or give this one its own config"),
+        LockError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+            Failure::machine(error).hint("patchdrop makes its own once that one has gone")
+        }
         LockError::Io { ref source, .. } => {
             let may_pass = source.kind() != std::io::ErrorKind::PermissionDenied;
             Failure::machine(error).passing(may_pass).hint(

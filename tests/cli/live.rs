@@ -346,6 +346,7 @@ fn a_pause_survives_a_restart_and_ends_with_resume() {
 #[test]
 fn send_waits_for_the_end_and_a_file_moved_back_by_hand_remembers() {
     let site = Site::new();
+    std::fs::create_dir(site.path("state")).unwrap();
     let file = site.path("a.json");
     std::fs::write(&file, "{}").unwrap();
     let send = ["send", file.to_str().unwrap(), "--route", "orders"];
@@ -489,6 +490,7 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
 #[test]
 fn a_pause_of_all_holds_where_there_is_no_route_yet_and_for_those_that_come() {
     let site = Site::new();
+    std::fs::create_dir(site.path("state")).unwrap();
     std::fs::remove_dir(site.path("drop/orders")).unwrap();
     let paused = site.ends(0, &["pause", "--all"]);
     assert!(paused.starts_with("all routes: paused, also those that are found later"), "{paused}");
