@@ -59,8 +59,7 @@ async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            let status = load::status_in_spite_of(&globals.config_path(), &failure).await;
-            return status.ok_or(failure);
+            return load::status_in_spite_of(&globals.config_path(), failure).await;
         }
     };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {
@@ -138,6 +137,8 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         name: route.name.to_string(),
         folder: route.folders.inbox.display().to_string(),
         host: route.deliver.host.to_string(),
+        credential: route.deliver.credential.as_ref().map(ToString::to_string),
+        deferred_since: count.and_then(|count| count.retried_since),
         pause: ruled
             .paused_at
             .map(|since| daemon::pause_on_record(route, since, ruled.pause_code.as_ref())),

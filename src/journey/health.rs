@@ -216,7 +216,8 @@ fn oldest(route: &RouteStatus, now: Wall) -> (Duration, Option<&str>) {
             Some((now.since(waiting.oldest_at?), example))
         })
         .max_by_key(|(wait, _)| *wait);
-    let deferred = (Duration::from_millis(route.deferred_for_ms), None);
+    let on_record = route.deferred_since.map_or(Duration::ZERO, |since| now.since(since));
+    let deferred = (on_record.max(Duration::from_millis(route.deferred_for_ms)), None);
     in_folder.filter(|(wait, _)| *wait >= deferred.0).unwrap_or(deferred)
 }
 
@@ -312,6 +313,11 @@ mod tests {
             deferred_for_ms: minutes * 60_000,
             ..RouteStatus::default()
         };
+        // A restart has lost what was counted before it, and not what is on record.
+        let on_record = |minutes| RouteStatus { deferred_since: Some(ago(minutes)), ..deferred(0) };
+        check(on_record(14), Level::Ok);
+        check(on_record(15), Level::Critical);
+        check(RouteStatus { last_sent_at: Some(ago(14)), ..on_record(99) }, Level::Ok);
         check(deferred(14), Level::Ok);
         check(deferred(15), Level::Critical);
     }

@@ -73,6 +73,9 @@ pub struct RouteStatus {
     pub folder: String,
     /// Host and port that it sends to.
     pub host: String,
+    /// The credential used there.
+    #[serde(default)]
+    pub credential: Option<String>,
     /// Whether it sends, and if not, why.
     pub pause: Option<Pause>,
     /// Files in the drop folder that are not on their journey, by reason; what `detect` calls
@@ -91,6 +94,10 @@ pub struct RouteStatus {
     /// counted.
     #[serde(default)]
     pub deferred_for_ms: u64,
+    /// Since when the oldest of them has been on its way, as the ledger has it: a restart changes
+    /// nothing about it, and pauses are counted.
+    #[serde(default)]
+    pub deferred_since: Option<Wall>,
     /// When the next deferred file is due.
     pub next_due_at: Option<Wall>,
     /// Files in `held/` as the ledger has it.
