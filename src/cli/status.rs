@@ -12,6 +12,7 @@ use super::screen::{Align, Screen, Style, Table, counted, grouped};
 use crate::config::Config;
 use crate::daemon;
 use crate::journey::detect::Reason;
+use crate::journey::health::{self, MAX_WAIT};
 use crate::journey::settle;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
@@ -259,7 +260,8 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     let mut needs: Vec<(String, String)> =
         status.alerts.iter().map(|alert| (alert.clone(), String::new())).collect();
     if let Some(since) = status.all_paused_since {
-        let text = format!("{PAUSED_WITH_ALL}, since {}: nothing is sent", style.time(since));
+        let (since, alone) = (style.time(since), status.but_for_those_alone());
+        let text = format!("{PAUSED_WITH_ALL}, since {since}: nothing is sent{alone}");
         needs.push((text, "patchdrop resume --all".to_owned()));
     }
     for destination in &status.destinations {
@@ -270,33 +272,18 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     }
     for route in &status.routes {
         let name = &route.name;
-        if let Some(fault) = &route.folder_fault {
-            let remedy = "it is looked at again; see that the folder is there and readable";
-            needs.push((format!("route {name}: {fault}"), remedy.to_owned()));
-        }
         // A pause of all is said once.
         if let Some(pause) = route.pause.as_ref().filter(|it| it.text != PAUSED_WITH_ALL) {
             needs.push(paused(&format!("route {name}"), pause, style));
         }
-        if route.held > 0 {
-            needs.push((
-                format!("route {name}: {} held: a person decides", counted(route.held, "file")),
-                format!("patchdrop list --route {name} --state held"),
-            ));
-        }
+        // As `health` judges it.
+        let symptoms = health::besides_its_pause(route, MAX_WAIT, style.now);
+        needs.extend(symptoms.into_iter().map(|symptom| (symptom.text, symptom.remedy)));
         if route.failed > 0 {
             needs.push((
                 format!("route {name}: {} failed", counted(route.failed, "file")),
                 format!("patchdrop list --route {name} --state failed"),
             ));
-        }
-        for (reason, waiting) in &route.waiting {
-            let reason = Reason::parse(reason).filter(|it| needs_attention_at_once(*it));
-            if let Some(reason) = reason.filter(|_| waiting.files > 0) {
-                let remedy = reason.remedy().replace("--route NAME", &format!("--route {name}"));
-                let files = counted(waiting.files, "file");
-                needs.push((format!("route {name}: {files} {}", reason.plain()), remedy));
-            }
         }
     }
     needs
@@ -385,17 +372,9 @@ fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
             if !parts.is_empty() {
                 lines.push(format!("    {}", parts.join(", ")));
             }
-            // What needs attention has its remedy above.
-            let remedy = reason.filter(|it| it.needs_a_person() && !needs_attention_at_once(*it));
-            lines.extend(remedy.map(|reason| format!("    {}", reason.remedy())));
         }
     }
     lines
-}
-
-/// Reasons that are told above all others.
-fn needs_attention_at_once(reason: Reason) -> bool {
-    matches!(reason, Reason::OlderThanFirstSweep | Reason::Unreadable | Reason::TwoRoutes)
 }
 
 #[cfg(test)]

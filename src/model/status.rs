@@ -36,6 +36,27 @@ pub struct Status {
 }
 
 impl Status {
+    /// While all routes are paused at once: those that go on alone, in words that follow "nothing
+    /// is sent".
+    #[must_use]
+    pub fn but_for_those_alone(&self) -> String {
+        let is_alone = |route: &&RouteStatus| {
+            route.pause.as_ref().is_none_or(|pause| pause.next_probe_at.is_some())
+        };
+        let alone: Vec<&str> =
+            self.routes.iter().filter(is_alone).map(|route| route.name.as_str()).collect();
+        match alone.as_slice() {
+            [] => String::new(),
+            [one] => format!(" but by {one}, which goes on alone"),
+            [first, .., last] if alone.len() > 3 => {
+                format!(" but by {} routes that go on alone, {first} to {last}", alone.len())
+            }
+            [some @ .., last] => {
+                format!(" but by {} and {last}, which go on alone", some.join(", "))
+            }
+        }
+    }
+
     /// The shortest account of it.
     #[must_use]
     pub fn in_one_line(&self) -> String {
