@@ -536,8 +536,9 @@ pub(super) fn no_mark(error: MarkError) -> Failure {
                 "if the other one has ended for good (this machine was renamed, its disk was moved \
                  here), `patchdrop adopt` goes on from it",
             ),
-        MarkError::Unreadable { .. } => Failure::machine(error)
-            .hint("if no other patchdrop uses this root, `patchdrop adopt` writes its mark anew"),
+        MarkError::Unreadable { .. } | MarkError::NoMark { .. } => Failure::machine(error).hint(
+            "if no other patchdrop uses this root, `patchdrop adopt --yes` writes its mark anew",
+        ),
         MarkError::Ledger(_) => Failure::machine(error)
             .passing(true)
             .hint("see whether the disk with state_dir is there and not full"),

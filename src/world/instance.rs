@@ -144,6 +144,14 @@ pub enum MarkError {
         #[source]
         source: serde_json::Error,
     },
+    /// Something else has its name.
+    #[error("{} is {is} and no mark of patchdrop", .path.display())]
+    NoMark {
+        /// What should be the mark.
+        path: PathBuf,
+        /// What it is.
+        is: &'static str,
+    },
     /// It can't be read or written.
     #[error("cannot {doing} the mark {}", .path.display())]
     Io {

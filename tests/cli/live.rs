@@ -518,7 +518,7 @@ fn a_pause_of_all_holds_where_there_is_no_route_yet_and_for_those_that_come() {
     assert!(said.contains("a person has paused all routes"), "{said}");
     std::fs::write(site.path("b.json"), "{}").unwrap();
     let b = site.path("b.json");
-    let sent = ["send", b.to_str().unwrap(), "--route", "orders", "--for", "10ms"];
+    let sent = ["send", b.to_str().unwrap(), "--route", "orders", "--for", "1s"];
     std::fs::remove_file(site.path("drop/orders/b.json")).ok();
     let service = site.start();
     let said = site.run(&sent);

@@ -142,7 +142,7 @@ fn a_pipe_in_the_place_of_a_file_of_ours_keeps_nobody_waiting() {
     check("state/ledger/ledger.db", &["status"], 69, "it is no regular file");
     check("state/ledger/ledger.db-wal", &["list"], 69, "it is no regular file");
     check("state/secrets/inbound", &["secret", "list"], 0, "is no regular file");
-    check("drop/.patchdrop/owner.json", pause, 69, "it is no mark");
+    check("drop/.patchdrop/owner.json", pause, 69, "is no regular file and no mark");
 }
 
 #[test]
@@ -163,6 +163,25 @@ fn what_is_read_from_state_dir_and_roots_steers_no_terminal() {
     let ended = site.run(&["adopt"]);
     assert!(ended.out.contains("a\\u{1b}[31mb"), "{:?}", ended.out);
     assert!(!ended.out.contains('\u{1b}'), "{:?}", ended.out);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_mark_is_named_and_adopted_away() {
+    let site = Site::new();
+    site.ends(0, &["run", "--once", "--allow-root"]);
+    let (mark, elsewhere) = (site.path("drop/.patchdrop/owner.json"), site.path("elsewhere"));
+    std::fs::rename(&mark, &elsewhere).unwrap();
+    symlink(&elsewhere, &mark).unwrap();
+    let ended = site.run(&["run", "--once", "--allow-root"]);
+    assert_eq!(ended.code, 69, "{}", ended.err);
+    assert!(ended.err.contains("is a link and no mark"), "{}", ended.err);
+    assert!(ended.err.contains("patchdrop adopt --yes"), "{}", ended.err);
+    let said = site.json(3, &["adopt"]);
+    assert_eq!(said[0]["mark"], "unreadable", "{said}");
+    site.ends(0, &["adopt", "--yes"]);
+    assert!(std::fs::symlink_metadata(&mark).unwrap().is_file());
+    assert!(elsewhere.exists());
+    site.ends(0, &["run", "--once", "--allow-root"]);
 }
 
 #[test]

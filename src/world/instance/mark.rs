@@ -159,8 +159,12 @@ pub(super) fn read(folder: &Path) -> Result<Reading, MarkError> {
     match std::fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Nothing),
         Err(error) => return Err(fail(error)),
-        Ok(found) if !found.is_file() || found.len() > BYTES_MAX => {
-            return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "it is no mark")));
+        Ok(found) if found.is_symlink() => return Err(MarkError::NoMark { path, is: "a link" }),
+        Ok(found) if !found.is_file() => {
+            return Err(MarkError::NoMark { path, is: "no regular file" });
+        }
+        Ok(found) if found.len() > BYTES_MAX => {
+            return Err(MarkError::NoMark { path, is: "too long" });
         }
         Ok(_) => {}
     }
