@@ -130,7 +130,9 @@ fn line(folder: &Path, found: &Result<MarkFinding, MarkError>) -> Line {
         Err(MarkError::Elsewhere { mark, .. }) => {
             ("elsewhere", format!("is in use by another copy of this patchdrop: {mark}"))
         }
-        Err(error @ MarkError::Unreadable { .. }) => ("unreadable", chain(error)),
+        Err(error @ (MarkError::Unreadable { .. } | MarkError::NoMark { .. })) => {
+            ("unreadable", chain(error))
+        }
         Err(error @ MarkError::Vanished { .. }) => ("gone", chain(error)),
         Err(error @ (MarkError::Io { .. } | MarkError::Ledger(_))) => ("unreachable", chain(error)),
     };

@@ -1,8 +1,10 @@
 //! How a command that changes something is carried out: by the running service, or, where none
 //! runs, by ourselves under its lock.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use super::Globals;
 use super::exit_code::Exit;
 use super::failure::{Failure, Kind};
 use super::load;
@@ -45,6 +47,34 @@ async fn answer(config: &Config, command: Command) -> Result<CommandAnswer, Fail
     match control::ask(&config.state_dir, &command).await {
         Err(ControlError::NoService { .. }) => serve::carry_out(config.clone(), command).await,
         answered => Ok(answered?),
+    }
+}
+
+/// Has the running service carry out what needs nothing of a config, beside one that has been
+/// broken since.
+pub(super) async fn carry_out_in_spite_of(
+    globals: &Globals,
+    broken: Failure,
+    command: Command,
+    json: bool,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    let why = broken.error.to_string();
+    match load::ask_in_spite_of(&globals.config_path(), broken, &command).await? {
+        CommandAnswer::Done(done) => {
+            let exit = report(&done, json, screen)?;
+            // Standard output is for what was done.
+            writeln!(
+                io::stderr(),
+                "note: {why}; the running service goes on under its last good one: patchdrop{} check",
+                globals.flag()
+            )?;
+            Ok(exit)
+        }
+        CommandAnswer::Refused(why) => Err(Failure::machine(why)),
+        CommandAnswer::Status(_) => {
+            Err(Failure::new(Kind::Bug, "the service answered with its status"))
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What people see when a command fails: what happened, because of what, what to do.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 
 use super::exit_code::Exit;
 use crate::config::Notice;
+use crate::model::file::shown;
 use crate::world::control::ControlError;
 use crate::world::ledger::LedgerError;
 
@@ -90,17 +92,17 @@ impl Failure {
 
     /// `error: …`, the chain below it, the faults, the hints.
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "error: {}", self.error)?;
+        writeln!(out, "error: {}", on_one_line(&self.error.to_string()))?;
         let mut cause = self.error.source();
         while let Some(error) = cause {
-            writeln!(out, "  because: {error}")?;
+            writeln!(out, "  because: {}", on_one_line(&error.to_string()))?;
             cause = error.source();
         }
         for notice in &self.notices {
             write_notice(out, notice)?;
         }
         for hint in &self.hints {
-            writeln!(out, "  hint: {hint}")?;
+            writeln!(out, "  hint: {}", on_one_line(hint))?;
         }
         Ok(())
     }
@@ -122,17 +124,10 @@ pub(crate) fn write_notice(out: &mut dyn Write, notice: &Notice) -> io::Result<(
     }
 }
 
-/// Names in a config may hold anything; what would steer the terminal is shown as it is written.
+/// Names in a config may hold anything, and so may what lies in a folder; what would steer the
+/// terminal is shown as it is written.
 fn on_one_line(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-    }
-    shown
+    shown(OsStr::new(text))
 }
 
 #[derive(Debug)]

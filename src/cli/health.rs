@@ -86,13 +86,13 @@ async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            let path = globals.config_path();
-            if let Some(status) = load::status_in_spite_of(&path, &failure).await {
-                return (health::judge(&status, Lately::default(), max_wait, style.now), None);
-            }
-            let text = failure.error.to_string();
             let check = format!("patchdrop{} check", globals.flag());
-            return (alone(Level::Unknown, text, check), None);
+            return match load::status_in_spite_of(&globals.config_path(), failure).await {
+                Ok(status) => {
+                    (health::judge(&status, Lately::default(), max_wait, style.now), None)
+                }
+                Err(failure) => (alone(Level::Unknown, failure.error.to_string(), check), None),
+            };
         }
     };
     match status_of(control::ask(&config.state_dir, &Command::Status).await) {

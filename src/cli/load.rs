@@ -11,7 +11,7 @@ use crate::config::{self, Config, ConfigFaults, LoadOptions, NotARoute, Shelf, S
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
 use crate::model::status::Status;
-use crate::world::control;
+use crate::world::control::{self, ControlError};
 
 /// Whether a command needs the secrets that the config names. They are often in the service's
 /// environment only.
@@ -43,21 +43,46 @@ pub(super) fn shelf(path: &Path) -> Result<Shelf, Failure> {
     config::shelf(path, &LoadOptions::default()).map_err(unusable)
 }
 
-/// What the service that runs says of itself beside a config that has been broken since: it goes on
-/// with the one that it has. `None` if none runs there, or the config does not say where that is.
-pub(super) async fn status_in_spite_of(path: &Path, broken: &Failure) -> Option<Status> {
-    let state_dir = shelf(path).ok()?.state_dir;
-    let Ok(CommandAnswer::Status(status)) = control::ask(&state_dir, &Command::Status).await else {
-        return None;
+/// Asks the service that runs beside a config that has been broken since: it goes on with the one
+/// that it has.
+///
+/// # Errors
+/// That the config is broken, if no service runs there, or the config does not say where that is.
+pub(super) async fn ask_in_spite_of(
+    path: &Path,
+    broken: Failure,
+    command: &Command,
+) -> Result<CommandAnswer, Failure> {
+    let Some(state_dir) = config::state_dir_in(path, &LoadOptions::default()) else {
+        return Err(broken.hint(
+            "where the running service is cannot be made out: state_dir stands in what is not \
+             understood; mend that line, or name an older copy of the file: --config COPY",
+        ));
+    };
+    match control::ask(&state_dir, command).await {
+        Err(ControlError::NoService { .. }) => Err(broken),
+        answered => Ok(answered?),
+    }
+}
+
+/// What the service that runs says of itself beside a config that has been broken since.
+///
+/// # Errors
+/// As for [`ask_in_spite_of`].
+pub(super) async fn status_in_spite_of(path: &Path, broken: Failure) -> Result<Status, Failure> {
+    let why = broken.error.to_string();
+    let CommandAnswer::Status(status) = ask_in_spite_of(path, broken, &Command::Status).await?
+    else {
+        let what = format!("{why}, and the service answered something else than its status");
+        return Err(Failure::new(Kind::Bug, what));
     };
     let text = format!(
-        "{}, and the service goes on with the one that it has until it ends; it could not start \
-         again: patchdrop check",
-        broken.error
+        "{why}, and the service goes on with the last good one until it ends; it could not start \
+         again: patchdrop check"
     );
     let mut status = *status;
     status.alerts.push(text);
-    Some(status)
+    Ok(status)
 }
 
 fn unusable(faults: ConfigFaults) -> Failure {

@@ -154,6 +154,13 @@ impl Command {
                 | Self::Token(_)
         )
     }
+
+    /// Whether it does without a `state_dir`, or makes one for the account that it runs as.
+    #[cfg(unix)]
+    fn begins_without_a_state_dir(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Check(_) | Self::Verify(_))
+            || matches!(self, Self::Token(arguments) if !arguments.changes())
+    }
 }
 
 /// Runs the command line.
@@ -220,7 +227,8 @@ fn carry_out(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure
     if arguments.command.works_in_the_services_place()
         && let Ok(config) = arguments.globals.load(load::Secrets::MayBeMissing)
     {
-        stand_in::for_the_keeper(&config.state_dir)?;
+        let begins = arguments.command.begins_without_a_state_dir();
+        stand_in::for_the_keeper(&config.state_dir, begins)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())

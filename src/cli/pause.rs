@@ -48,14 +48,11 @@ pub(super) async fn run(
     arguments: &PauseArguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load(Secrets::MayBeMissing)?;
     let command = match &arguments.route {
-        Some(route) => {
-            Command::Pause { route: change::known_route(&config, route)?.name.to_string() }
-        }
+        Some(route) => Command::Pause { route: route.clone() },
         None => Command::PauseAll,
     };
-    change::carry_out(&config, vec![command], arguments.json, screen).await
+    change(globals, arguments.route.as_deref(), command, arguments.json, screen).await
 }
 
 pub(super) async fn resume(
@@ -63,12 +60,29 @@ pub(super) async fn resume(
     arguments: &ResumeArguments,
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
-    let config = globals.load(Secrets::MayBeMissing)?;
     let command = match &arguments.route {
-        Some(route) => {
-            Command::Resume { route: change::known_route(&config, route)?.name.to_string() }
-        }
+        Some(route) => Command::Resume { route: route.clone() },
         None => Command::ResumeAll,
     };
-    change::carry_out(&config, vec![command], arguments.json, screen).await
+    change(globals, arguments.route.as_deref(), command, arguments.json, screen).await
+}
+
+/// The service knows its routes: it is reached beside a config that has been broken since, too.
+async fn change(
+    globals: &Globals,
+    route: Option<&str>,
+    command: Command,
+    json: bool,
+    screen: &mut Screen<'_>,
+) -> Result<Exit, Failure> {
+    let config = match globals.load(Secrets::MayBeMissing) {
+        Ok(config) => config,
+        Err(broken) => {
+            return change::carry_out_in_spite_of(globals, broken, command, json, screen).await;
+        }
+    };
+    if let Some(route) = route {
+        change::known_route(&config, route)?;
+    }
+    change::carry_out(&config, vec![command], json, screen).await
 }

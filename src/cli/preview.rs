@@ -26,7 +26,7 @@ use crate::model::file::{Identity, Kind, Place, Sighting};
 use crate::model::outcome::{Code, Fault};
 use crate::model::route::Route;
 use crate::model::status::Waiting;
-use crate::model::step::{Envelope, State};
+use crate::model::step::{ALL_PAUSED, Envelope, State};
 use crate::model::time::{Now, Wall};
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::folder::{Disk, FolderError, RealDisk};
@@ -259,7 +259,11 @@ impl<'a, R: Records> Looker<'a, R> {
             let (index, reason) = match self.fate(inbox, &sighting).await? {
                 None => continue,
                 Some((index, Fate::Stays(reason, _))) => (index, reason),
-                Some((index, Fate::Goes(_) | Fate::Fails(_))) => (index, Reason::Ready),
+                Some((index, Fate::Goes(_) | Fate::Fails(_))) => {
+                    let ruled = inbox.routes.get(index);
+                    let is_paused = ruled.is_some_and(|ruled| ruled.paused_at.is_some());
+                    (index, if is_paused { Reason::Paused } else { Reason::Ready })
+                }
             };
             let waiting = survey.entry((index, reason)).or_default();
             waiting.files += 1;
@@ -279,6 +283,7 @@ pub(super) type Survey = BTreeMap<(usize, Reason), Waiting>;
 /// parents.
 pub(super) fn inboxes(config: &Config, ledger: &impl Records) -> Result<Vec<Inbox>, Failure> {
     let records = ledger.routes()?;
+    let all_paused_at = ledger.all_paused_at()?;
     let now = SystemClock::new().now().wall;
     let mut inboxes: Vec<Inbox> = Vec::new();
     for route in load::routes(config) {
@@ -288,8 +293,12 @@ pub(super) fn inboxes(config: &Config, ledger: &impl Records) -> Result<Vec<Inbo
         let ruled = Ruled {
             selector: selector(&route)?,
             checker: Arc::new(checker(&route)?),
-            paused_at: record.and_then(|record| record.paused_at),
-            pause_code: record.and_then(|record| record.pause_code.clone()),
+            // A route that is not on record is paused with all others.
+            paused_at: record.map_or(all_paused_at, |record| record.paused_at),
+            pause_code: match record {
+                Some(record) => record.pause_code.clone(),
+                None => all_paused_at.map(|_| Code::of(ALL_PAUSED)),
+            },
             first_sweep_at: (!record.is_some_and(|record| record.released))
                 .then_some(first_sweep_at),
             route: Arc::clone(&route),

@@ -170,7 +170,8 @@ fn done(text: String, at: Wall) -> Done {
 fn in_one_line(failure: &Failure) -> String {
     let notices = failure.notices.iter().map(|notice| {
         let line = notice.line.map_or_else(String::new, |line| format!("line {line}: "));
-        format!("; {line}{}: {}", notice.key, notice.text)
+        let key = if notice.key.is_empty() { String::new() } else { format!("{}: ", notice.key) };
+        format!("; {line}{key}{}", notice.text)
     });
     std::iter::once(failure.error.to_string()).chain(notices).collect()
 }

@@ -49,7 +49,7 @@ pub(super) fn find(
 ) -> Result<Found, Failure> {
     let mut found = candidates(ledger, config, text)?;
     match found.len() {
-        0 => Err(unknown(text)),
+        0 => Err(unknown(config, text)),
         1 => Ok(found.remove(0)),
         _ => Err(ambiguous(text, &found, style)),
     }
@@ -76,7 +76,7 @@ pub(super) fn find_in(
             fitting.push(last);
             Err(ambiguous(text, &fitting, style))
         }
-        (None, None) => Err(unknown(text)),
+        (None, None) => Err(unknown(config, text)),
         (None, Some(first)) => Err(unfit(first, wanted)),
     }
 }
@@ -95,7 +95,20 @@ fn unfit(found: &Found, wanted: &Wanted) -> Failure {
         .hint(format!("patchdrop explain {id}"))
 }
 
-fn unknown(text: &OsStr) -> Failure {
+fn unknown(config: &Config, text: &OsStr) -> Failure {
+    let path = Path::new(text);
+    let places = if path.components().count() > 1 {
+        vec![path.to_owned()]
+    } else {
+        load::routes(config).iter().map(|route| route.folders.inbox.join(path)).collect()
+    };
+    if let Some((link, target)) = places.iter().find_map(|it| Some((it, it.read_link().ok()?))) {
+        let (link_shown, target) = (shown(link.as_os_str()), shown(target.as_os_str()));
+        return Failure::usage(format!(
+            "{link_shown} is a link, to {target}: patchdrop neither sends nor moves links"
+        ))
+        .hint("name the file itself, or drop a copy of it");
+    }
     Failure::usage(format!("no file {} is known", shown(text)))
         .hint("give a path, an id, or the name it was dropped under; patchdrop list shows them")
 }
@@ -296,6 +309,13 @@ mod tests {
         check("new.json", &format!("orders {}", at("new.json")));
         check(&at("new.json"), &format!("orders {}", at("new.json")));
         check("b.json", "b.json can be one of 2; say which by its id or path");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("/srv/x.json", orders.join("l.json")).unwrap();
+            let said = "is a link, to /srv/x.json: patchdrop neither sends nor moves links";
+            check("l.json", &format!("{} {said}", at("l.json")));
+            check(&at("l.json"), &format!("{} {said}", at("l.json")));
+        }
         check("z.json", "no file z.json is known");
         check(&id(99), &format!("no file {} is known", id(99)));
         check(&at("sent/z.json"), &format!("no file {} is known", at("sent/z.json")));

@@ -17,10 +17,12 @@ use super::records::{self, Records};
 use super::screen::Screen;
 use super::verify::identity_of;
 use super::when::parse_span;
+use crate::daemon;
 use crate::model::command::Command;
 use crate::model::file::{Identity, shown};
 use crate::model::quoted::quoted;
 use crate::model::route::Route;
+use crate::model::status::Pause;
 use crate::model::step::{Entry, State};
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::{self, ControlError};
@@ -67,7 +69,20 @@ pub(super) async fn run(
         Err(error) => return Err(error.into()),
     }
     let ledger = records::open_ledger(&config)?;
+    if let Some(pause) = pause_of(&ledger, &route)? {
+        let name = shown(&dropped.name);
+        writeln!(screen.out, "{name} waits: {}. {}", pause.text, pause.remedy)?;
+        screen.out.flush()?;
+    }
     follow(&ledger, &route, &dropped, arguments.patience, screen).await
+}
+
+/// The pause on record that keeps a route from sending.
+fn pause_of(ledger: &impl Records, route: &Route) -> Result<Option<Pause>, Failure> {
+    let record = ledger.routes()?.into_iter().find(|record| record.name == route.name);
+    let Some(since) = record.as_ref().and_then(|record| record.paused_at) else { return Ok(None) };
+    let code = record.as_ref().and_then(|record| record.pause_code.as_ref());
+    Ok(Some(daemon::pause_on_record(route, since, code)))
 }
 
 /// A file as it lies in the drop folder.

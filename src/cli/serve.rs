@@ -491,6 +491,9 @@ fn no_lock(error: LockError) -> Failure {
     match error {
         LockError::Held { .. } => Failure::machine(error)
             .hint("one instance a state_dir: stop the other one, or give this one its own config"),
+        LockError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+            Failure::machine(error).hint("patchdrop makes its own once that one has gone")
+        }
         LockError::Io { ref source, .. } => {
             let may_pass = source.kind() != std::io::ErrorKind::PermissionDenied;
             Failure::machine(error).passing(may_pass).hint(
@@ -533,8 +536,9 @@ pub(super) fn no_mark(error: MarkError) -> Failure {
                 "if the other one has ended for good (this machine was renamed, its disk was moved \
                  here), `patchdrop adopt` goes on from it",
             ),
-        MarkError::Unreadable { .. } => Failure::machine(error)
-            .hint("if no other patchdrop uses this root, `patchdrop adopt` writes its mark anew"),
+        MarkError::Unreadable { .. } | MarkError::NoMark { .. } => Failure::machine(error).hint(
+            "if no other patchdrop uses this root, `patchdrop adopt --yes` writes its mark anew",
+        ),
         MarkError::Ledger(_) => Failure::machine(error)
             .passing(true)
             .hint("see whether the disk with state_dir is there and not full"),

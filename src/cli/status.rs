@@ -12,6 +12,7 @@ use super::screen::{Align, Screen, Style, Table, counted, grouped};
 use crate::config::Config;
 use crate::daemon;
 use crate::journey::detect::Reason;
+use crate::journey::health::{self, MAX_WAIT};
 use crate::journey::settle;
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
@@ -59,8 +60,7 @@ async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            let status = load::status_in_spite_of(&globals.config_path(), &failure).await;
-            return status.ok_or(failure);
+            return load::status_in_spite_of(&globals.config_path(), failure).await;
         }
     };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {
@@ -138,6 +138,8 @@ fn route_status(ruled: &Ruled, count: Option<&Count>) -> RouteStatus {
         name: route.name.to_string(),
         folder: route.folders.inbox.display().to_string(),
         host: route.deliver.host.to_string(),
+        credential: route.deliver.credential.as_ref().map(ToString::to_string),
+        deferred_since: count.and_then(|count| count.retried_since),
         pause: ruled
             .paused_at
             .map(|since| daemon::pause_on_record(route, since, ruled.pause_code.as_ref())),
@@ -258,7 +260,8 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     let mut needs: Vec<(String, String)> =
         status.alerts.iter().map(|alert| (alert.clone(), String::new())).collect();
     if let Some(since) = status.all_paused_since {
-        let text = format!("{PAUSED_WITH_ALL}, since {}: nothing is sent", style.time(since));
+        let (since, alone) = (style.time(since), status.but_for_those_alone());
+        let text = format!("{PAUSED_WITH_ALL}, since {since}: nothing is sent{alone}");
         needs.push((text, "patchdrop resume --all".to_owned()));
     }
     for destination in &status.destinations {
@@ -269,33 +272,18 @@ fn needs_attention(status: &Status, style: &Style) -> Vec<(String, String)> {
     }
     for route in &status.routes {
         let name = &route.name;
-        if let Some(fault) = &route.folder_fault {
-            let remedy = "it is looked at again; see that the folder is there and readable";
-            needs.push((format!("route {name}: {fault}"), remedy.to_owned()));
-        }
         // A pause of all is said once.
         if let Some(pause) = route.pause.as_ref().filter(|it| it.text != PAUSED_WITH_ALL) {
             needs.push(paused(&format!("route {name}"), pause, style));
         }
-        if route.held > 0 {
-            needs.push((
-                format!("route {name}: {} held: a person decides", counted(route.held, "file")),
-                format!("patchdrop list --route {name} --state held"),
-            ));
-        }
+        // As `health` judges it.
+        let symptoms = health::besides_its_pause(route, MAX_WAIT, style.now);
+        needs.extend(symptoms.into_iter().map(|symptom| (symptom.text, symptom.remedy)));
         if route.failed > 0 {
             needs.push((
                 format!("route {name}: {} failed", counted(route.failed, "file")),
                 format!("patchdrop list --route {name} --state failed"),
             ));
-        }
-        for (reason, waiting) in &route.waiting {
-            let reason = Reason::parse(reason).filter(|it| needs_attention_at_once(*it));
-            if let Some(reason) = reason.filter(|_| waiting.files > 0) {
-                let remedy = reason.remedy().replace("--route NAME", &format!("--route {name}"));
-                let files = counted(waiting.files, "file");
-                needs.push((format!("route {name}: {files} {}", reason.plain()), remedy));
-            }
         }
     }
     needs
@@ -384,17 +372,9 @@ fn waiting_lines(status: &Status, style: &Style) -> Vec<String> {
             if !parts.is_empty() {
                 lines.push(format!("    {}", parts.join(", ")));
             }
-            // What needs attention has its remedy above.
-            let remedy = reason.filter(|it| it.needs_a_person() && !needs_attention_at_once(*it));
-            lines.extend(remedy.map(|reason| format!("    {}", reason.remedy())));
         }
     }
     lines
-}
-
-/// Reasons that are told above all others.
-fn needs_attention_at_once(reason: Reason) -> bool {
-    matches!(reason, Reason::OlderThanFirstSweep | Reason::Unreadable | Reason::TwoRoutes)
 }
 
 #[cfg(test)]

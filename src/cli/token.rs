@@ -36,6 +36,14 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+impl Arguments {
+    /// Whether it changes what is kept.
+    #[cfg(unix)]
+    pub(super) fn changes(&self) -> bool {
+        self.refresh || self.forget
+    }
+}
+
 pub(super) async fn run(
     globals: &Globals,
     arguments: &Arguments,

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "it lists folders itself, read-only")]
 
 mod listing;
+mod moved;
 mod shown;
 
 use std::collections::HashSet;
@@ -342,12 +343,16 @@ fn one_file(
     known: &mut Known,
     report: &mut Report,
 ) -> Result<(), Failure> {
+    let route = routes.iter().find(|route| route.name == entry.route).map(AsRef::as_ref);
+    if let Some(moved) = moved::found_elsewhere(&entry, route) {
+        report.found_elsewhere += 1;
+        entry = moved;
+    }
     let target = entry.target.as_ref().map(|it| digest_of(&it.path()));
     let replaced = target.is_some_and(|target| known.targets.contains(&target));
     known.take(&entry);
     for look_number in 1.. {
         let recorded = recorded(ledger, &entry, known.is_followed(entry.id), replaced)?;
-        let route = routes.iter().find(|route| route.name == entry.route).map(AsRef::as_ref);
         let finding = judge(recorded, look_into(&entry, route, report.deep));
         let Finding::Fault(fault) = finding else {
             report.count(finding);
@@ -363,6 +368,7 @@ fn one_file(
             continue;
         }
         let again = ledger.entry(entry.id)?;
+        let again = again.map(|it| moved::found_elsewhere(&it, route).unwrap_or(it));
         match again {
             Some(newer) if newer != entry && look_number < LOOKS_MAX => entry = newer,
             _ => {

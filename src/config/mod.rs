@@ -84,6 +84,20 @@ pub fn shelf(path: &Path, options: &LoadOptions) -> Result<Shelf, ConfigFaults> 
     Ok(Shelf { state_dir, used: section::stored_in(&table) })
 }
 
+/// The `state_dir` of a config that may have any fault, one of its syntax among them; `None` where
+/// the file does not tell.
+pub fn state_dir_in(path: &Path, options: &LoadOptions) -> Option<PathBuf> {
+    let page = page::Page::decode(&bytes_of(path).ok()?).ok()?;
+    let (table, is_whole) = page.parse_what_there_is();
+    let raw = raw::Raw::read(&page, &page::Sink::default(), &table);
+    // A line that is not understood may be the one that names it.
+    let may_be_unread = raw.state_dir.is_none() && (!is_whole || table.contains_key("state_dir"));
+    if may_be_unread && page.names("state_dir") {
+        return None;
+    }
+    Some(check::state_dir(&base_of(path, options), &raw).value)
+}
+
 /// What relative paths are relative to.
 fn base_of(path: &Path, options: &LoadOptions) -> PathBuf {
     let base = options.base.clone().or_else(|| path.parent().map(Path::to_owned));

@@ -126,6 +126,19 @@ impl Page {
         Err(in_order(errors.iter().map(|error| self.syntax_fault(error)).collect()))
     }
 
+    /// The table as far as it can be made out, and whether that is all of it.
+    pub(super) fn parse_what_there_is(&self) -> (DeTable<'_>, bool) {
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        (table.into_inner(), errors.is_empty())
+    }
+
+    /// Whether a line begins with this key, be it understood or not.
+    pub(super) fn names(&self, key: &str) -> bool {
+        self.text
+            .lines()
+            .any(|line| line.trim_start_matches([' ', '\t', '"', '\'']).starts_with(key))
+    }
+
     fn syntax_fault(&self, error: &toml::de::Error) -> Notice {
         let Some(span) = error.span() else {
             return Notice {

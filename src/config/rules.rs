@@ -297,12 +297,65 @@ fn globs(sink: &Sink, written: Option<&At<Vec<At<String>>>>, default: &[&str]) -
                 format!("{:?} is not a pattern: {}", glob.value, error.msg),
                 "* stands for any text, ? for one letter, [abc] for one of these",
             ));
+        } else {
+            check_meaning(sink, glob);
         }
     }
     if written.value.is_empty() && written.key.ends_with(".include") {
         sink.fault(written.notice("an empty list matches no file", "write e.g. ['*.json']"));
     }
     written.value.iter().map(|glob| glob.value.clone()).collect()
+}
+
+/// Patterns that are none of ours in other programs, and say something else here.
+fn check_meaning(sink: &Sink, glob: &At<String>) {
+    let text = &*glob.value;
+    if let Some(range) = empty_range(text) {
+        let turned: String = range.chars().rev().collect();
+        sink.fault(glob.notice(
+            format!("{text:?} matches nothing: there is no letter in the range {range}"),
+            format!("write [{turned}]"),
+        ));
+    }
+    if let Some(rest) = text.strip_prefix('!').filter(|rest| !rest.is_empty()) {
+        sink.warn(glob.notice(
+            format!("{text:?} excludes nothing: it matches names that begin with !"),
+            format!("to leave files out write exclude = ['{rest}']"),
+        ));
+    }
+    let alternatives = text.split_once('{').and_then(|(before, rest)| {
+        let (within, after) = rest.split_once('}')?;
+        let all = within.split(',').map(|one| format!("'{before}{one}{after}'"));
+        within.contains(',').then(|| all.collect::<Vec<_>>().join(", "))
+    });
+    if let Some(alternatives) = alternatives {
+        sink.warn(glob.notice(
+            format!("{text:?} matches only names that hold these braces: they are no alternatives"),
+            format!("write each as a pattern of its own: [{alternatives}]"),
+        ));
+    }
+}
+
+/// The first range in brackets that ends before it begins.
+fn empty_range(glob: &str) -> Option<String> {
+    let mut rest = glob;
+    while let Some((_, within)) = rest.split_once('[') {
+        let within = within.strip_prefix('!').unwrap_or(within);
+        // A bracket that comes first is one of the letters.
+        let end = within.char_indices().skip(1).find(|(_, letter)| *letter == ']')?.0;
+        let (class, after) = within.split_at_checked(end)?;
+        let letters: Vec<char> = class.chars().collect();
+        let mut at = 0;
+        while let Some(&from) = letters.get(at) {
+            match (letters.get(at + 1), letters.get(at + 2)) {
+                (Some('-'), Some(&to)) if from > to => return Some(format!("{from}-{to}")),
+                (Some('-'), Some(_)) => at += 3,
+                _ => at += 1,
+            }
+        }
+        rest = after;
+    }
+    None
 }
 
 fn matches_any(globs: &[String], name: &str) -> bool {

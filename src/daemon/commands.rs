@@ -71,7 +71,11 @@ impl<W: World> Daemon<W> {
             Command::ReleaseRoute { route, held: false } => {
                 self.set_route(&route, reply, |record, _| {
                     record.released = true;
-                    "its old files go out now".into()
+                    if record.paused_at.is_none() {
+                        return "its old files go out now".into();
+                    }
+                    let all = if is_paused_with_all(record) { "--all" } else { &*record.name.0 };
+                    format!("its old files go out once it is not paused: patchdrop resume {all}")
                 });
             }
             Command::ReleaseRoute { route, held: true } => {
@@ -104,8 +108,11 @@ impl<W: World> Daemon<W> {
         self.set_route(route, reply, |record, at| {
             record.paused_at.get_or_insert(at);
             record.pause_code = None;
-            "paused: nothing is claimed or sent until `patchdrop resume`; what is in flight ends"
-                .into()
+            format!(
+                "paused: nothing is claimed or sent until `patchdrop resume {}`; what is in flight \
+                 ends",
+                record.name
+            )
         });
     }
 
@@ -193,6 +200,46 @@ impl<W: World> Daemon<W> {
             answer(reply, CommandAnswer::Done(all_done));
             let routes = changed.into_iter().map(TakenUp::Route);
             Work::TakenUp([TakenUp::AllPaused(paused_at)].into_iter().chain(routes).collect())
+        });
+    }
+
+    /// While all routes are paused, one that was let go alone is on record as that. Where it has
+    /// left the config meanwhile, or its folder has gone, it is paused with all others again: it
+    /// would go on as soon as it came back, long after anybody thought of it.
+    pub(super) fn pause_those_that_left(&mut self) {
+        let has_time = self.mode != Mode::OneCommand && !self.command_under_way;
+        if self.has_seen_who_left || !has_time || !self.has_swept_all_parents() {
+            return;
+        }
+        self.has_seen_who_left = true;
+        let broken: Vec<&str> = self.config.broken.iter().map(|it| it.name.as_str()).collect();
+        let Some(at) = self.all_paused_at else { return };
+        let left = self.records.values().filter(|record| {
+            let name = &record.name;
+            let is_here = self.equipped.contains_key(name)
+                || self.unequipped.contains_key(name)
+                || broken.contains(&&*name.0);
+            record.paused_at.is_none() && !is_here
+        });
+        let changed: Vec<RouteRecord> = left
+            .map(|record| {
+                let mut record = record.clone();
+                record.paused_at = Some(at);
+                record.pause_code = Some(Code::of(ALL_PAUSED));
+                record
+            })
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        let ctx = Arc::clone(&self.ctx);
+        self.command_under_way = true;
+        self.spawn(Ticket::Command, async move {
+            match ctx.world.ledger().put_all_paused(Some(at), changed.clone()).await {
+                Ok(()) => Work::TakenUp(changed.into_iter().map(TakenUp::Route).collect()),
+                // The next start tries again.
+                Err(_) => Work::TakenUp(Vec::new()),
+            }
         });
     }
 

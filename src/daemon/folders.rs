@@ -14,7 +14,7 @@ use super::event::{
 use super::grounds;
 use super::intake::{Candidate, Intake};
 use super::order;
-use super::resume;
+use super::{resume, status};
 use crate::config::{Discovery, WatchMode};
 use crate::journey::detect::{Reason, Selector};
 use crate::journey::grounds::is_another;
@@ -23,7 +23,7 @@ use crate::model::file::{FolderSeen, Place};
 use crate::model::outcome::Code;
 pub use crate::model::outcome::chain;
 use crate::model::route::{OnFailed, Route, RouteName};
-use crate::model::step::{LEDGER_BEHIND, RouteRecord, State};
+use crate::model::step::{ALL_PAUSED, LEDGER_BEHIND, RouteRecord, State};
 use crate::model::time::{Now, Tick, Wall};
 use crate::world::World;
 use crate::world::clock::Clock;
@@ -120,6 +120,14 @@ impl<W: World> Daemon<W> {
         let route = Arc::clone(&equipped.route);
         self.notes.unreached.retain(|(root, _)| !route.folders.inbox.starts_with(root));
         self.schedule.add_route(&route, record.paused_at, now);
+        let code = record.pause_code.as_ref();
+        let is_said =
+            self.mode == super::Mode::OneCommand || code.is_some_and(|code| code.0 == ALL_PAUSED);
+        if let Some(since) = record.paused_at.filter(|_| !is_said) {
+            let pause = status::pause_on_record(&route, since, code);
+            let (why, remedy) = (pause.text, pause.remedy);
+            tracing::warn!(route = %name, %since, %why, %remedy, "route is paused, it sends nothing");
+        }
         if let Some(at) = delivered_at {
             self.schedule.delivered_on_record(name);
             self.delivered_at.insert(name.clone(), at);

@@ -174,6 +174,8 @@ pub struct Daemon<W: World> {
     records: BTreeMap<RouteName, RouteRecord>,
     /// Since when all routes are paused at once, those to come among them.
     all_paused_at: Option<Wall>,
+    /// Those that were let go alone and have left since are paused with all others again.
+    has_seen_who_left: bool,
     /// Files that disk or ledger did not let go on, and why; each is on its journey and so bounded.
     stumbles: BTreeMap<FileId, String>,
     /// When a file of a route was last said to have stumbled; one for each route.
@@ -270,6 +272,7 @@ impl<W: World> Daemon<W> {
             unequipped: BTreeMap::new(),
             records: BTreeMap::new(),
             all_paused_at: None,
+            has_seen_who_left: false,
             stumbles: BTreeMap::new(),
             stumbled_at: BTreeMap::new(),
             rooms: Rooms::default(),
@@ -333,6 +336,9 @@ impl<W: World> Daemon<W> {
     async fn read_ledger(&mut self) -> Result<(), LedgerError> {
         let ledger = self.ctx.world.ledger();
         self.all_paused_at = ledger.all_paused_at().await?;
+        if let Some(since) = self.all_paused_at.filter(|_| self.mode != Mode::OneCommand) {
+            tracing::warn!(%since, "a person has paused all routes: patchdrop resume --all ends that");
+        }
         for record in ledger.routes().await? {
             self.records.insert(record.name.clone(), record);
         }
@@ -433,6 +439,7 @@ impl<W: World> Daemon<W> {
             self.sweep_due(now.tick);
             self.look_after_room(now.tick);
             self.feed(now);
+            self.pause_those_that_left();
             for start in self.schedule.starts(now.tick) {
                 self.start(start);
             }
@@ -472,6 +479,12 @@ impl<W: World> Daemon<W> {
     /// wait for that.
     fn knows_its_routes(&self) -> bool {
         self.began_at.plus(COMMANDS_WITHIN) <= self.now().tick || self.has_asked_all_folders()
+    }
+
+    /// Whether every folder that becomes a route has been found.
+    fn has_swept_all_parents(&self) -> bool {
+        let mut parents = self.intakes.values().filter(|intake| intake.is_parent);
+        parents.all(|intake| intake.swept_at.is_some() && intake.fault.is_none())
     }
 
     fn has_asked_all_folders(&self) -> bool {

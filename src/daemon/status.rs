@@ -211,6 +211,7 @@ impl<W: World> Daemon<W> {
                     name: route.name.to_string(),
                     folder: route.folders.inbox.display().to_string(),
                     host: route.deliver.host.to_string(),
+                    credential: route.deliver.credential.as_ref().map(ToString::to_string),
                     pause: self.order_pause(&route.name).or(by_person).or(by_itself),
                     waiting: self.waiting(intake, index, now),
                     sending: view.active as u64,
@@ -341,6 +342,35 @@ fn wall_of(tick: Tick, now: Now) -> Wall {
     now.wall.plus(tick.since(now.tick))
 }
 
+/// What patchdrop itself has paused it pauses anew after a restart, for a fault that is as old as
+/// the oldest file that waits, unless another one was accepted since.
+fn date_pauses_back(status: &mut Status) {
+    fn dated<'r>(pause: &Pause, routes: impl Iterator<Item = &'r RouteStatus>) -> Option<Wall> {
+        // One that a person lifts is on record itself.
+        pause.next_probe_at?;
+        let (oldest, last_sent): (Vec<_>, Vec<_>) =
+            routes.map(|route| (route.deferred_since, route.last_sent_at)).unzip();
+        let stands_since = oldest.into_iter().flatten().min()?;
+        let stands_since = last_sent.into_iter().flatten().fold(stands_since, Wall::max);
+        pause.since.map(|since| since.min(stands_since))
+    }
+    for route in &mut status.routes {
+        let since = route.pause.as_ref().and_then(|pause| dated(pause, std::iter::once(&*route)));
+        if let (Some(pause), Some(_)) = (&mut route.pause, since) {
+            pause.since = since;
+        }
+    }
+    for destination in &mut status.destinations {
+        let Some(pause) = &mut destination.pause else { continue };
+        let its_own = status.routes.iter().filter(|route| {
+            route.host == destination.host && route.credential == destination.credential
+        });
+        if let Some(since) = dated(pause, its_own) {
+            pause.since = Some(since);
+        }
+    }
+}
+
 /// Adds what only the ledger knows.
 pub(super) async fn with_counts<W: World>(world: &W, mut status: Status) -> Status {
     match world.ledger().counts().await {
@@ -352,7 +382,9 @@ pub(super) async fn with_counts<W: World>(world: &W, mut status: Status) -> Stat
                 route.held = of(State::Held);
                 route.failed = of(State::Failed);
                 route.sent = of(State::Sent);
+                route.deferred_since = count.retried_since;
             }
+            date_pauses_back(&mut status);
         }
         Err(error) => {
             let text = format!("the ledger cannot be read: {error}");

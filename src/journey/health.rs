@@ -101,7 +101,8 @@ pub fn judge(status: &Status, lately: Lately, max_wait: Duration, now: Wall) -> 
         symptoms.push(Symptom::new(level, alert, "patchdrop status"));
     }
     if let Some(since) = status.all_paused_since {
-        let text = format!("nothing is sent: {PAUSED_WITH_ALL}, since {since}");
+        let alone = status.but_for_those_alone();
+        let text = format!("nothing is sent{alone}: {PAUSED_WITH_ALL}, since {since}");
         symptoms.push(Symptom::new(Level::Warning, text, "patchdrop resume --all"));
     }
     for destination in &status.destinations {
@@ -110,7 +111,11 @@ pub fn judge(status: &Status, lately: Lately, max_wait: Duration, now: Wall) -> 
         symptoms.extend(pause.filter_map(|pause| of_pause(&subject, pause, now)));
     }
     for route in &status.routes {
-        of_route(route, max_wait, now, &mut symptoms);
+        // Said once for all of them.
+        let own_pause = route.pause.iter().filter(|pause| pause.text != PAUSED_WITH_ALL);
+        let subject = format!("route {}", route.name);
+        symptoms.extend(own_pause.filter_map(|pause| of_pause(&subject, pause, now)));
+        symptoms.extend(besides_its_pause(route, max_wait, now));
         count(route, now, &mut figures);
     }
     if lately.in_doubt > 0 {
@@ -129,15 +134,15 @@ pub fn judge(status: &Status, lately: Lately, max_wait: Duration, now: Wall) -> 
     Health { symptoms, figures }
 }
 
-fn of_route(route: &RouteStatus, max_wait: Duration, now: Wall, symptoms: &mut Vec<Symptom>) {
+/// What is not well with a route but for a pause of it.
+#[must_use]
+pub fn besides_its_pause(route: &RouteStatus, max_wait: Duration, now: Wall) -> Vec<Symptom> {
+    let mut symptoms = Vec::new();
     let subject = format!("route {}", route.name);
     if let Some(fault) = &route.folder_fault {
         let remedy = "see that the folder is there and that the service's account may use it";
         symptoms.push(Symptom::new(Level::Critical, format!("{subject}: {fault}"), remedy));
     }
-    // Said once for all of them.
-    let own_pause = route.pause.iter().filter(|pause| pause.text != PAUSED_WITH_ALL);
-    symptoms.extend(own_pause.filter_map(|pause| of_pause(&subject, pause, now)));
     symptoms.extend(overdue(route, max_wait, now));
     if route.held > 0 {
         let text = format!("{subject}: {} held, a person decides", files(route.held));
@@ -162,6 +167,7 @@ fn of_route(route: &RouteStatus, max_wait: Duration, now: Wall, symptoms: &mut V
         let remedy = "more watches, where the system has run out of them: patchdrop doctor";
         symptoms.push(Symptom::new(Level::Warning, text, remedy));
     }
+    symptoms
 }
 
 /// A person's pause is meant; any other one is a fault that should have passed.
@@ -216,7 +222,8 @@ fn oldest(route: &RouteStatus, now: Wall) -> (Duration, Option<&str>) {
             Some((now.since(waiting.oldest_at?), example))
         })
         .max_by_key(|(wait, _)| *wait);
-    let deferred = (Duration::from_millis(route.deferred_for_ms), None);
+    let on_record = route.deferred_since.map_or(Duration::ZERO, |since| now.since(since));
+    let deferred = (on_record.max(Duration::from_millis(route.deferred_for_ms)), None);
     in_folder.filter(|(wait, _)| *wait >= deferred.0).unwrap_or(deferred)
 }
 
@@ -312,6 +319,11 @@ mod tests {
             deferred_for_ms: minutes * 60_000,
             ..RouteStatus::default()
         };
+        // A restart has lost what was counted before it, and not what is on record.
+        let on_record = |minutes| RouteStatus { deferred_since: Some(ago(minutes)), ..deferred(0) };
+        check(on_record(14), Level::Ok);
+        check(on_record(15), Level::Critical);
+        check(RouteStatus { last_sent_at: Some(ago(14)), ..on_record(99) }, Level::Ok);
         check(deferred(14), Level::Ok);
         check(deferred(15), Level::Critical);
     }

@@ -36,6 +36,27 @@ pub struct Status {
 }
 
 impl Status {
+    /// While all routes are paused at once: those that go on alone, in words that follow "nothing
+    /// is sent".
+    #[must_use]
+    pub fn but_for_those_alone(&self) -> String {
+        let is_alone = |route: &&RouteStatus| {
+            route.pause.as_ref().is_none_or(|pause| pause.next_probe_at.is_some())
+        };
+        let alone: Vec<&str> =
+            self.routes.iter().filter(is_alone).map(|route| route.name.as_str()).collect();
+        match alone.as_slice() {
+            [] => String::new(),
+            [one] => format!(" but by {one}, which goes on alone"),
+            [first, .., last] if alone.len() > 3 => {
+                format!(" but by {} routes that go on alone, {first} to {last}", alone.len())
+            }
+            [some @ .., last] => {
+                format!(" but by {} and {last}, which go on alone", some.join(", "))
+            }
+        }
+    }
+
     /// The shortest account of it.
     #[must_use]
     pub fn in_one_line(&self) -> String {
@@ -73,6 +94,9 @@ pub struct RouteStatus {
     pub folder: String,
     /// Host and port that it sends to.
     pub host: String,
+    /// The credential used there.
+    #[serde(default)]
+    pub credential: Option<String>,
     /// Whether it sends, and if not, why.
     pub pause: Option<Pause>,
     /// Files in the drop folder that are not on their journey, by reason; what `detect` calls
@@ -91,6 +115,10 @@ pub struct RouteStatus {
     /// counted.
     #[serde(default)]
     pub deferred_for_ms: u64,
+    /// Since when the oldest of them has been on its way, as the ledger has it: a restart changes
+    /// nothing about it, and pauses are counted.
+    #[serde(default)]
+    pub deferred_since: Option<Wall>,
     /// When the next deferred file is due.
     pub next_due_at: Option<Wall>,
     /// Files in `held/` as the ledger has it.

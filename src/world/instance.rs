@@ -8,6 +8,7 @@
 mod mark;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
@@ -27,10 +28,14 @@ use super::control;
 use super::keeper::{self, Keeper};
 use super::ledger::{LedgerError, LedgerId};
 use super::rights;
+use crate::model::file::shown;
 use crate::model::time::Wall;
 
 /// A mark that cannot be read or written in this time is on a mount that hangs.
 const MARK_WAIT: Duration = Duration::from_secs(10);
+
+/// Who holds a lock is told in one short line.
+const OWNER_BYTES_MAX: u64 = 4 << 10;
 
 /// Why `state_dir` could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +86,10 @@ impl StateLock {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         };
         if !is_ours {
-            let owner = std::fs::read_to_string(&text).unwrap_or_default();
-            let owner = owner.lines().next().unwrap_or("unknown").to_owned();
-            return Err(LockError::Held { state_dir: state_dir.to_owned(), owner });
+            return Err(LockError::Held {
+                state_dir: state_dir.to_owned(),
+                owner: owner_in(&text),
+            });
         }
         let owner = format!("pid {} on {} since {since}\n", std::process::id(), host());
         if let Err(error) = keeper.write(&text, &owner) {
@@ -137,6 +143,14 @@ pub enum MarkError {
         /// What is wrong.
         #[source]
         source: serde_json::Error,
+    },
+    /// Something else has its name.
+    #[error("{} is {is} and no mark of patchdrop", .path.display())]
+    NoMark {
+        /// What should be the mark.
+        path: PathBuf,
+        /// What it is.
+        is: &'static str,
     },
     /// It can't be read or written.
     #[error("cannot {doing} the mark {}", .path.display())]
@@ -543,12 +557,19 @@ fn make_private_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Who holds the lock, as the text beside it says. It may say anything.
+fn owner_in(text: &Path) -> String {
+    let owner = keeper::read(text, OWNER_BYTES_MAX).unwrap_or_default();
+    let owner = String::from_utf8_lossy(&owner);
+    owner.lines().next().map_or_else(|| "unknown".to_owned(), |line| shown(OsStr::new(line)))
+}
+
 /// Opens a file of ours, made where it is not there.
 fn open_or_make(path: &Path, keeper: Keeper) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.read(true).write(true);
     match keeper.create(path, keeper::PRIVATE, &mut how.clone()) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => how.open(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => keeper::open(path, &mut how),
         other => other,
     }
 }

@@ -14,6 +14,60 @@ pub(super) const PRIVATE: u32 = 0o600;
 /// Others may read it, as far as the process's mask lets them.
 pub(super) const READABLE: u32 = 0o644;
 
+/// Opens a file of ours, links followed. A pipe in its place keeps nobody waiting: what is no
+/// regular file is an error.
+///
+/// # Errors
+/// What the system said.
+pub(super) fn open(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(how, flags);
+    }
+    match how.open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        // A pipe that nobody reads, a socket.
+        #[cfg(unix)]
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            Err(no_file())
+        }
+        Ok(_) => Err(no_file()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The bytes of a small file of ours, at most `max` of them; see [`open`].
+///
+/// # Errors
+/// What the system said; a longer file is an error.
+pub(super) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    open(path, OpenOptions::new().read(true))?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        let text = format!("larger than {} KiB", max / 1024);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
+}
+
+/// Whether something that is no regular file has the name of one, links followed.
+///
+/// # Errors
+/// It has, or what the system said. One that is not there is no error.
+pub(super) fn is_free_for_a_file(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(no_file()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no regular file: move it away")
+}
+
 /// Whoever keeps a `state_dir`, where this process is root and may have to hand over what it makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keeper {

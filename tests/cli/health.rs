@@ -143,7 +143,66 @@ fn a_config_that_was_broken_since_does_not_hide_the_service_that_runs() {
     assert_eq!(status["routes"][0]["name"], "orders");
     assert!(status["alerts"][0].as_str().unwrap().contains("cannot be used, and"), "{status}");
     assert_eq!(site.run(&["health"]).code, 1);
+    let check = |broken: &str| {
+        std::fs::write(&path, broken).unwrap();
+        let ended = site.run(&["pause", "--all"]);
+        assert_eq!(ended.code, 0, "{broken}\n{}", ended.err);
+        assert!(ended.out.contains("orders: paused with all others"), "{}", ended.out);
+        assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+        assert!(ended.err.contains("goes on under its last good one"), "{}", ended.err);
+        let done = site.json(0, &["resume", "--all"]);
+        assert_eq!(done[0]["subject"], "orders");
+        site.ends(0, &["pause", "orders"]);
+        site.ends(0, &["resume", "orders"]);
+        site.ends(69, &["pause", "nowhere"]);
+        let ended = site.run(&["health"]);
+        assert_eq!(ended.code, 1, "{broken}\n{}", ended.out);
+        assert!(ended.out.contains("goes on with the last good one"), "{}", ended.out);
+        site.ends(0, &["status"]);
+    };
+    check(&format!("{text}oops = 1\n"));
+    check(&format!("{text}oops = \n[[\n"));
+    check(&text.replace("root = 'drop'", "root = 'drop"));
+    std::fs::write(&path, text.replace("state_dir = 'state'", "state_dir 'state'")).unwrap();
+    let ended = site.run(&["pause", "--all"]);
+    assert_eq!(ended.code, 78, "{}", ended.err);
+    assert!(ended.err.contains("--config COPY"), "{}", ended.err);
+    assert_eq!(site.run(&["health"]).code, 3);
+
+    std::fs::write(&path, format!("{text}oops = 1\n")).unwrap();
     site.stop(service);
     assert_eq!(site.run(&["health"]).code, 3);
     assert_eq!(site.run(&["status"]).code, 78);
+    assert_eq!(site.run(&["pause", "--all"]).code, 78);
+}
+
+#[test]
+fn a_restart_does_not_make_a_file_younger_that_waits_nor_the_fault_that_keeps_it() {
+    let site = Site::new();
+    let service = site.start();
+    site.rules(Some(Act::Answer { status: 503, message: None, retry_after: None }));
+    for name in ["a.json", "b.json", "c.json"] {
+        site.drop_in(name, "{}");
+    }
+    let paused = || {
+        let status = site.json(0, &["status"]);
+        let is_paused = !status["destinations"][0]["pause"].is_null();
+        (is_paused && status["routes"][0]["deferred"] == 3).then_some(status)
+    };
+    site.until("its destination is paused", || paused().is_some());
+    site.stop(service);
+    let entries = site.json(0, &["list"]);
+    let claimed = entries.as_array().unwrap().iter().map(|entry| entry["claimed_at"].to_string());
+    let oldest = claimed.min().unwrap();
+
+    let service = site.start();
+    site.until("its destination is paused again", || paused().is_some());
+    let status = paused().unwrap_or_else(|| site.json(0, &["status"]));
+    assert_eq!(status["routes"][0]["deferred_since"].to_string(), oldest, "{status}");
+    assert_eq!(status["destinations"][0]["pause"]["since"].to_string(), oldest, "{status}");
+    site.until("a file has waited for a second", || {
+        let health = site.run(&["health", "--max-wait", "1s"]);
+        health.code == 2 && health.out.contains("a file has been due for")
+    });
+    site.stop(service);
 }

@@ -274,7 +274,7 @@ fn a_held_file_is_released_under_its_key_or_marked_by_what_a_person_knows() {
     let first = site.drop_until("a.json", "[1]", "held");
     let second = site.drop_until("b.json", "[2]", "held");
     let status = site.ends(0, &["status"]);
-    assert!(status.contains("route orders: 2 files held: a person decides"), "{status}");
+    assert!(status.contains("route orders: 2 files held, a person decides"), "{status}");
     site.rules(None);
     let done = site.json(0, &["release", first["id"].as_str().unwrap()]);
     assert_eq!(done[0]["ok"], true, "{done}");
@@ -346,6 +346,7 @@ fn a_pause_survives_a_restart_and_ends_with_resume() {
 #[test]
 fn send_waits_for_the_end_and_a_file_moved_back_by_hand_remembers() {
     let site = Site::new();
+    std::fs::create_dir(site.path("state")).unwrap();
     let file = site.path("a.json");
     std::fs::write(&file, "{}").unwrap();
     let send = ["send", file.to_str().unwrap(), "--route", "orders"];
@@ -471,6 +472,19 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
     let alone = site.ends(0, &["resume", "stock"]);
     assert!(alone.contains("goes on alone"), "{alone}");
     stand(&[("invoices", true), ("orders", true), ("stock", false)]);
+    for (code, command) in [(0, "status"), (1, "health")] {
+        let said = site.ends(code, &[command]);
+        assert!(said.contains("nothing is sent but by stock, which goes on alone"), "{said}");
+    }
+    // One that leaves is paused with all others when it comes back.
+    std::fs::remove_dir_all(site.path("drop/stock")).unwrap();
+    site.stop(service);
+    let service = site.start();
+    stand(&[("invoices", true), ("orders", true)]);
+    std::fs::create_dir(site.path("drop/stock")).unwrap();
+    stand(&[("invoices", true), ("orders", true), ("stock", true)]);
+    site.ends(0, &["resume", "stock"]);
+    stand(&[("invoices", true), ("orders", true), ("stock", false)]);
     assert!(!site.json(0, &["status"])["all_paused_since"].is_null());
     site.ends(0, &["pause", "--all"]);
     stand(&[("invoices", true), ("orders", true), ("stock", true)]);
@@ -489,6 +503,7 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
 #[test]
 fn a_pause_of_all_holds_where_there_is_no_route_yet_and_for_those_that_come() {
     let site = Site::new();
+    std::fs::create_dir(site.path("state")).unwrap();
     std::fs::remove_dir(site.path("drop/orders")).unwrap();
     let paused = site.ends(0, &["pause", "--all"]);
     assert!(paused.starts_with("all routes: paused, also those that are found later"), "{paused}");
@@ -496,7 +511,21 @@ fn a_pause_of_all_holds_where_there_is_no_route_yet_and_for_those_that_come() {
     assert!(said.contains("a person paused all routes at once"), "{said}");
     std::fs::create_dir(site.path("drop/orders")).unwrap();
     site.drop_in("a.json", "{}");
+    site.until("without a service it is known to wait for the pause, too", || {
+        site.json(0, &["status"])["routes"][0]["waiting"]["paused"]["files"] == 1
+    });
+    let said = site.run(&["run", "--once", "--allow-root"]).err;
+    assert!(said.contains("a person has paused all routes"), "{said}");
+    std::fs::write(site.path("b.json"), "{}").unwrap();
+    let b = site.path("b.json");
+    let sent = ["send", b.to_str().unwrap(), "--route", "orders", "--for", "1s"];
+    std::fs::remove_file(site.path("drop/orders/b.json")).ok();
     let service = site.start();
+    let said = site.run(&sent);
+    assert!(said.out.contains("patchdrop resume --all"), "{}{}", said.out, said.err);
+    std::fs::remove_file(site.path("drop/orders/b.json")).unwrap();
+    let said = site.ends(0, &["release", "--route", "orders"]);
+    assert!(said.contains("once it is not paused: patchdrop resume --all"), "{said}");
     site.until("the file waits for the pause", || {
         site.json(0, &["status"])["routes"][0]["waiting"]["paused"]["files"] == 1
     });

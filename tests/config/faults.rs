@@ -329,6 +329,7 @@ done_marker = '{name}.done'
 [route.c]
 vanity = 'ccc'
 include = []
+exclude = ['[z-a]*.json', '[]-a]', '[a-]', '[!]]x[9-0]']
 done_marker = '{nmae}{stem}.ok'
 [route.d]
 vanity = 'ddd'

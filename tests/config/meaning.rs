@@ -453,6 +453,20 @@ fn what_is_odd_and_stops_nothing_is_a_warning() {
     check(
         &format!(
             "root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}
+[route.orders]
+include = ['{{a,b}}*.json', '!a.json', '{{*}}.json', '[!a-c]*.json']"
+        ),
+        &[
+            "c:10: route.orders.include: \"!a.json\" excludes nothing: it matches names that begin \
+             with !\n  hint: to leave files out write exclude = ['a.json']",
+            "c:10: route.orders.include: \"{a,b}*.json\" matches only names that hold these \
+             braces: they are no alternatives\n  hint: write each as a pattern of its own: \
+             ['a*.json', 'b*.json']",
+        ],
+    );
+    check(
+        &format!(
+            "root = '/nowhere/drop'\ncompany = 'acme'{CREDENTIAL}
 [destination.'inbound.pwks.com']\nrate = '60/min'\n[destination.'other.example.com']"
         ),
         &[

@@ -115,6 +115,8 @@ pub(super) struct Report {
     pub(super) unrecorded_in_sent: u64,
     pub(super) unrecorded_in_failed: u64,
     pub(super) unrecorded_in_held: u64,
+    /// In other folders than on record, which are those of the route today: counted above, too.
+    pub(super) found_elsewhere: u64,
     /// Missing on record, and lying where files end: the record of their end was lost.
     pub(super) found_again: u64,
     /// Given up sooner than `give_up_after` says now.
@@ -155,7 +157,7 @@ impl Report {
     }
 
     /// What was counted beside the files on record, each with what it means.
-    fn beside(&self) -> [(u64, &'static str, &'static str); 8] {
+    fn beside(&self) -> [(u64, &'static str, &'static str); 9] {
         let in_sent = if self.ledger_was_lost {
             (
                 "sent, record lost",
@@ -184,6 +186,11 @@ impl Report {
                 self.unrecorded_in_held,
                 "in held/ without a record",
                 "look at the receiver before you move them into the drop folder",
+            ),
+            (
+                self.found_elsewhere,
+                "of those above in other folders than on record",
+                "the root was moved, or the route's folders were changed: they are the same files",
             ),
             (
                 self.found_again,
@@ -242,7 +249,8 @@ pub(super) fn render(report: &Report, screen: &mut Screen<'_>) -> Result<(), Fai
 /// The last line where there is no fault: it claims no more than was looked at.
 fn verdict(report: &Report) -> &'static str {
     let is_all_there = report.removed_since == 0 && report.missed_before == 0;
-    let has_no_strangers = report.beside().iter().all(|(number, ..)| *number == 0);
+    let strangers = report.beside().iter().map(|(number, ..)| number).sum::<u64>();
+    let has_no_strangers = strangers == report.found_elsewhere;
     match (is_all_there && has_no_strangers, report.deep) {
         (true, false) => "Ledger and folders agree.",
         (true, true) => "Ledger and folders agree, in every byte.",

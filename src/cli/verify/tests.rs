@@ -514,3 +514,25 @@ fn memory_for_many_files_is_pages_and_eight_bytes_each() {
     assert_eq!((report.on_record, report.removed_since), (5_000, 5_000));
     assert_eq!(ledger.longest_page.get(), PAGE);
 }
+
+#[test]
+fn a_root_that_was_moved_is_said_once_and_each_file_found() {
+    let mut yard = Yard::new();
+    let old: Arc<Path> = Arc::from(Path::new("/nowhere/any/more"));
+    for (id, name, state) in
+        [(11, "a.json", State::Sent), (12, "b.json", State::Failed), (13, "c.json", State::Held)]
+    {
+        let entry = yard.add(id, name, state);
+        entry.target = Some(Place::new(&old, name));
+        entry.source = Place::new(&old, name);
+    }
+    // One that was taken out of sent/ before.
+    yard.add(14, "d.json", State::Sent).target = Some(Place::new(&old, "d.json"));
+    fs::remove_file(yard.path("sent/d.json")).unwrap();
+    let report = yard.verify();
+    assert_eq!(kinds(&report), []);
+    assert_eq!((report.in_place, report.removed_since, report.found_elsewhere), (3, 1, 3));
+    assert_eq!(report.unrecorded_in_sent, 0);
+    let text = yard.text();
+    assert_eq!(text.matches("the root was moved").count(), 1, "{text}");
+}

@@ -2,6 +2,7 @@
 //! whole. It is never held open.
 #![expect(clippy::disallowed_methods, reason = "our own small files, never a file to be sent")]
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{MarkError, Standing};
+use crate::model::file::shown;
 use crate::model::time::Wall;
 use crate::world::keeper::{self, Keeper};
 
@@ -76,6 +78,8 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ledger, host, state_dir, written_at, .. } = self;
+        // Whoever may write in the root may have written anything into it.
+        let [ledger, host, state_dir] = [ledger, host, state_dir].map(|it| shown(OsStr::new(it)));
         write!(f, "ledger {ledger} on {host}, state_dir {state_dir}, last seen {written_at}")
     }
 }
@@ -155,12 +159,16 @@ pub(super) fn read(folder: &Path) -> Result<Reading, MarkError> {
     match std::fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Nothing),
         Err(error) => return Err(fail(error)),
-        Ok(found) if !found.is_file() || found.len() > BYTES_MAX => {
-            return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "it is no mark")));
+        Ok(found) if found.is_symlink() => return Err(MarkError::NoMark { path, is: "a link" }),
+        Ok(found) if !found.is_file() => {
+            return Err(MarkError::NoMark { path, is: "no regular file" });
+        }
+        Ok(found) if found.len() > BYTES_MAX => {
+            return Err(MarkError::NoMark { path, is: "too long" });
         }
         Ok(_) => {}
     }
-    let text = match std::fs::read(&path) {
+    let text = match keeper::read(&path, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Nothing),
         other => other.map_err(fail)?,
     };

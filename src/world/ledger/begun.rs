@@ -21,6 +21,9 @@ use crate::world::keeper::{self, Keeper};
 /// Written anew beyond this many bytes: about 300,000 attempts.
 const BYTES_MAX: u64 = 4_000_000;
 
+/// What is open alone may fill it many times over; what is longer than this is none of ours.
+const READ_MAX: u64 = 1 << 30;
+
 const FORMAT: &str = "patchdrop-begun-1";
 
 /// An attempt: file and number.
@@ -146,7 +149,7 @@ struct Earlier {
 
 /// `None` if it is not there or anything in it is not understood: then nothing is known.
 fn read(path: &Path) -> Option<Earlier> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = String::from_utf8(keeper::read(path, READ_MAX).ok()?).ok()?;
     let (header, rest) = text.split_once('\n')?;
     if !header.starts_with(FORMAT) {
         return None;

@@ -121,6 +121,9 @@ pub struct Count {
     pub route: String,
     /// Files per state, and [`RESENT`]; each file under one of them.
     pub states: BTreeMap<&'static str, u64>,
+    /// Since when its oldest file has been on its way that waits for another attempt or is at one:
+    /// when it was claimed, or let go by a person.
+    pub retried_since: Option<Wall>,
 }
 
 /// The durable record.

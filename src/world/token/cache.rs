@@ -17,6 +17,9 @@ use crate::model::time::Wall;
 use crate::world::keeper::{self, Keeper};
 use crate::world::rights;
 
+/// A token is some kilobytes at most.
+const BYTES_MAX: u64 = 1 << 20;
+
 /// The token cache could not be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot remove {}", .path.display())]
@@ -151,7 +154,7 @@ pub(super) fn file_name(credential: &str) -> String {
 }
 
 fn read(path: &Path) -> io::Result<Option<Kept>> {
-    let text = match std::fs::read(path) {
+    let text = match keeper::read(path, BYTES_MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::{LedgerError, LedgerId};
 use crate::model::file::FileId;
 use crate::model::room::Room;
-use crate::world::keeper::{self, Keeper};
+use crate::world::keeper::{self, Keeper, is_free_for_a_file};
 use crate::world::rights;
 use crate::world::room::room;
 
@@ -136,6 +136,7 @@ pub(super) struct Home {
     pub(super) folder: PathBuf,
     pub(super) db: PathBuf,
     wal: PathBuf,
+    shm: PathBuf,
     /// Here after damage was seen at run time: the next start checks the whole database.
     suspect: PathBuf,
 }
@@ -161,6 +162,7 @@ impl Home {
             state_dir: state_dir.to_owned(),
             db: folder.join("ledger.db"),
             wal: folder.join("ledger.db-wal"),
+            shm: folder.join("ledger.db-shm"),
             suspect: folder.join("suspect"),
             folder,
         }
@@ -185,6 +187,7 @@ impl Home {
     pub(super) fn open_writer(&self, create: bool) -> Result<Connection, Failure> {
         let failure = |error| Failure::sqlite(&self.db, error);
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        self.are_files()?;
         if create {
             make_private(&self.db, Keeper::of(&self.state_dir))
                 .map_err(|error| Failure::system(&self.db, error))?;
@@ -209,10 +212,18 @@ impl Home {
     /// Opens for reading, beside whoever writes.
     pub(super) fn open_reader(&self) -> Result<Connection, Failure> {
         let failure = |error| Failure::sqlite(&self.db, error);
+        self.are_files()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.db, flags).map_err(failure)?;
         set_up(&connection, 2_000).map_err(failure)?;
         Ok(connection)
+    }
+
+    /// `SQLite` would wait at a pipe in the place of one of its files.
+    fn are_files(&self) -> Result<(), Failure> {
+        let paths = [&self.db, &self.wal, &self.shm].into_iter();
+        let mut odd = paths.filter_map(|path| Some((path, is_free_for_a_file(path).err()?)));
+        odd.next().map_or(Ok(()), |(path, error)| Err(Failure::system(path, error)))
     }
 
     fn migrate(&self, connection: &mut Connection) -> Result<(), Failure> {

@@ -83,7 +83,12 @@ impl SqliteLedger {
                     }
                 }
                 Err(error @ (MarkError::Io { .. } | MarkError::Ledger(_))) => return Err(error),
-                Ok(_) | Err(MarkError::Unreadable { .. } | MarkError::Vanished { .. }) => {}
+                Ok(_)
+                | Err(
+                    MarkError::Unreadable { .. }
+                    | MarkError::NoMark { .. }
+                    | MarkError::Vanished { .. },
+                ) => {}
             }
             let folder_number = number(&folder);
             looks.push((MarkFinding::Restored { folder }, folder_number));

@@ -370,14 +370,35 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
         let state = if is_resent { RESENT } else { state(found)?.name() };
         let files = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
         if files > 0 {
-            let count = routes.entry(route).or_insert_with_key(|route| Count {
-                route: route.clone(),
-                states: BTreeMap::new(),
-            });
+            let count = routes
+                .entry(route)
+                .or_insert_with_key(|route| Count { route: route.clone(), ..Count::default() });
             count.states.insert(state, files);
         }
     }
+    for (route, since) in retried_since(connection)? {
+        if let Some(count) = routes.get_mut(&route) {
+            count.retried_since = Some(since);
+        }
+    }
     Ok(routes.into_values().collect())
+}
+
+/// A first attempt is left out: a large file may be at it for hours, and that is no fault.
+fn retried_since(connection: &Connection) -> rusqlite::Result<Vec<(String, Wall)>> {
+    connection
+        .prepare_cached(
+            "
+            SELECT route, min(max(claimed_at, coalesce(
+                -- A person has let it go: it was held until then.
+                (SELECT max(at) FROM remark WHERE file = file.id AND text LIKE 'released;%'), 0)))
+            FROM file
+            WHERE settled = 0 AND (state = 'deferred' OR state = 'sending' AND attempt > 1)
+            GROUP BY route
+            ",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, Wall(row.get(1)?))))?
+        .collect()
 }
 
 pub(super) fn all_paused_at(connection: &Connection) -> rusqlite::Result<Option<Wall>> {
