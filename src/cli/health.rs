@@ -87,7 +87,7 @@ async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, 
         Ok(config) => config,
         Err(failure) => {
             let check = format!("patchdrop{} check", globals.flag());
-            return match load::status_in_spite_of(&globals.config_path(), failure).await {
+            return match load::status_in_spite_of(globals, failure).await {
                 Ok(status) => {
                     (health::judge(&status, Lately::default(), max_wait, style.now), None)
                 }

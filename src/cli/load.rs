@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Globals;
 use super::failure::{Failure, Kind};
 use super::secret;
 use crate::config::{self, Config, ConfigFaults, LoadOptions, NotARoute, Shelf, Store};
@@ -69,16 +70,21 @@ pub(super) async fn ask_in_spite_of(
 ///
 /// # Errors
 /// As for [`ask_in_spite_of`].
-pub(super) async fn status_in_spite_of(path: &Path, broken: Failure) -> Result<Status, Failure> {
+pub(super) async fn status_in_spite_of(
+    globals: &Globals,
+    broken: Failure,
+) -> Result<Status, Failure> {
     let why = broken.error.to_string();
-    let CommandAnswer::Status(status) = ask_in_spite_of(path, broken, &Command::Status).await?
-    else {
+    let path = globals.config_path();
+    let answer = ask_in_spite_of(&path, broken, &Command::Status).await?;
+    let CommandAnswer::Status(status) = answer else {
         let what = format!("{why}, and the service answered something else than its status");
         return Err(Failure::new(Kind::Bug, what));
     };
     let text = format!(
         "{why}, and the service goes on with the last good one until it ends; it could not start \
-         again: patchdrop check"
+         again: patchdrop{} check",
+        globals.flag()
     );
     let mut status = *status;
     status.alerts.push(text);

@@ -60,7 +60,7 @@ async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            return load::status_in_spite_of(&globals.config_path(), failure).await;
+            return load::status_in_spite_of(globals, failure).await;
         }
     };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {

@@ -476,9 +476,20 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
         let said = site.ends(code, &[command]);
         assert!(said.contains("nothing is sent but by stock, which goes on alone"), "{said}");
     }
+    // An order keeps nobody waiting meanwhile.
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ordered = "[route.orders]\norder = 'name'\non_failed = 'skip'\n";
+    std::fs::write(&path, format!("{text}{ordered}")).unwrap();
+    site.ends(0, &["reload"]);
+    site.until("the file waits for the pause all the same", || {
+        site.json(0, &["status"])["routes"][1]["waiting"]["paused"]["files"] == 1
+    });
+    std::fs::write(&path, text).unwrap();
+    site.ends(0, &["reload"]);
     // One that leaves is paused with all others when it comes back.
-    std::fs::remove_dir_all(site.path("drop/stock")).unwrap();
     site.stop(service);
+    std::fs::remove_dir_all(site.path("drop/stock")).unwrap();
     let service = site.start();
     stand(&[("invoices", true), ("orders", true)]);
     std::fs::create_dir(site.path("drop/stock")).unwrap();
