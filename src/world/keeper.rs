@@ -87,11 +87,6 @@ impl Keeper {
     pub fn give(self, _made: &File) -> io::Result<()> {
         Ok(())
     }
-
-    /// Nothing to hand over.
-    pub(in crate::world) fn give_folder(self, _made: &Path) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
