@@ -60,7 +60,7 @@ pub(super) async fn carry_out_in_spite_of(
     screen: &mut Screen<'_>,
 ) -> Result<Exit, Failure> {
     let why = broken.error.to_string();
-    match load::ask_in_spite_of(&globals.config_path(), broken, &command).await? {
+    match load::ask_in_spite_of(globals, broken, &command).await? {
         CommandAnswer::Done(done) => {
             let exit = report(&done, json, screen)?;
             // Standard output is for what was done.

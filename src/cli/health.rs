@@ -85,15 +85,7 @@ impl From<Level> for Exit {
 async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, Option<Lately>) {
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
-        Err(failure) => {
-            let check = format!("patchdrop{} check", globals.flag());
-            return match load::status_in_spite_of(&globals.config_path(), failure).await {
-                Ok(status) => {
-                    (health::judge(&status, Lately::default(), max_wait, style.now), None)
-                }
-                Err(failure) => (alone(Level::Unknown, failure.error.to_string(), check), None),
-            };
-        }
+        Err(broken) => return (look_in_spite_of(globals, broken, max_wait, style).await, None),
     };
     match status_of(control::ask(&config.state_dir, &Command::Status).await) {
         Err(symptom) => (Health { symptoms: vec![symptom], ..Health::default() }, None),
@@ -102,6 +94,41 @@ async fn look(globals: &Globals, max_wait: Duration, style: &Style) -> (Health, 
             let known = lately.unwrap_or_default();
             (health::judge(&status, known, max_wait, style.now), lately)
         }
+    }
+}
+
+/// The service may go on beside a config that has been broken since.
+async fn look_in_spite_of(
+    globals: &Globals,
+    broken: Failure,
+    max_wait: Duration,
+    style: &Style,
+) -> Health {
+    let check = format!("patchdrop{} check", globals.flag());
+    let unknown = |broken: &Failure| {
+        let mut text = broken.error.to_string();
+        if broken.hints.iter().any(|hint| hint == load::NOT_FOUND) {
+            text = format!("{text}; {}", load::NOT_FOUND);
+        }
+        alone(Level::Unknown, text, &check)
+    };
+    let (state_dir, broken) = match load::state_dir_in_spite_of(globals, broken) {
+        Ok(found) => found,
+        Err(broken) => return unknown(&broken),
+    };
+    match control::ask(&state_dir, &Command::Status).await {
+        Err(ControlError::NoService { .. }) => unknown(&broken),
+        asked => match status_of(asked) {
+            Ok(mut status) => {
+                status.alerts.push(load::goes_on_without(globals, &broken));
+                health::judge(&status, Lately::default(), max_wait, style.now)
+            }
+            Err(symptom) => {
+                let text = broken.error.to_string();
+                let symptoms = vec![symptom, Symptom::new(Level::Warning, text, check)];
+                Health { symptoms, ..Health::default() }
+            }
+        },
     }
 }
 

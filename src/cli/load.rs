@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Globals;
 use super::failure::{Failure, Kind};
 use super::secret;
 use crate::config::{self, Config, ConfigFaults, LoadOptions, NotARoute, Shelf, Store};
 use crate::model::command::{Command, CommandAnswer};
 use crate::model::route::Route;
-use crate::model::status::Status;
 use crate::world::control::{self, ControlError};
 
 /// Whether a command needs the secrets that the config names. They are often in the service's
@@ -43,46 +43,58 @@ pub(super) fn shelf(path: &Path) -> Result<Shelf, Failure> {
     config::shelf(path, &LoadOptions::default()).map_err(unusable)
 }
 
-/// Asks the service that runs beside a config that has been broken since: it goes on with the one
-/// that it has.
+/// Where the service keeps its state that runs beside a config that has been broken since: it goes
+/// on with the one that it has, and can be asked.
 ///
 /// # Errors
-/// That the config is broken, if no service runs there, or the config does not say where that is.
-pub(super) async fn ask_in_spite_of(
-    path: &Path,
+/// That the config is broken, where it does not say so much.
+pub(super) fn state_dir_in_spite_of(
+    globals: &Globals,
     broken: Failure,
-    command: &Command,
-) -> Result<CommandAnswer, Failure> {
-    let Some(state_dir) = config::state_dir_in(path, &LoadOptions::default()) else {
-        return Err(broken.hint(
-            "where the running service is cannot be made out: state_dir stands in what is not \
-             understood; mend that line, or name an older copy of the file: --config COPY",
-        ));
-    };
-    match control::ask(&state_dir, command).await {
-        Err(ControlError::NoService { .. }) => Err(broken),
-        answered => Ok(answered?),
+) -> Result<(PathBuf, Failure), Failure> {
+    match config::state_dir_in(&globals.config_path(), &LoadOptions::default()) {
+        Ok(Some(state_dir)) => Ok((state_dir, broken)),
+        Ok(None) => Err(broken.hint(NOT_FOUND)),
+        // That is what is broken.
+        Err(_) => Err(broken),
     }
 }
 
-/// What the service that runs says of itself beside a config that has been broken since.
+/// What to do where a broken config does not say where the service is.
+pub(super) const NOT_FOUND: &str = "where the running service is cannot be made out: state_dir \
+     stands in what is not understood; mend that line, or name an older copy of the file: --config \
+     COPY";
+
+/// What is said of a service that runs beside a config that has been broken since.
+pub(super) fn goes_on_without(globals: &Globals, broken: &Failure) -> String {
+    format!(
+        "{}, and the service goes on with the last good one until it ends; it could not start \
+         again: patchdrop{} check",
+        broken.error,
+        globals.flag()
+    )
+}
+
+/// Asks the service that runs beside a config that has been broken since.
 ///
 /// # Errors
-/// As for [`ask_in_spite_of`].
-pub(super) async fn status_in_spite_of(path: &Path, broken: Failure) -> Result<Status, Failure> {
-    let why = broken.error.to_string();
-    let CommandAnswer::Status(status) = ask_in_spite_of(path, broken, &Command::Status).await?
-    else {
-        let what = format!("{why}, and the service answered something else than its status");
-        return Err(Failure::new(Kind::Bug, what));
-    };
-    let text = format!(
-        "{why}, and the service goes on with the last good one until it ends; it could not start \
-         again: patchdrop check"
-    );
-    let mut status = *status;
-    status.alerts.push(text);
-    Ok(status)
+/// That the config is broken, if no service runs there, or the config does not say where that is;
+/// or that the service does not answer.
+pub(super) async fn ask_in_spite_of(
+    globals: &Globals,
+    broken: Failure,
+    command: &Command,
+) -> Result<CommandAnswer, Failure> {
+    let (state_dir, broken) = state_dir_in_spite_of(globals, broken)?;
+    match control::ask(&state_dir, command).await {
+        Err(ControlError::NoService { .. }) => Err(broken),
+        Err(error) => {
+            let mut failure = Failure::from(error);
+            failure.hints.push(format!("{}, too", broken.error));
+            Err(failure)
+        }
+        Ok(answer) => Ok(answer),
+    }
 }
 
 fn unusable(faults: ConfigFaults) -> Failure {

@@ -5,6 +5,7 @@
 pub mod exit_code;
 
 mod adopt;
+mod calm;
 mod change;
 mod check;
 mod completions;
@@ -56,6 +57,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use calm::Calm;
 use exit_code::Exit;
 use failure::{Failure, Kind};
 use screen::{Patient, Screen, Style};
@@ -167,7 +169,7 @@ impl Command {
 pub fn run() -> ExitCode {
     std::panic::set_hook(Box::new(report_bug));
     let outcome = std::panic::catch_unwind(|| {
-        let mut out = Patient::new(io::stdout());
+        let mut out = Patient::new(Calm::new(io::stdout()));
         let exit = match Arguments::try_parse() {
             Ok(arguments) => finish(carry_out(&arguments, &mut out), &mut out),
             Err(error) => show_parse_result(&error, &mut out),

@@ -65,7 +65,10 @@ pub(super) async fn run(
         }
         Err(ControlError::NoService { .. }) => {
             let text = format!("no service runs with {}", config.state_dir.display());
-            Err(Failure::machine(text).hint("the config is read at each start"))
+            Err(Failure::machine(text).hint(
+                "the config is read at each start; a service that runs with another state_dir has \
+                 to be restarted",
+            ))
         }
         Err(error) => Err(error.into()),
     }
@@ -148,7 +151,8 @@ impl<'r> Reloading<'r> {
         let fixed = self.config.needs_restart(&newer);
         if !fixed.is_empty() {
             return Err(format!(
-                "{} cannot change while the service runs: restart it for that",
+                "{} cannot change while the service runs: restart it for that; nothing else of the \
+                 changed config was taken either",
                 fixed.join(" and ")
             ));
         }

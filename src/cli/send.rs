@@ -26,7 +26,6 @@ use crate::model::status::Pause;
 use crate::model::step::{Entry, State};
 use crate::world::clock::{Clock, SystemClock};
 use crate::world::control::{self, ControlError};
-use crate::world::keeper::Keeper;
 use crate::world::ledger::Query;
 
 /// How often the ledger is asked.
@@ -57,7 +56,7 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let config = globals.load(Secrets::MayBeMissing)?;
     let route = change::known_route(&config, &arguments.route)?;
-    let dropped = drop_in(&route, &arguments.file, Keeper::of(&config.state_dir))?;
+    let dropped = drop_in(&route, &arguments.file)?;
     match control::ask(&config.state_dir, &Command::Sweep).await {
         Ok(_) => {}
         Err(ControlError::NoService { .. }) => {
@@ -93,7 +92,7 @@ struct Dropped {
 }
 
 /// Copies under a temporary name, makes it durable, renames without replacing.
-fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failure> {
+fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
     let name = file
         .file_name()
         .filter(|_| file.is_file())
@@ -114,7 +113,7 @@ fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failur
         Failure::because(Kind::Machine, format!("cannot {doing} {}", path.display()), error)
             .hint("see that the folder is there and this account may write into it")
     };
-    let moved = copy(file, &part, keeper).map_err(|error| cannot("write", error)).and_then(|()| {
+    let moved = copy(file, &part).map_err(|error| cannot("write", error)).and_then(|()| {
         move_new(&part, &path).map_err(|error| {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return cannot("move a file to", error);
@@ -132,7 +131,7 @@ fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failur
     if let Some(marker) = preview::selector(route)?.marker_of(name) {
         // Where it is there already, whatever it is, it stays as it is.
         match OpenOptions::new().write(true).create_new(true).open(inbox.join(&marker)) {
-            Ok(made) => keeper.give(&made),
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -144,14 +143,13 @@ fn drop_in(route: &Route, file: &Path, keeper: Keeper) -> Result<Dropped, Failur
     Ok(Dropped { name: name.to_owned(), identity: identity.unwrap_or(unknown), path })
 }
 
-fn copy(from: &Path, to: &Path, keeper: Keeper) -> io::Result<()> {
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
     io::copy(&mut source, &mut target)?;
     if let Ok(modified) = source.metadata()?.modified() {
         target.set_modified(modified)?;
     }
-    keeper.give(&target)?;
     target.sync_all()
 }
 
@@ -287,13 +285,13 @@ mod tests {
         let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
         File::options().write(true).open(&source).unwrap().set_modified(time).unwrap();
 
-        let dropped = drop_in(&route, &source, Keeper::default()).unwrap();
+        let dropped = drop_in(&route, &source).unwrap();
         assert_eq!(fs::read_to_string(&dropped.path).unwrap(), "{}");
         assert_eq!(dropped.identity.mtime_ns, 1_000_000_000_000_000);
         assert!(source.exists(), "it is a copy");
 
         fs::write(&source, "[1]").unwrap();
-        let failure = drop_in(&route, &source, Keeper::default()).err().unwrap();
+        let failure = drop_in(&route, &source).err().unwrap();
         assert_eq!(failure.kind, Kind::Usage);
         assert!(failure.error.to_string().contains("is there already"), "{failure:?}");
         assert_eq!(fs::read_to_string(&dropped.path).unwrap(), "{}");
@@ -307,18 +305,11 @@ mod tests {
         for name in ["a.csv", ".a.json", "a.json.why.txt"] {
             let source = root.path().join(name);
             fs::write(&source, "{}").unwrap();
-            assert_eq!(
-                drop_in(&route, &source, Keeper::default()).err().unwrap().kind,
-                Kind::Usage,
-                "{name}"
-            );
+            assert_eq!(drop_in(&route, &source).err().unwrap().kind, Kind::Usage, "{name}");
         }
-        assert_eq!(
-            drop_in(&route, root.path(), Keeper::default()).err().unwrap().kind,
-            Kind::Usage
-        );
+        assert_eq!(drop_in(&route, root.path()).err().unwrap().kind, Kind::Usage);
         let none = root.path().join("none.json");
-        assert_eq!(drop_in(&route, &none, Keeper::default()).err().unwrap().kind, Kind::Usage);
+        assert_eq!(drop_in(&route, &none).err().unwrap().kind, Kind::Usage);
         assert_eq!(listing(&route.folders.inbox), Vec::<String>::new());
     }
 
@@ -329,7 +320,7 @@ mod tests {
         let source = root.path().join("a.json");
         fs::write(&source, "{}").unwrap();
         route.ready.done_marker = Some("{name}.done".to_owned());
-        drop_in(&route, &source, Keeper::default()).unwrap();
+        drop_in(&route, &source).unwrap();
         assert_eq!(listing(&route.folders.inbox), ["a.json", "a.json.done"]);
     }
 
@@ -343,7 +334,7 @@ mod tests {
         route.ready.done_marker = Some("{name}.done".to_owned());
         let elsewhere = root.path().join("elsewhere");
         std::os::unix::fs::symlink(&elsewhere, route.folders.inbox.join("a.json.done")).unwrap();
-        drop_in(&route, &source, Keeper::default()).unwrap();
+        drop_in(&route, &source).unwrap();
         assert!(!elsewhere.exists());
     }
 

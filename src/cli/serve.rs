@@ -27,7 +27,6 @@ use crate::world::control::ControlServer;
 use crate::world::endpoint::{EndpointOptions, HttpEndpoint};
 use crate::world::folder::RealDisk;
 use crate::world::instance::{LockError, MarkError, MarkFinding, StateLock};
-use crate::world::keeper::Keeper;
 use crate::world::ledger::LedgerError;
 use crate::world::ledger::sqlite::{LedgerOptions, OpenError, Opened, SqliteLedger};
 use crate::world::token::TokenDesk;
@@ -404,8 +403,7 @@ async fn take(config: &Arc<Config>, durability: Durability) -> Result<Taken, Fai
     // On a thread of its own: a disk that hangs must not keep a stop from being heard.
     let opening = tokio::task::spawn_blocking(move || open(&state, &own_load, durability));
     let (lock, opened) = opening.await.map_err(Failure::machine)??;
-    let keeper = Keeper::of(&config.state_dir).account();
-    let mut notes = Notes { keeper, ..Notes::default() };
+    let mut notes = Notes::default();
     if let Some(lost) = &opened.lost {
         let text = format!(
             "the ledger was damaged ({}) and set aside as {}; a new one has begun, \
@@ -444,8 +442,7 @@ fn world_of(taken: &Taken, config: &Config) -> Result<Arc<RealWorld>, Failure> {
     );
     Ok(Arc::new(RealWorld {
         clock: Arc::clone(&taken.clock),
-        disk: RealDisk::new(Arc::clone(&taken.load), taken.durability)
-            .kept_by(Keeper::of(&config.state_dir)),
+        disk: RealDisk::new(Arc::clone(&taken.load), taken.durability),
         ledger: Arc::clone(&taken.ledger),
         endpoint,
         tokens,

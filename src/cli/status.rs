@@ -60,22 +60,32 @@ async fn ask(globals: &Globals, screen: &Screen<'_>) -> Result<Status, Failure> 
     let config = match globals.load(Secrets::MayBeMissing) {
         Ok(config) => config,
         Err(failure) => {
-            return load::status_in_spite_of(&globals.config_path(), failure).await;
+            let note = load::goes_on_without(globals, &failure);
+            let asked = load::ask_in_spite_of(globals, failure, &Command::Status);
+            let mut status = status_in(asked.await?)?;
+            status.alerts.push(note);
+            return Ok(status);
         }
     };
     Ok(match control::ask(&config.state_dir, &Command::Status).await {
-        Ok(CommandAnswer::Status(status)) => *status,
-        Ok(CommandAnswer::Refused(why)) => return Err(Failure::machine(why)),
-        Ok(CommandAnswer::Done(_)) => {
-            let what = "the service answered something else than its status";
-            return Err(Failure::new(super::Kind::Bug, what));
-        }
+        Ok(answer) => status_in(answer)?,
         Err(ControlError::NoService { .. }) => {
             let ledger = records::open_ledger(&config)?;
             without_service(&config, &ledger, &screen.style).await?
         }
         Err(error) => return Err(error.into()),
     })
+}
+
+fn status_in(answer: CommandAnswer) -> Result<Status, Failure> {
+    match answer {
+        CommandAnswer::Status(status) => Ok(*status),
+        CommandAnswer::Refused(why) => Err(Failure::machine(why)),
+        CommandAnswer::Done(_) => {
+            let what = "the service answered something else than its status";
+            Err(Failure::new(super::Kind::Bug, what))
+        }
+    }
 }
 
 /// How things stand as far as config, ledger and folders tell.

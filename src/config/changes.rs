@@ -30,8 +30,8 @@ pub(super) fn written(page: &Page, table: &DeTable<'_>) -> Written {
 
 fn collect(page: &Page, table: &DeTable<'_>, above: &str, found: &mut Written) {
     for (key, value) in table {
-        let name = key.get_ref();
-        let dotted = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
+        let name = part(key.get_ref());
+        let dotted = if above.is_empty() { name } else { format!("{above}.{name}") };
         if let DeValue::Table(table) = value.get_ref() {
             if table.is_empty() {
                 found.0.insert(dotted.clone(), 0);
@@ -43,6 +43,12 @@ fn collect(page: &Page, table: &DeTable<'_>, above: &str, found: &mut Written) {
             found.0.insert(dotted, digest.finish());
         }
     }
+}
+
+/// A key as it is written: names of hosts hold dots.
+fn part(name: &str) -> String {
+    let is_bare = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    if name.chars().all(is_bare) { name.to_owned() } else { format!("\"{name}\"") }
 }
 
 /// What a newer config changes, in sentences that name keys and no values; never empty.
@@ -94,7 +100,11 @@ pub(super) fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn section_of(key: &str) -> Option<&str> {
     let named = ["route.", "credential.", "destination."];
     let kind = named.into_iter().find(|kind| key.starts_with(kind))?;
-    let end = key.get(kind.len()..)?.find('.').map_or(key.len(), |dot| kind.len() + dot);
+    let name = key.get(kind.len()..)?;
+    // The dots between quotes are the name's own.
+    let quotes = name.strip_prefix('"').and_then(|rest| rest.find('"')).map_or(0, |end| end + 2);
+    let dot = name.get(quotes..)?.find('.').map(|dot| kind.len() + quotes + dot);
+    let end = dot.unwrap_or(key.len());
     key.get(..end)
 }
 
@@ -135,6 +145,8 @@ timeout = '30s'
         check(&format!("sweep_every = '30s'\n{OLD}"), &["sweep_every is set now"]);
         let more = "[route.stock]\ndeliver = 'http'\nurl = 'https://server.example/stock'\n";
         check(&format!("{OLD}{more}"), &["[route.stock] is new"]);
+        let host = "[destination.'server.example']\nrate = '5/s'\n";
+        check(&format!("{OLD}{host}"), &["[destination.\"server.example\"] is new"]);
         check(
             &OLD.replace("route.orders", "route.returns"),
             &["[route.returns] is new", "[route.orders] is gone"],

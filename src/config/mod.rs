@@ -85,17 +85,20 @@ pub fn shelf(path: &Path, options: &LoadOptions) -> Result<Shelf, ConfigFaults> 
 }
 
 /// The `state_dir` of a config that may have any fault, one of its syntax among them; `None` where
-/// the file does not tell.
-pub fn state_dir_in(path: &Path, options: &LoadOptions) -> Option<PathBuf> {
-    let page = page::Page::decode(&bytes_of(path).ok()?).ok()?;
+/// that is what is not understood.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn state_dir_in(path: &Path, options: &LoadOptions) -> Result<Option<PathBuf>, ConfigFaults> {
+    let Ok(page) = page::Page::decode(&bytes_of(path)?) else { return Ok(None) };
     let (table, is_whole) = page.parse_what_there_is();
     let raw = raw::Raw::read(&page, &page::Sink::default(), &table);
     // A line that is not understood may be the one that names it.
     let may_be_unread = raw.state_dir.is_none() && (!is_whole || table.contains_key("state_dir"));
     if may_be_unread && page.names("state_dir") {
-        return None;
+        return Ok(None);
     }
-    Some(check::state_dir(&base_of(path, options), &raw).value)
+    Ok(Some(check::state_dir(&base_of(path, options), &raw).value))
 }
 
 /// What relative paths are relative to.

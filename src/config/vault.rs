@@ -112,7 +112,10 @@ impl Vault<'_> {
              Windows, everybody on it can read"
                 .to_owned()
         } else {
-            format!("set {name} for the service, or use {{ file = \"PATH\" }}")
+            format!(
+                "set {name} for the service, or use {{ file = \"PATH\" }}, or keep it by patchdrop \
+                 secret set NAME and write {{ stored = \"NAME\" }}"
+            )
         };
         let value = value
             .ok_or_else(|| (format!("the environment variable {name} is not set"), hint.clone()))?;

@@ -143,8 +143,6 @@ pub struct Notes {
     pub starts_paused: bool,
     /// It may work as root over folders that others can write.
     pub allows_root: bool,
-    /// The account that it works for as root.
-    pub keeper: Option<u32>,
     /// Since when the service runs, where an earlier loop of it has ended for a reload.
     pub running_since: Option<Wall>,
 }
@@ -248,8 +246,7 @@ impl<W: World> Daemon<W> {
         if mode == Mode::OneCommand {
             schedule.suspend(Duration::MAX, now.tick);
         }
-        let Notes { allows_root, keeper, .. } = notes;
-        let account = Account { number: world.disk().account(), allows_root, keeper };
+        let account = Account { number: world.disk().account(), allows_root: notes.allows_root };
         Self {
             ctx: Arc::new(Context {
                 world,

@@ -181,6 +181,17 @@ impl<W: World> Daemon<W> {
             let paced = Waiting { next_look_at: Some(wall_of(until, now)), ..ready };
             waiting.insert(Reason::Paced.name().to_owned(), paced);
         }
+        // Where nothing is sent at all, whose turn it is keeps nobody waiting.
+        let code = route.and_then(|route| self.records.get(route)?.pause_code.as_ref());
+        if code.is_some_and(|code| code.0 == ALL_PAUSED)
+            && let Some(in_line) = waiting.remove(Reason::InLine.name())
+        {
+            let paused = waiting.entry(Reason::Paused.name().to_owned()).or_default();
+            let oldest_at = paused.oldest_at.into_iter().chain(in_line.oldest_at).min();
+            let files = paused.files + in_line.files;
+            let first = if paused.files > 0 { std::mem::take(paused) } else { in_line };
+            *paused = Waiting { files, oldest_at, ..first };
+        }
         let foreign = route.and_then(|route| self.foreign.get(route));
         if let Some(foreign) = foreign.filter(|foreign| foreign.files > 0) {
             waiting.insert(Reason::Foreign.name().to_owned(), foreign.clone());

@@ -28,8 +28,6 @@ pub struct Account {
     pub number: Option<u32>,
     /// Whether it may work as root where others can write (`--allow-root`).
     pub allows_root: bool,
-    /// The account that it works for as root: what is that one's is not foreign.
-    pub keeper: Option<u32>,
 }
 
 /// What is wrong with a folder. Shown after its path.
@@ -134,9 +132,7 @@ pub fn may_work_in(role: Role, seen: &FolderSeen, account: Account) -> Result<()
         Role::AboveInbox | Role::Root if may_write(GROUP_OR_OTHERS) && !may_write(STICKY) => {
             Err(Unfit::RootAmongOthers)
         }
-        Role::Sending | Role::Target
-            if owner != number && owner != ROOT && account.keeper != Some(owner) =>
-        {
+        Role::Sending | Role::Target if owner != number && owner != ROOT => {
             Err(Unfit::Foreign { owner })
         }
         Role::Sending if may_write(GROUP_OR_OTHERS) => Err(Unfit::Writable { mode: seen.mode }),
@@ -204,12 +200,6 @@ mod tests {
             check(role, of(ROOT), ME, Ok(()));
             check(role, of(901), ME, Err(Unfit::Foreign { owner: 901 }));
             check(role, of(901), ROOT, Err(Unfit::Foreign { owner: 901 }));
-            let for_another = |keeper| {
-                let account = Account { number: Some(ROOT), keeper, ..Account::default() };
-                may_work_in(role, &of(901), account)
-            };
-            assert_eq!(for_another(Some(901)), Ok(()));
-            assert_eq!(for_another(Some(902)), Err(Unfit::Foreign { owner: 901 }));
             check(role, with(0o1777), ME, Err(Unfit::Writable { mode: 0o1777 }));
             check(role, with(0o752), ME, Err(Unfit::Writable { mode: 0o752 }));
             let link = FolderSeen { kind: Kind::Link, ..MINE };
@@ -230,7 +220,7 @@ mod tests {
         for seen in [inbox(901, 0o777), inbox(ME, 0o3770), inbox(ROOT, 0o1777)] {
             check(Role::Inbox, seen, ME, Ok(()));
             check(Role::Inbox, seen, ROOT, Err(Unfit::RootAmongOthers));
-            let account = Account { number: Some(ROOT), allows_root: true, ..Account::default() };
+            let account = Account { number: Some(ROOT), allows_root: true };
             assert_eq!(may_work_in(Role::Inbox, &seen, account), Ok(()));
         }
         check(Role::Inbox, inbox(901, 0o755), ROOT, Err(Unfit::RootAmongOthers));

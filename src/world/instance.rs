@@ -25,8 +25,8 @@ pub use self::mark::{Here, Mark};
 pub(super) use self::mark::{Number, number};
 use self::mark::{Reading, read, sync_folder, write};
 use super::control;
-use super::keeper::{self, Keeper};
 use super::ledger::{LedgerError, LedgerId};
+use super::own_files;
 use super::rights;
 use crate::model::file::shown;
 use crate::model::time::Wall;
@@ -75,8 +75,7 @@ impl StateLock {
         let path = state_dir.join("lock");
         let fail = |source| LockError::Io { path: path.clone(), source };
         make_private_folder(state_dir).map_err(fail)?;
-        let keeper = Keeper::of(state_dir);
-        let file = open_or_make(&path, keeper).map_err(fail)?;
+        let file = open_or_make(&path).map_err(fail)?;
         // The text lies beside the lock: on Windows nobody can read a locked file.
         let text = state_dir.join("lock.owner");
         let is_ours = match file.try_lock() {
@@ -92,7 +91,7 @@ impl StateLock {
             });
         }
         let owner = format!("pid {} on {} since {since}\n", std::process::id(), host());
-        if let Err(error) = keeper.write(&text, &owner) {
+        if let Err(error) = own_files::write(&text, &owner) {
             // For information only: the lock itself is held.
             tracing::debug!(%error, path = %text.display(), "could not write who holds the lock");
         }
@@ -512,7 +511,7 @@ pub(super) fn find(folder: Arc<Path>, standing: &Standing) -> Result<MarkFinding
 
 /// Writes our mark, whatever is there.
 pub(super) fn put(folder: &Path, standing: &Standing, at: Wall) -> Result<(), MarkError> {
-    write(folder, &Mark::of(standing, at), Keeper::of(&standing.state_dir))
+    write(folder, &Mark::of(standing, at))
 }
 
 /// Reads our mark again and brings it up to date; with `only_look` it is not written. None is made
@@ -559,17 +558,19 @@ fn make_private_folder(folder: &Path) -> io::Result<()> {
 
 /// Who holds the lock, as the text beside it says. It may say anything.
 fn owner_in(text: &Path) -> String {
-    let owner = keeper::read(text, OWNER_BYTES_MAX).unwrap_or_default();
+    let owner = own_files::read(text, OWNER_BYTES_MAX).unwrap_or_default();
     let owner = String::from_utf8_lossy(&owner);
     owner.lines().next().map_or_else(|| "unknown".to_owned(), |line| shown(OsStr::new(line)))
 }
 
 /// Opens a file of ours, made where it is not there.
-fn open_or_make(path: &Path, keeper: Keeper) -> io::Result<File> {
+fn open_or_make(path: &Path) -> io::Result<File> {
     let mut how = OpenOptions::new();
     how.read(true).write(true);
-    match keeper.create(path, keeper::PRIVATE, &mut how.clone()) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => keeper::open(path, &mut how),
+    match own_files::create(path, own_files::PRIVATE, &mut how.clone()) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            own_files::open(path, &mut how)
+        }
         other => other,
     }
 }

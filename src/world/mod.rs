@@ -11,6 +11,7 @@ pub mod gather;
 pub mod instance;
 pub mod keeper;
 pub mod ledger;
+mod own_files;
 pub mod rights;
 mod room;
 pub mod secrets;

@@ -167,7 +167,13 @@ fn a_config_that_was_broken_since_does_not_hide_the_service_that_runs() {
     let ended = site.run(&["pause", "--all"]);
     assert_eq!(ended.code, 78, "{}", ended.err);
     assert!(ended.err.contains("--config COPY"), "{}", ended.err);
-    assert_eq!(site.run(&["health"]).code, 3);
+    let health = site.run(&["health"]);
+    assert_eq!(health.code, 3, "{}", health.out);
+    assert!(health.out.contains("--config COPY"), "{}", health.out);
+    std::fs::remove_file(&path).unwrap();
+    let ended = site.run(&["pause", "--all"]);
+    assert_eq!(ended.code, 78, "{}", ended.err);
+    assert!(!ended.err.contains("--config COPY"), "{}", ended.err);
 
     std::fs::write(&path, format!("{text}oops = 1\n")).unwrap();
     site.stop(service);

@@ -472,19 +472,6 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
     let alone = site.ends(0, &["resume", "stock"]);
     assert!(alone.contains("goes on alone"), "{alone}");
     stand(&[("invoices", true), ("orders", true), ("stock", false)]);
-    for (code, command) in [(0, "status"), (1, "health")] {
-        let said = site.ends(code, &[command]);
-        assert!(said.contains("nothing is sent but by stock, which goes on alone"), "{said}");
-    }
-    // One that leaves is paused with all others when it comes back.
-    std::fs::remove_dir_all(site.path("drop/stock")).unwrap();
-    site.stop(service);
-    let service = site.start();
-    stand(&[("invoices", true), ("orders", true)]);
-    std::fs::create_dir(site.path("drop/stock")).unwrap();
-    stand(&[("invoices", true), ("orders", true), ("stock", true)]);
-    site.ends(0, &["resume", "stock"]);
-    stand(&[("invoices", true), ("orders", true), ("stock", false)]);
     assert!(!site.json(0, &["status"])["all_paused_since"].is_null());
     site.ends(0, &["pause", "--all"]);
     stand(&[("invoices", true), ("orders", true), ("stock", true)]);
@@ -497,6 +484,48 @@ fn all_routes_pause_at_once_and_what_was_paused_before_stays_so() {
     assert!(site.json(0, &["status"])["all_paused_since"].is_null());
     let nothing = site.json(0, &["resume", "--all"]);
     assert!(nothing[0]["text"].as_str().unwrap().starts_with("nothing to change"), "{nothing}");
+    site.stop(service);
+}
+
+#[test]
+fn a_route_that_goes_alone_is_named_and_comes_back_paused_once_it_has_left() {
+    let site = Site::new();
+    std::fs::create_dir(site.path("drop/stock")).unwrap();
+    let service = site.start();
+    let stands = |is_paused: bool| {
+        site.until("stock stands so", || {
+            let route = &site.json(0, &["status"])["routes"][1];
+            route["name"] == "stock" && route["pause"].is_null() != is_paused
+        });
+    };
+    stands(false);
+    site.ends(0, &["pause", "--all"]);
+    site.ends(0, &["resume", "stock"]);
+    stands(false);
+    for (code, command) in [(0, "status"), (1, "health")] {
+        let said = site.ends(code, &[command]);
+        assert!(said.contains("nothing is sent but by stock, which goes on alone"), "{said}");
+    }
+    // A restart is no leaving.
+    site.stop(service);
+    let service = site.start();
+    stands(false);
+    // An order keeps nobody waiting meanwhile.
+    site.drop_in("a.json", "{}");
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ordered = "[route.orders]\norder = 'name'\non_failed = 'skip'\n";
+    std::fs::write(&path, format!("{text}{ordered}")).unwrap();
+    site.ends(0, &["reload"]);
+    site.until("the file waits for the pause all the same", || {
+        site.json(0, &["status"])["routes"][0]["waiting"]["paused"]["files"] == 1
+    });
+    site.stop(service);
+    std::fs::remove_dir_all(site.path("drop/stock")).unwrap();
+    let service = site.start();
+    assert_eq!(site.json(0, &["status"])["routes"].as_array().unwrap().len(), 1);
+    std::fs::create_dir(site.path("drop/stock")).unwrap();
+    stands(true);
     site.stop(service);
 }
 

@@ -163,6 +163,14 @@ fn what_is_read_from_state_dir_and_roots_steers_no_terminal() {
     let ended = site.run(&["adopt"]);
     assert!(ended.out.contains("a\\u{1b}[31mb"), "{:?}", ended.out);
     assert!(!ended.out.contains('\u{1b}'), "{:?}", ended.out);
+
+    let path = site.path("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let odd = "[route.orders]\ninclude = [\"a\\u001bM*.json\"]\n";
+    std::fs::write(&path, format!("{text}{odd}")).unwrap();
+    let said = site.ends(0, &["check"]);
+    assert!(said.contains("a\\u{1b}M*.json"), "{said:?}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{MarkError, Standing};
 use crate::model::file::shown;
 use crate::model::time::Wall;
-use crate::world::keeper::{self, Keeper};
+use crate::world::own_files;
 
 /// Volume and file number of a folder.
 pub(in crate::world) type Number = (u64, u64);
@@ -168,7 +168,7 @@ pub(super) fn read(folder: &Path) -> Result<Reading, MarkError> {
         }
         Ok(_) => {}
     }
-    let text = match keeper::read(&path, BYTES_MAX) {
+    let text = match own_files::read(&path, BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Nothing),
         other => other.map_err(fail)?,
     };
@@ -181,15 +181,15 @@ pub(super) fn read(folder: &Path) -> Result<Reading, MarkError> {
 }
 
 /// Temporary name, fsync, rename, fsync of the folders.
-pub(super) fn write(folder: &Path, mark: &Mark, keeper: Keeper) -> Result<(), MarkError> {
+pub(super) fn write(folder: &Path, mark: &Mark) -> Result<(), MarkError> {
     let text = serde_json::to_vec_pretty(mark)
         .map_err(|source| MarkError::Unreadable { path: path(folder), source })?;
-    write_text(folder, &text, keeper).map_err(failed("write", folder))
+    write_text(folder, &text).map_err(failed("write", folder))
 }
 
-fn write_text(folder: &Path, text: &[u8], keeper: Keeper) -> io::Result<()> {
+fn write_text(folder: &Path, text: &[u8]) -> io::Result<()> {
     let own = own_folder(folder);
-    if keeper.make_folder(&own, true)? {
+    if own_files::make_folder(&own, true)? {
         sync_folder(folder)?;
     }
     if !std::fs::symlink_metadata(&own)?.is_dir() {
@@ -200,7 +200,7 @@ fn write_text(folder: &Path, text: &[u8], keeper: Keeper) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = keeper.create(&fresh, keeper::READABLE, OpenOptions::new().write(true))?;
+    let mut file = own_files::create(&fresh, own_files::READABLE, OpenOptions::new().write(true))?;
     file.write_all(text)?;
     file.write_all(b"\n")?;
     file.sync_all()?;

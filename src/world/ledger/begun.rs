@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::LedgerId;
 use crate::model::file::FileId;
 use crate::world::boot::boot;
-use crate::world::keeper::{self, Keeper};
+use crate::world::own_files;
 
 /// Written anew beyond this many bytes: about 300,000 attempts.
 const BYTES_MAX: u64 = 4_000_000;
@@ -149,7 +149,7 @@ struct Earlier {
 
 /// `None` if it is not there or anything in it is not understood: then nothing is known.
 fn read(path: &Path) -> Option<Earlier> {
-    let text = String::from_utf8(keeper::read(path, READ_MAX).ok()?).ok()?;
+    let text = String::from_utf8(own_files::read(path, READ_MAX).ok()?).ok()?;
     let (header, rest) = text.split_once('\n')?;
     if !header.starts_with(FORMAT) {
         return None;
@@ -192,8 +192,7 @@ fn write_anew(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let keeper = path.parent().map_or_else(Keeper::default, Keeper::of);
-    let mut file = keeper.create(&fresh, keeper::PRIVATE, OpenOptions::new().append(true))?;
+    let mut file = own_files::create(&fresh, own_files::PRIVATE, OpenOptions::new().append(true))?;
     file.write_all(text.as_bytes())?;
     std::fs::rename(&fresh, path)?;
     Ok((file, text.len() as u64))

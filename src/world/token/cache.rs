@@ -14,7 +14,7 @@ use super::answer::is_token;
 use super::ways::{Way, hex};
 use crate::model::route::{Credential, CredentialKind};
 use crate::model::time::Wall;
-use crate::world::keeper::{self, Keeper};
+use crate::world::own_files;
 use crate::world::rights;
 
 /// A token is some kilobytes at most.
@@ -154,7 +154,7 @@ pub(super) fn file_name(credential: &str) -> String {
 }
 
 fn read(path: &Path) -> io::Result<Option<Kept>> {
-    let text = match keeper::read(path, BYTES_MAX) {
+    let text = match own_files::read(path, BYTES_MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -180,15 +180,14 @@ pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let state_dir = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
     rights::make_folder(state_dir)?;
-    let keeper = Keeper::of(state_dir);
-    keeper.make_folder(folder, false)?;
+    own_files::make_folder(folder, false)?;
     let temporary = path.with_extension("json.new");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file =
-        keeper.create(&temporary, keeper::PRIVATE, std::fs::OpenOptions::new().write(true))?;
+        own_files::create(&temporary, own_files::PRIVATE, std::fs::OpenOptions::new().write(true))?;
     file.write_all(&serde_json::to_vec(kept)?)?;
     file.sync_all()?;
     drop(file);

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::{LedgerError, LedgerId};
 use crate::model::file::FileId;
 use crate::model::room::Room;
-use crate::world::keeper::{self, Keeper, is_free_for_a_file};
+use crate::world::own_files::{self, is_free_for_a_file};
 use crate::world::rights;
 use crate::world::room::room;
 
@@ -175,8 +175,7 @@ impl Home {
 
     /// Makes sure that the next start looks closely. That it can't be written down changes nothing.
     pub(super) fn suspect(&self) {
-        let said =
-            Keeper::of(&self.state_dir).write(&self.suspect, "damage was seen while in use\n");
+        let said = own_files::write(&self.suspect, "damage was seen while in use\n");
         if let Err(error) = said {
             tracing::debug!(%error, "could not note the damage of the ledger");
         }
@@ -189,8 +188,7 @@ impl Home {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         self.are_files()?;
         if create {
-            make_private(&self.db, Keeper::of(&self.state_dir))
-                .map_err(|error| Failure::system(&self.db, error))?;
+            make_private(&self.db).map_err(|error| Failure::system(&self.db, error))?;
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let unclean = self.wal_bytes() > 0;
@@ -295,7 +293,7 @@ impl Home {
     /// Makes the ledger's folder, owner only.
     pub(super) fn make_folder(&self) -> io::Result<()> {
         rights::make_folder(&self.state_dir)?;
-        Keeper::of(&self.state_dir).make_folder(&self.folder, false)?;
+        own_files::make_folder(&self.folder, false)?;
         sync_folder(&self.state_dir)
     }
 
@@ -367,8 +365,8 @@ fn limit_wal(connection: &Connection, room: Option<Room>) -> rusqlite::Result<()
 }
 
 /// The files beside it are given to its owner by `SQLite` itself.
-fn make_private(path: &Path, keeper: Keeper) -> io::Result<()> {
-    match keeper.create(path, keeper::PRIVATE, std::fs::OpenOptions::new().write(true)) {
+fn make_private(path: &Path) -> io::Result<()> {
+    match own_files::create(path, own_files::PRIVATE, std::fs::OpenOptions::new().write(true)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
