@@ -79,6 +79,8 @@ struct Story {
     inbox: PathBuf,
     /// Its flow's runs are looked up before anything else.
     is_looked_up: bool,
+    /// Its route is in the config, and its folder there.
+    has_route: bool,
 }
 
 /// A story, as `--json` shows it. Names are part of the interface.
@@ -129,6 +131,7 @@ impl Story {
             seen: verify::look(entry, route),
             expected_at: verify::expected_at(entry, route),
             inbox: route.map_or(&entry.source.folder, |route| &route.folders.inbox).to_path_buf(),
+            has_route: route.is_some(),
             is_looked_up: route
                 .is_some_and(|route| runs::errand(entry, route.in_doubt) == Errand::LookUp),
             history,
@@ -268,12 +271,24 @@ impl Story {
         Some((seen.filter(|at| *at < missed_at).max().unwrap_or(entry.claimed_at), missed_at))
     }
 
+    /// Whether it is on its way by a route that the config no longer has.
+    fn waits_for_its_route(&self) -> bool {
+        let is_under_way = matches!(
+            self.history.entry.state,
+            State::Sending | State::Deferred | State::Confirming
+        );
+        is_under_way && !self.has_route
+    }
+
     fn next(&self, style: Option<&Style>) -> String {
         let entry = &self.history.entry;
         let when = |at: Wall| match style {
             Some(style) => format!("{} ({})", style.until(at), style.time(at)),
             None => format!("at {at}"),
         };
+        if self.waits_for_its_route() {
+            return format!("nothing until route {} is there again", entry.route);
+        }
         if let Some(at) = self.paused_at
             && matches!(entry.state, State::Sending | State::Deferred)
         {
@@ -332,6 +347,12 @@ impl Story {
             let path = self.expected_at.with_file_name(settle::beside(name, id, settle::WHY));
             (format!("read {}", shown(path.as_os_str())), text.to_owned())
         };
+        if self.waits_for_its_route() {
+            return vec![(
+                format!("write route {route} into the config again, or make {inbox} again"),
+                "it goes on where it was".to_owned(),
+            )];
+        }
         match entry.state {
             State::Held => vec![
                 sidecar("why, and what the server said"),
@@ -607,6 +628,16 @@ mod tests {
         };
         let text = "Now: it was taken up again as 000000000c (patchdrop explain 000000000c)\n";
         check(State::Failed, taken_up, gone, text);
+    }
+
+    #[test]
+    fn a_file_whose_route_is_gone_waits_for_it() {
+        let leave = |history: &mut History| history.entry.route.0 = "stock".into();
+        let none = |_: &Path| ();
+        check(State::Deferred, leave, none, "Next: nothing until route stock is there again\n");
+        let text = "  write route stock into the config again, or make ROOT/orders again\n";
+        check(State::Sending, leave, none, text);
+        check(State::Failed, leave, none, "Next: nothing by itself\n");
     }
 
     #[tokio::test]

@@ -113,7 +113,16 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
         Failure::because(Kind::Machine, format!("cannot {doing} {}", path.display()), error)
             .hint("see that the folder is there and this account may write into it")
     };
-    let moved = copy(file, &part).map_err(|error| cannot("write", error)).and_then(|()| {
+    let source = File::open(file).map_err(|error| {
+        Failure::because(Kind::Machine, format!("cannot read {}", file.display()), error).hint(
+            format!(
+                "where root sends it is read as the service's account: let that read it, or put it \
+                 into {} yourself",
+                inbox.display()
+            ),
+        )
+    })?;
+    let moved = copy(source, &part).map_err(|error| cannot("write", error)).and_then(|()| {
         move_new(&part, &path).map_err(|error| {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return cannot("move a file to", error);
@@ -143,8 +152,7 @@ fn drop_in(route: &Route, file: &Path) -> Result<Dropped, Failure> {
     Ok(Dropped { name: name.to_owned(), identity: identity.unwrap_or(unknown), path })
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
+fn copy(mut source: File, to: &Path) -> io::Result<()> {
     let mut target = OpenOptions::new().write(true).create_new(true).open(to)?;
     io::copy(&mut source, &mut target)?;
     if let Ok(modified) = source.metadata()?.modified() {

@@ -607,5 +607,6 @@ fn watching()
 
 /// A warning of the config as one log line.
 pub(super) fn warn(notice: &Notice, path: &Path) {
-    tracing::warn!("{}", notice.at(path));
+    let remedy = notice.hint.as_deref();
+    tracing::warn!(remedy, "{}", notice.in_one_line(path));
 }

@@ -250,6 +250,8 @@ fn check_free_header(sink: &Sink, written: &At<String>, form: &str) {
 
 fn headers(setting: &Setting<'_>, raw: &RawRoute, has_token: bool) -> Vec<(String, Secret)> {
     let mut headers = Vec::new();
+    let key_header = raw.idempotency_header.as_ref();
+    let key_header = key_header.map_or(IDEMPOTENCY_HEADER, |key| &key.value).to_ascii_lowercase();
     for (name, written) in &raw.headers {
         let lower = name.to_ascii_lowercase();
         let fault = |text: &str, hint: &str| setting.sink.fault(written.notice(text, hint));
@@ -263,8 +265,11 @@ fn headers(setting: &Setting<'_>, raw: &RawRoute, has_token: bool) -> Vec<(Strin
             fault("patchdrop sets this header itself", "take it out");
         } else if lower == "authorization" && has_token {
             fault("the route's credential fills this header", "take it out, or the credential");
-        } else if raw.idempotency_header.as_ref().is_some_and(|key| key.value == *name) {
-            fault("this header carries the idempotency key", "take it out");
+        } else if lower == key_header {
+            fault(
+                "this header carries the idempotency key, another one for each file",
+                "take it out; or choose another name, or \"\" for none: idempotency_header = '...'",
+            );
         }
         if let Written::Plain(text) = &written.value
             && let Some(unknown) = unknown_placeholder(text, &["name", "id", "sha256"])

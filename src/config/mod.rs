@@ -354,13 +354,18 @@ pub struct Notice {
 impl Notice {
     /// The notice as it is shown: `FILE:LINE: KEY: TEXT`, the hint on a line of its own.
     pub fn at(&self, path: &Path) -> String {
+        let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        format!("{}{hint}", self.in_one_line(path))
+    }
+
+    /// The same without its hint.
+    pub fn in_one_line(&self, path: &Path) -> String {
         let place = match self.line {
             Some(line) => format!("{}:{line}", path.display()),
             None => path.display().to_string(),
         };
         let key = if self.key.is_empty() { String::new() } else { format!(" {}:", self.key) };
-        let hint = self.hint.as_ref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        format!("{place}:{key} {}{hint}", self.text)
+        format!("{place}:{key} {}", self.text)
     }
 }
 

@@ -185,6 +185,9 @@ pub(super) fn check_private(
 ) {
     for private in privates {
         let shape = Shape::of(&private.place.value);
+        if private.is_folder {
+            check_not_inside(sink, claims, private.name, &shape);
+        }
         let holder = claims.iter().find_map(|claim| {
             let inbox = Shape::of(&claim.inbox.value);
             let watched = if claim.is_auto { inbox.parent() } else { inbox };
@@ -204,6 +207,23 @@ pub(super) fn check_private(
                 ),
                 "move it to a folder that only patchdrop uses",
             ));
+        }
+    }
+}
+
+/// Reports what would be moved in among files of ours.
+fn check_not_inside(sink: &Sink, claims: &[Claim], ours: &str, shape: &Shape) {
+    for claim in claims {
+        let inbox = Shape::of(&claim.inbox.value);
+        for (place, name) in claim.targets.iter().zip(TARGETS) {
+            let target = Shape::of(&place.value);
+            // Folders below one's own drop folder are judged by where that lies.
+            if shape.holds(&target) && !inbox.holds(&target) {
+                sink.fault(place.notice(
+                    format!("{name} is {ours}, or lies inside it"),
+                    "choose a folder that holds nothing else",
+                ));
+            }
         }
     }
 }

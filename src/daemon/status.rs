@@ -98,7 +98,7 @@ impl<W: World> Daemon<W> {
                 many => format!("{many} files wait"),
             };
             alerts.push(format!(
-                "{files} in sending/ of route {route}, which is not configured or not there"
+                "{files} in sending/ of route {route}, which is not configured or not there: nothing becomes of them until it is back, in the config or on disk"
             ));
         }
         for (route, cause) in &self.asking_faults {
@@ -138,7 +138,7 @@ impl<W: World> Daemon<W> {
                 let route =
                     self.a_route_to(destination).map_or("ROUTE".into(), ToString::to_string);
                 alerts.push(format!(
-                    "{destination} has left files in doubt one after the other: it gets one file at a time, and the more it leaves in doubt the longer patchdrop waits, up to 4 hours. Look at the files in held/ and at how long it takes to answer (`timeout`); `patchdrop resume {route}` tries at once"
+                    "{destination} has left files in doubt one after the other: it gets one file at a time, and the more it leaves in doubt the longer patchdrop waits, up to 4 hours. Look at what the files in held/ say: a server that answers late needs a longer `timeout`, one that cuts connections a look of its own; `patchdrop resume {route}` tries at once"
                 ));
             }
         }

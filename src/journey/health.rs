@@ -188,7 +188,7 @@ fn of_pause(subject: &str, pause: &Pause, now: Wall) -> Option<Symptom> {
 fn overdue(route: &RouteStatus, max_wait: Duration, now: Wall) -> Option<Symptom> {
     let has_stood = route.last_sent_at.is_none_or(|at| now.since(at) >= max_wait);
     let (wait, example) = oldest(route, now);
-    if wait < max_wait || !has_stood || route.pause.is_some() {
+    if wait.is_zero() || wait < max_wait || !has_stood || route.pause.is_some() {
         return None;
     }
     let such = example.map_or_else(String::new, |name| format!(", {name}"));
@@ -326,6 +326,8 @@ mod tests {
         check(RouteStatus { last_sent_at: Some(ago(14)), ..on_record(99) }, Level::Ok);
         check(deferred(14), Level::Ok);
         check(deferred(15), Level::Critical);
+        // Nothing waits, and so for no time.
+        assert!(overdue(&RouteStatus::default(), Duration::ZERO, NOW).is_none());
     }
 
     #[test]

@@ -329,6 +329,12 @@ mod tests {
             assert!(text.contains(way) && !text.contains("as it is"), "{text}");
         };
         check(State::Failed, "run-failed", "a.json failed after it was sent", "patchdrop resend");
+        // Said of files that wait, and this one does not.
+        let entry = Entry { attempt: 3, last_verdict: Some(Verdict::Deferred), ..accepted() };
+        let cause = Cause::new(Code::of(crate::journey::settle::GAVE_UP), "given up");
+        let text = why(&entry, State::Failed, &cause, &[], Wall(9_000));
+        assert!(text.contains("It is not tried again by itself"), "{text}");
+        assert!(!text.contains("tried again by themselves"), "{text}");
         let lead = "a.json is held until a person decides";
         check(State::Held, "run-unconfirmed", lead, "(sends nothing)");
         check(State::Held, "run-unconfirmed", lead, "look at run 31");

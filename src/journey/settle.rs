@@ -104,7 +104,7 @@ fn park_or_give_up(entry: &Entry, judged: &Judged, route: &Route, standing: Stan
     Next::Settle {
         state,
         cause: Cause::new(
-            Code::of("gave-up"),
+            Code::of(GAVE_UP),
             format!(
                 "given up after {} attempts in {}; the last one: {}",
                 entry.attempt,
@@ -216,6 +216,9 @@ pub fn beside(name: &OsStr, id: FileId, ending: &str) -> OsString {
         OsString::from(format!("{}~{id}{ending}", cut(name, SIDECAR_STEM_BYTES)))
     }
 }
+
+/// Code of a file that was tried for as long as its route says.
+pub const GAVE_UP: &str = "gave-up";
 
 /// Ending of the file that says why another is in `failed/` or `held/`.
 pub const WHY: &str = ".why.txt";
@@ -430,10 +433,16 @@ fn what_to_do(entry: &Entry, state: State, cause: &Cause) -> String {
              or, once the server would take it as it is: patchdrop resend {id}\n"
         )
     } else if entry.attempt > 0 {
-        format!(
-            "  {}\n  Send it again: patchdrop resend {id}\n  \
-             or move the file back into its drop folder.\n",
+        // What is said of a route at fault is said of files that wait; this one does not.
+        let is_given_up = &*cause.code.0 == GAVE_UP;
+        let first = if is_given_up {
+            "It is not tried again by itself: see that the receiver is well again.".to_owned()
+        } else {
             send::remedy(cause, Some(route))
+        };
+        format!(
+            "  {first}\n  Send it again: patchdrop resend {id}\n  \
+             or move the file back into its drop folder.\n"
         )
     } else {
         let remedy = cause.remedy.as_deref();

@@ -311,6 +311,12 @@ headers.X-Secret = { env = 'NOT_SET' }
 headers.X-Number = 5
 ",
     );
+    // One key for all files would make all but the first of them doubles of it.
+    for header in
+        ["headers.idempotency-key = 'same'", "idempotency_header = 'X-Key'\nheaders.x-key = 'same'"]
+    {
+        said += &check_below(&format!("[route.orders]\n{header}\n"));
+    }
     insta::assert_snapshot!(said);
 }
 
@@ -456,6 +462,11 @@ folder = '/nowhere/etc'
     said += &check(&format!(
         "root = '/nowhere/drop'\ncompany = 'acme'\nauto_routes = false
 state_dir = '/nowhere/drop'\n[route.orders]{CREDENTIAL}"
+    ));
+    said += &check(&format!(
+        "root = '/nowhere/drop'\ncompany = 'acme'\nauto_routes = false
+state_dir = '/nowhere/state'\n[route.orders]\nsent = '/nowhere/state'
+failed = '../../state/failed'{CREDENTIAL}"
     ));
     insta::assert_snapshot!(said);
 }

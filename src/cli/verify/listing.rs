@@ -122,13 +122,13 @@ pub(super) fn target(
 /// Whether a sidecar stands beside no file, and none is on its way there. Of one whose name had to
 /// be shortened only the file's beginning is known: it is not looked for.
 fn is_alone(sidecar: &Path, known: &Known) -> bool {
-    let name = sidecar.file_name().unwrap_or_default().to_string_lossy();
-    let file = [settle::WHY, settle::RECEIPT].iter().find_map(|ending| name.strip_suffix(ending));
-    let Some(file) = file else { return false };
-    let is_shortened = file
-        .rsplit_once('~')
-        .is_some_and(|(_, id)| crate::model::file::FileId::parse(id).is_some());
-    let file = sidecar.with_file_name(file);
+    // Both endings are of two parts. A name need not be UTF-8.
+    let file = sidecar.with_extension("").with_extension("");
+    let is_shortened = file.file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        let id = name.rsplit_once('~').map(|(_, id)| id);
+        id.is_some_and(|id| crate::model::file::FileId::parse(id).is_some())
+    });
     !is_shortened && file.symlink_metadata().is_err() && !known.targets.contains(&digest_of(&file))
 }
 

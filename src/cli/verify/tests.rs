@@ -536,3 +536,18 @@ fn a_root_that_was_moved_is_said_once_and_each_file_found() {
     let text = yard.text();
     assert_eq!(text.matches("the root was moved").count(), 1, "{text}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_sidecar_beside_a_file_whose_name_is_not_utf8_is_not_alone() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let yard = Yard::new();
+    let failed = yard.path("failed");
+    fs::write(failed.join(OsStr::from_bytes(b"M\xfcller.json")), "{}").unwrap();
+    fs::write(failed.join(OsStr::from_bytes(b"M\xfcller.json.why.txt")), "why").unwrap();
+    fs::write(failed.join(OsStr::from_bytes(b"M\xe4rz.json.why.txt")), "why").unwrap();
+    let report = yard.verify();
+    assert_eq!((report.sidecars_alone, report.unrecorded_in_failed), (1, 1));
+}
