@@ -224,11 +224,10 @@ impl<W: World> Daemon<W> {
         let schedule = &self.schedule;
         let mut due = Vec::new();
         for intake in self.intakes.values_mut() {
-            let has_room = intake
-                .routes
-                .iter()
-                .any(|(equipped, _)| schedule.wants_files(&equipped.route.name, now));
-            if has_room && intake.has_files_without_room() {
+            let wants = |equipped: &Equipped| schedule.wants_files(&equipped.route.name, now);
+            if intake.has_files_without_room()
+                && intake.routes.iter().any(|(equipped, _)| wants(equipped))
+            {
                 intake.touch();
             }
             if intake.is_sweep_due(now) {
@@ -255,7 +254,12 @@ impl<W: World> Daemon<W> {
     /// Hands ready candidates on while their routes have room: one a folder and round, and not the
     /// same folder first each time, so that none fills all places.
     pub(super) fn feed(&mut self, now: Now) {
-        let mut folders: VecDeque<Arc<Path>> = self.intakes.keys().cloned().collect();
+        let mut folders: VecDeque<Arc<Path>> = self
+            .intakes
+            .iter()
+            .filter(|(_, intake)| intake.may_have_candidates())
+            .map(|(folder, _)| Arc::clone(folder))
+            .collect();
         if folders.is_empty() {
             return;
         }

@@ -383,6 +383,14 @@ impl Intake {
         self.lines_with_files().filter_map(route).map(|(equipped, _)| &equipped.route.name)
     }
 
+    /// Whether there may be heads or candidates, or a chunk to ask for: asked of every folder in
+    /// every turn, and of most the answer is no.
+    pub(super) fn may_have_candidates(&self) -> bool {
+        let sweep = self.sweep.as_ref();
+        let is_fed = sweep.is_some_and(|sweep| !sweep.pending.is_empty() || sweep.go_on.is_some());
+        is_fed || !self.lines.is_empty()
+    }
+
     /// Of each route that keeps an order the file that is ahead of all others here, where that is
     /// known and it is complete.
     pub(super) fn heads(&self) -> Vec<Candidate> {
