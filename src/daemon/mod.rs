@@ -323,6 +323,10 @@ impl<W: World> Daemon<W> {
                 let Some(done) = self.tasks.try_join_next() else { break };
                 self.take(finished(done));
             }
+            for _ in 0..EVENTS_A_TURN {
+                let Ok(chunk) = self.chunks_in.try_recv() else { break };
+                self.take(chunk);
+            }
         }
         self.end.is_for_reload = self.stop_by.is_none() && self.reload.is_some();
         self.shelve_the_rest().await;
